@@ -1,0 +1,1 @@
+"""COPE: efficient LLM collaboration via planning, as a service. The product without its processes."""

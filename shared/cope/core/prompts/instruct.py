@@ -1,0 +1,48 @@
+"""The prompt set `instruct`: the default, for real instruction-tuned models."""
+
+from cope.core.problem import Kind
+from cope.core.prompts.model import PromptSet, RolePrompts
+
+_GOAL = (
+    "Do not solve this yet. State in one short sentence the goal: what exactly has to be found or produced, and in "
+    "which form. Name no method and give no result."
+)
+_GUIDELINE = (
+    "Do not solve this. Write a guideline of one or two sentences for a less experienced solver: the approach to take "
+    "and the mistake to avoid. Give no result and no intermediate value."
+)
+
+INSTRUCT = PromptSet(
+    name="instruct",
+    revision="1",
+    system="You are a careful problem solver. Follow the last instruction exactly.",
+    goal_label="Goal: ",
+    guideline_label="Guideline: ",
+    separator="\n\n",
+    kinds={
+        Kind.MATH: RolePrompts(
+            goal_planner=_GOAL,
+            guideline_planner=_GUIDELINE,
+            executor=(
+                "Solve this step by step. If a goal or a guideline follows, use it. End with the final answer alone "
+                "inside \\boxed{}."
+            ),
+        ),
+        Kind.CHOICE: RolePrompts(
+            goal_planner=_GOAL,
+            guideline_planner=_GUIDELINE,
+            executor=(
+                "Choose exactly one of these options:\n{choices}\nThink step by step. If a goal or a guideline follows, "
+                "use it. End with a last line of the form 'Answer: ' followed by the chosen option, word for word."
+            ),
+        ),
+        Kind.EXACT: RolePrompts(
+            goal_planner=_GOAL,
+            guideline_planner=_GUIDELINE,
+            executor=(
+                "Work this out step by step. If a goal or a guideline follows, use it. End with a last line of the "
+                "form 'Answer: ' followed by the answer and nothing else."
+            ),
+        ),
+    },
+)

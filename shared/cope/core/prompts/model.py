@@ -1,0 +1,53 @@
+"""What a prompt set is made of."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cope.core.problem import Kind
+
+
+class Role(StrEnum):
+    """Who speaks (cascade vocabulary): planners write plans, the executor solves."""
+
+    GOAL_PLANNER = "goal_planner"
+    GUIDELINE_PLANNER = "guideline_planner"
+    EXECUTOR = "executor"
+
+
+@dataclass(frozen=True, slots=True)
+class RolePrompts:
+    """The role instructions of one kind. `{choices}` stands for the listed options of kind `choice`."""
+
+    goal_planner: str
+    guideline_planner: str
+    executor: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """One prompt per (role, kind), and the words around plans.
+
+    `system` is sent first (empty: no system message of ours); a caller's own system message follows in the same one.
+    `goal_label` and `guideline_label` introduce the plans an executor is given. `separator` stands between the
+    problem, the instruction and each plan.
+    """
+
+    name: str
+    revision: str
+    system: str
+    goal_label: str
+    guideline_label: str
+    separator: str
+    kinds: Mapping[Kind, RolePrompts]
+
+    @property
+    def version(self) -> str:
+        """Name, revision and a hash of every word: stored with each step, so a changed prompt is never unseen."""
+        words = [self.system, self.goal_label, self.guideline_label, self.separator] + [
+            [kind.value, p.goal_planner, p.guideline_planner, p.executor] for kind, p in sorted(self.kinds.items())
+        ]
+        digest = hashlib.sha256(json.dumps(words, ensure_ascii=False).encode()).hexdigest()
+        return f"{self.name}-{self.revision}-{digest[:12]}"

@@ -1,0 +1,43 @@
+"""From a problem, a role and plans to the messages that are sent."""
+
+from cope.core.plans import GoalPlan, GuidelinePlan
+from cope.core.problem import Kind, Message, Problem
+from cope.core.prompts.model import PromptSet
+
+
+def render_goal_planner(prompts: PromptSet, problem: Problem) -> tuple[Message, ...]:
+    """The messages that ask the small model for a goal plan. Raises `KeyError` for a kind the set has no prompt for."""
+    return _render(prompts, problem, (prompts.kinds[problem.kind].goal_planner,))
+
+
+def render_guideline_planner(prompts: PromptSet, problem: Problem) -> tuple[Message, ...]:
+    """The messages that ask the large model for a guideline plan: it sees the problem only (cascade, Stage 2)."""
+    return _render(prompts, problem, (prompts.kinds[problem.kind].guideline_planner,))
+
+
+def render_executor(
+    prompts: PromptSet, problem: Problem, *, goal: GoalPlan | None = None, guideline: GuidelinePlan | None = None
+) -> tuple[Message, ...]:
+    """The messages that ask for a solution, with no plan, a goal, a guideline, or both (Stage 2: p1* then p2)."""
+    parts = [prompts.kinds[problem.kind].executor]
+    if goal is not None:
+        parts.append(prompts.goal_label + goal.text)
+    if guideline is not None:
+        parts.append(prompts.guideline_label + guideline.text)
+    return _render(prompts, problem, tuple(parts))
+
+
+def _render(prompts: PromptSet, problem: Problem, parts: tuple[str, ...]) -> tuple[Message, ...]:
+    conversation = list(problem.conversation)
+    system = prompts.system
+    if conversation and conversation[0].role in {"system", "developer"}:
+        own = conversation.pop(0).content
+        system = f"{system}\n\n{own}" if system else own
+    instruction = prompts.separator.join(parts)
+    if problem.kind is Kind.CHOICE:
+        instruction = instruction.replace("{choices}", "\n".join(f"- {choice}" for choice in problem.choices), 1)
+    if conversation and conversation[-1].role == "user":
+        asked = conversation.pop().content
+        instruction = f"{asked}{prompts.separator}{instruction}"
+    messages = [Message("system", system)] if system else []
+    return (*messages, *conversation, Message("user", instruction))
