@@ -1,0 +1,1 @@
+"""Policies: data plus one pure decision each. `registry.next_decision` is the way in."""

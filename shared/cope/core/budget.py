@@ -1,0 +1,62 @@
+"""Worst cases and months: the pure side of never overspending (architecture, guarantee 3)."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from cope.core.models import ModelEntry
+from cope.core.money import NanoUSD, Price, TokenUsage, input_token_bound
+from cope.core.problem import Message
+
+
+def month_of(now: datetime, time_zone: str) -> str:
+    """The calendar month of an aware `now` in the project's zone, as ``"2026-11"``: part of every budget's key.
+
+    Raises `zoneinfo.ZoneInfoNotFoundError` for an unknown zone.
+    """
+    return now.astimezone(ZoneInfo(time_zone)).strftime("%Y-%m")
+
+
+def worst_case(price: Price, messages: tuple[Message, ...], max_tokens: int, calls: int = 1) -> NanoUSD:
+    """What `calls` calls with these messages can cost at most, hidden reasoning included in the output limit."""
+    bound = input_token_bound(tuple(message.content for message in messages))
+    return price.worst_case(input_tokens=bound, output_tokens=max_tokens, calls=calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What a finished paid call costs. `flag` is set where the provider's answer did not say its usage."""
+
+    cost: NanoUSD
+    overrun: NanoUSD
+    flag: str | None
+
+
+def settle(price: Price, usage: TokenUsage | None, reserved: NanoUSD) -> Bill:
+    """The bill of one attempt: its usage at its price; unknown usage settles at the reserve.
+
+    A cost beyond the reserve is an overrun: the reserve is spent, the rest recorded apart, outside the cap's check.
+    """
+    if usage is None:
+        return Bill(reserved, NanoUSD(0), "usage_missing")
+    cost = price.cost(usage)
+    if cost <= reserved:
+        return Bill(cost, NanoUSD(0), None)
+    return Bill(reserved, NanoUSD(cost - reserved), "overrun")
+
+
+def fits_context(model: ModelEntry, messages: tuple[Message, ...], max_tokens: int) -> bool:
+    """Whether even the largest possible prompt and the output limit fit the model's context together."""
+    return input_token_bound(tuple(message.content for message in messages)) + max_tokens <= model.context_length
+
+
+def output_limit(model: ModelEntry, messages: tuple[Message, ...], wanted: int) -> int:
+    """`wanted`, capped at what the context surely leaves; where that is under 16, `wanted` capped at the context.
+
+    The bound on the prompt is loose (bytes), so a small remainder proves nothing: the server is then asked all the
+    same and refuses by itself if it must.
+    """
+    surely_left = model.context_length - input_token_bound(tuple(message.content for message in messages))
+    if surely_left >= min(wanted, 16):
+        return min(wanted, surely_left)
+    return min(wanted, max(1, model.context_length // 4))

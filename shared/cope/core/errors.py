@@ -1,0 +1,163 @@
+"""One error tree. `retryable` says whether the same work may succeed later; HTTP statuses are known to the API only.
+
+    CopeError
+    ├── BadRequest                what the caller sent can't be served; `param` says where, the message how to mend it
+    │   └── NotAvailableYet       a documented option whose feature is not built
+    ├── NotFound                  no such thing, or not in this project
+    ├── Conflict                  the same idempotency key with another body, a state that forbids the action
+    ├── TooLarge                  a body, file, line or nesting over its limit
+    ├── BudgetExhausted           a cap refuses the worst case of a paid call
+    ├── Unauthorized / Forbidden  no key, a wrong key / a key that may not
+    ├── Misconfigured             a setting is missing or contradicts another; the process must not start
+    └── ModelError                a model call failed
+        ├── ModelUnreachable      nothing was sent, or an idempotent call broke: retryable
+        ├── ModelRateLimited      429; `retry_after_s` where the provider says it: retryable, not the task's fault
+        ├── ModelOverloaded       5xx or a time-out: retryable
+        ├── ModelQuotaExhausted   the provider's own money is gone: a hold, never an attempt
+        ├── ModelRejected         4xx: repeating can't help
+        │   └── ContextTooLong    prompt and output limit do not fit the model's context
+        └── ModelMalformed        200 with an unreadable body: retryable, and paid for
+"""
+
+from dataclasses import dataclass
+
+
+class CopeError(Exception):
+    """Root. `code` is stable and machine-readable; `message` is written for the caller."""
+
+    code = "error"
+    retryable = False
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+
+
+class BadRequest(CopeError):
+    """The request can't be served as it stands. `param` is a dotted path into the body, or None for the whole."""
+
+    code = "invalid_value"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.param = param
+
+
+class NotAvailableYet(BadRequest):
+    """A documented option whose feature this version does not serve: refused by name, never dropped silently."""
+
+    code = "not_available_yet"
+
+
+class NotFound(CopeError):
+    """No such object in this project."""
+
+    code = "not_found"
+
+
+class Conflict(CopeError):
+    """The object's state, or an earlier request, forbids this one."""
+
+    code = "conflict"
+
+
+class TooLarge(CopeError):
+    """Over a limit on bytes, lines, line length or nesting."""
+
+    code = "too_large"
+
+
+class BudgetExhausted(CopeError):
+    """The worst case of the next paid call does not fit under the cap."""
+
+    code = "project_spend_limit_exceeded"
+
+
+class Unauthorized(CopeError):
+    """No API key, or one that is unknown, expired or revoked."""
+
+    code = "invalid_api_key"
+
+
+class Forbidden(CopeError):
+    """The key is good, but not for this."""
+
+    code = "insufficient_permissions"
+
+
+class Misconfigured(CopeError):
+    """A setting is missing or contradicts another. The message names it."""
+
+    code = "misconfigured"
+
+
+class ModelError(CopeError):
+    """A model call failed. `sent` is False only where it is certain that nothing reached the provider."""
+
+    code = "model_error"
+
+    def __init__(
+        self, message: str, *, code: str | None = None, sent: bool = True, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, code=code)
+        self.sent = sent
+        self.retry_after_s = retry_after_s
+
+
+class ModelUnreachable(ModelError):
+    """Connection refused, reset or cut."""
+
+    code = "model_unreachable"
+    retryable = True
+
+
+class ModelRateLimited(ModelError):
+    """429 with a wait. Costs the task no try."""
+
+    code = "rate_limited"
+    retryable = True
+
+
+class ModelOverloaded(ModelError):
+    """5xx or a time-out."""
+
+    code = "model_overloaded"
+    retryable = True
+
+
+class ModelQuotaExhausted(ModelError):
+    """429 `insufficient_quota`: the provider wants money. The task is held."""
+
+    code = "provider_quota"
+    retryable = True
+
+
+class ModelRejected(ModelError):
+    """Another 4xx: the same request will be refused again."""
+
+    code = "model_rejected"
+
+
+class ContextTooLong(ModelRejected):
+    """Prompt and output limit exceed the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class ModelMalformed(ModelError):
+    """A successful answer that can't be read."""
+
+    code = "model_malformed"
+    retryable = True
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """An error as it is stored and shown: code, message and, where known, the parameter and the status to report."""
+
+    code: str
+    message: str
+    param: str | None = None
+    status: int | None = None

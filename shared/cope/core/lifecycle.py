@@ -1,0 +1,73 @@
+"""The states of tasks, batches and attempts, each as one diagram.
+
+Task::
+
+      ready ──claim──▶ leased ──commit──▶ ready (next step) │ done │ failed
+        ▲                │ └─ reserve refused, quota, pause ──▶ held ──sweep──▶ ready
+        └── lease ends ──┘      ready │ leased │ held ──▶ cancelled │ expired
+
+Batch::
+
+      validating ──▶ in_progress ──▶ finalizing ──▶ completed
+          └──▶ failed      ├──▶ cancelling ──▶ cancelled
+                           └──▶ (expiring) ──▶ expired
+
+Attempt (one paid call)::
+
+      reserved ──▶ sent ──▶ settled
+          └──▶ released └──▶ unconfirmed ──▶ settled (late answer, reconciliation)
+"""
+
+from enum import StrEnum
+
+
+class TaskState(StrEnum):
+    """`done`, `failed`, `cancelled` and `expired` are terminal and never left."""
+
+    READY = "ready"
+    LEASED = "leased"
+    HELD = "held"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+TERMINAL_TASK_STATES = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED})
+
+
+class BatchStatus(StrEnum):
+    """OpenAI's batch statuses. A held batch stays `in_progress`; its hold is shown in the `cope` block."""
+
+    VALIDATING = "validating"
+    FAILED = "failed"
+    IN_PROGRESS = "in_progress"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    EXPIRED = "expired"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+TERMINAL_BATCH_STATUSES = frozenset(
+    {BatchStatus.FAILED, BatchStatus.COMPLETED, BatchStatus.EXPIRED, BatchStatus.CANCELLED}
+)
+
+
+class HoldReason(StrEnum):
+    """Why a task waits though a worker is free. Time in a hold does not count against the completion window."""
+
+    BUDGET = "budget"
+    PROVIDER_QUOTA = "provider_quota"
+    PAUSED = "paused"
+    UNPARSABLE = "unparsable"
+
+
+class AttemptState(StrEnum):
+    """The life of one paid call's money."""
+
+    RESERVED = "reserved"
+    SENT = "sent"
+    SETTLED = "settled"
+    RELEASED = "released"
+    UNCONFIRMED = "unconfirmed"

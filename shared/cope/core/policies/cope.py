@@ -1,0 +1,145 @@
+"""COPE: small plans and executes; large plans, small executes; large executes (paper, section 4, and A.1 for `cope-s2`)."""
+
+from cope.core.history import FinishedStep, History, step_named
+from cope.core.plans import GuidelinePlan
+from cope.core.policies.common import (
+    draw_p1_star,
+    goal_planner,
+    greedy_executor,
+    guideline_planner,
+    majority,
+    needed,
+    no_sample,
+    sampled_executor,
+    single,
+    vote_of,
+)
+from cope.core.policies.decision import Accept, Decision
+from cope.core.stages import Stage, Step, StragglerRule, Tier
+from cope.core.task import TaskSpec
+
+STAGE1, STAGE2_PLAN, STAGE2_EXECUTE, STAGE3 = "stage1", "stage2-plan", "stage2-execute", "stage3"
+
+
+def next_decision(task: TaskSpec, history: History) -> Decision:
+    """Stage 1 accepts at tau1, Stage 2 at tau2 over its own answers only, Stage 3's single answer is the result.
+
+    With `max_stage` 2 (the truncated variant of A.1) Stage 2's majority is returned whatever its share.
+    """
+    stage1 = step_named(history, STAGE1)
+    if stage1 is None:
+        return _stage1(task)
+    accepted = _accept(task, stage1)
+    if accepted is not None:
+        return accepted
+    plan = step_named(history, STAGE2_PLAN)
+    if plan is None:
+        return _stage2_plan(task, stage1)
+    if not plan.arrived or plan.arrived[0].plan is None:
+        return no_sample(plan)
+    guideline = GuidelinePlan(plan.arrived[0].plan)
+    stage2 = step_named(history, STAGE2_EXECUTE)
+    if stage2 is None:
+        return _stage2_execute(task, stage1, guideline)
+    accepted = _accept(task, stage2)
+    if accepted is not None:
+        return accepted
+    if task.policy.max_stage == 2:
+        return majority(stage2, accepted=False)
+    stage3 = step_named(history, STAGE3)
+    if stage3 is None:
+        return _stage3(task, stage2, guideline)
+    return single(stage3, "the large model solved it itself")
+
+
+def _accept(task: TaskSpec, step: FinishedStep) -> Accept | None:
+    vote = vote_of(step)
+    k = needed(task, step.stage)
+    if vote.winner is None or vote.winner.count < k:
+        return None
+    tau = task.policy.tau1 if step.stage is Stage.SMALL_PLANS_AND_EXECUTES else task.policy.tau2
+    return Accept(
+        step=step.name,
+        sample_index=vote.winner.indices[0],
+        stage=step.stage,
+        accepted=True,
+        reason=f"{vote.winner.count} of {step.n} agree, {k} needed",
+        confidence=vote.consensus_ratio,
+        threshold=tau,
+        vote=vote,
+    )
+
+
+def _shortfall(task: TaskSpec, step: FinishedStep) -> str:
+    winner = vote_of(step).winner
+    return f"{winner.count if winner else 0} of {step.n} agree, {needed(task, step.stage)} needed"
+
+
+def _stage1(task: TaskSpec) -> Step:
+    policy = task.policy
+    return Step(
+        name=STAGE1,
+        stage=Stage.SMALL_PLANS_AND_EXECUTES,
+        tier=Tier.SMALL,
+        model=policy.small,
+        n=policy.n,
+        planner=goal_planner(policy.temperatures.planner1),
+        executor=sampled_executor(task, policy.temperatures.executor1),
+        votes_needed=needed(task, Stage.SMALL_PLANS_AND_EXECUTES),
+        stop=policy.stop,
+        stragglers=policy.p1_star,
+        prompt_set=policy.prompt_set,
+        reason="every task starts on the small model",
+    )
+
+
+def _stage2_plan(task: TaskSpec, stage1: FinishedStep) -> Step:
+    return Step(
+        name=STAGE2_PLAN,
+        stage=Stage.LARGE_PLANS_SMALL_EXECUTES,
+        tier=Tier.LARGE,
+        model=task.policy.large,
+        n=1,
+        planner=guideline_planner(task.policy.temperatures.planner2),
+        executor=None,
+        prompt_set=task.policy.prompt_set,
+        reason=f"Stage 1 lacks confidence: {_shortfall(task, stage1)}",
+    )
+
+
+def _stage2_execute(task: TaskSpec, stage1: FinishedStep, guideline: GuidelinePlan) -> Step:
+    policy = task.policy
+    goal, drawn = draw_p1_star(task, stage1)
+    return Step(
+        name=STAGE2_EXECUTE,
+        stage=Stage.LARGE_PLANS_SMALL_EXECUTES,
+        tier=Tier.SMALL,
+        model=policy.small,
+        n=policy.n,
+        planner=None,
+        executor=sampled_executor(task, policy.temperatures.executor2),
+        goal=goal,
+        guideline=guideline,
+        votes_needed=needed(task, Stage.LARGE_PLANS_SMALL_EXECUTES),
+        stop=policy.stop,
+        # Nothing is drawn among Stage 2's samples later, so escalating before the stragglers arrive loses nothing;
+        # where Stage 2's majority is itself the result (max_stage 2), it would.
+        stragglers=StragglerRule.ARRIVED if policy.max_stage == 3 else StragglerRule.FULL,
+        prompt_set=policy.prompt_set,
+        reason=f"the small model retries with the guideline; {drawn}",
+    )
+
+
+def _stage3(task: TaskSpec, stage2: FinishedStep, guideline: GuidelinePlan) -> Step:
+    return Step(
+        name=STAGE3,
+        stage=Stage.LARGE_EXECUTES,
+        tier=Tier.LARGE,
+        model=task.policy.large,
+        n=1,
+        planner=None,
+        executor=greedy_executor(task, task.policy.temperatures.executor3),
+        guideline=guideline,
+        prompt_set=task.policy.prompt_set,
+        reason=f"Stage 2 lacks confidence: {_shortfall(task, stage2)}",
+    )

@@ -1,0 +1,38 @@
+"""The small model alone: one sample (`small`), or n samples and their majority without plans (`small-majority`)."""
+
+from cope.core.history import History, step_named
+from cope.core.policies.common import majority, sampled_executor, single
+from cope.core.policies.decision import Decision
+from cope.core.policies.spec import PolicyName
+from cope.core.stages import Stage, Step, StopRule, StragglerRule, Tier
+from cope.core.task import TaskSpec
+
+SOLVE = "solve"
+
+
+def next_decision(task: TaskSpec, history: History) -> Decision:
+    """One step of plan-less samples; its single answer or its majority is the result, whatever its share.
+
+    A majority's vote may stop early only once its winner can't change, so more than half of n is asked for.
+    """
+    voting = task.policy.name is PolicyName.SMALL_MAJORITY
+    solved = step_named(history, SOLVE)
+    if solved is None:
+        n = task.policy.n if voting else 1
+        return Step(
+            name=SOLVE,
+            stage=Stage.SMALL_PLANS_AND_EXECUTES,
+            tier=Tier.SMALL,
+            model=task.policy.small,
+            n=n,
+            planner=None,
+            executor=sampled_executor(task, task.policy.temperatures.executor1),
+            votes_needed=n // 2 + 1 if voting else None,
+            stop=task.policy.stop if voting else StopRule.OFF,
+            stragglers=StragglerRule.FULL,
+            prompt_set=task.policy.prompt_set,
+            reason="the small model solves it without a plan",
+        )
+    if voting:
+        return majority(solved, accepted=True)
+    return single(solved, "the small model's single sample")

@@ -1,0 +1,224 @@
+"""What is kept: projects, keys, files, batches, endpoints, events. Frozen rows; each field says when it changes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from cope.core.errors import ErrorInfo
+from cope.core.history import History
+from cope.core.ids import (
+    AttemptId,
+    BatchId,
+    DeliveryId,
+    EndpointId,
+    EventId,
+    FileId,
+    KeyId,
+    ProjectId,
+    TaskId,
+)
+from cope.core.lifecycle import AttemptState, BatchStatus, HoldReason, TaskState
+from cope.core.money import NanoUSD
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A customer of the service. `cap` is per calendar month in `time_zone`; None is unlimited, said explicitly.
+
+    `default_kind` is the kind of tasks that name none; `paused` stops claims of its tasks (an operator, or an
+    overrun by the provider).
+    """
+
+    id: ProjectId
+    name: str
+    created_at: datetime
+    time_zone: str
+    cap: NanoUSD | None
+    default_kind: str
+    paused: bool
+    archived_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as stored: `hash` is SHA-256 of the secret, `hint` its last four characters. The secret is shown once."""
+
+    id: KeyId
+    project_id: ProjectId
+    name: str
+    hash: bytes
+    hint: str
+    created_at: datetime
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """An uploaded or produced file; its bytes lie in the file store under `id`. `sha256` is of those bytes."""
+
+    id: FileId
+    project_id: ProjectId
+    filename: str
+    purpose: str
+    bytes: int
+    lines: int | None
+    sha256: str
+    created_at: datetime
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LineError:
+    """One refused line of an input file (`line` counts from 1; None: the file as a whole)."""
+
+    code: str
+    message: str
+    param: str | None
+    line: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One submission. Counters are kept by commits and repaired by the sweep.
+
+    `defaults` is the `cope` block at the top of the batch, as JSON text; `by_stage` counts accepted tasks by stage
+    1..3 plus `"failed"`; `held` counts tasks in state held by reason. Money is this batch's share of its project's.
+    """
+
+    id: BatchId
+    project_id: ProjectId
+    key_id: KeyId | None
+    endpoint: str
+    input_file_id: FileId
+    completion_window: str
+    status: BatchStatus
+    created_at: datetime
+    defaults: str = "{}"
+    metadata: Mapping[str, str] | None = None
+    webhook_url: str | None = None
+    model: str | None = None
+    output_file_id: FileId | None = None
+    error_file_id: FileId | None = None
+    output_expires_after_s: int | None = None
+    errors: tuple[LineError, ...] = ()
+    in_progress_at: datetime | None = None
+    expires_at: datetime | None = None
+    finalizing_at: datetime | None = None
+    completed_at: datetime | None = None
+    failed_at: datetime | None = None
+    expired_at: datetime | None = None
+    cancelling_at: datetime | None = None
+    cancelled_at: datetime | None = None
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    by_stage: Mapping[str, int] = field(default_factory=dict)
+    held: Mapping[HoldReason, int] = field(default_factory=dict)
+    held_since: datetime | None = None
+    needed: NanoUSD | None = None
+    spent: NanoUSD = NanoUSD(0)
+    reserved: NanoUSD = NanoUSD(0)
+    unconfirmed: NanoUSD = NanoUSD(0)
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    error_counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MonthlyBudget:
+    """One project's month. `spent + reserved + unconfirmed ≤ cap` held when each sum was granted; `overrun` is apart."""
+
+    project_id: ProjectId
+    month: str
+    cap: NanoUSD | None
+    spent: NanoUSD
+    reserved: NanoUSD
+    unconfirmed: NanoUSD
+    overrun: NanoUSD
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One paid call's money, from its reservation to its settlement."""
+
+    id: AttemptId
+    task_id: TaskId
+    step: str
+    model: str
+    state: AttemptState
+    month: str
+    reserved: NanoUSD
+    cost: NanoUSD | None
+    price_version: str
+    created_at: datetime
+    sent_at: datetime | None
+    settled_at: datetime | None
+    flag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDetail:
+    """A task with its whole history, for `GET /v1/tasks/{id}`. `result` is the response body as JSON text."""
+
+    id: TaskId
+    project_id: ProjectId
+    batch_id: BatchId | None
+    custom_id: str | None
+    state: TaskState
+    hold: HoldReason | None
+    queue: str
+    policy: str
+    created_at: datetime
+    finished_at: datetime | None
+    tries: int
+    crashes: int
+    payload: str
+    history: History
+    result: str | None
+    error: ErrorInfo | None
+    attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookEndpoint:
+    """A project's webhook address. `secret` is the plain signing secret (`whsec_…`), encrypted at rest."""
+
+    id: EndpointId
+    project_id: ProjectId
+    name: str
+    url: str
+    event_types: tuple[str, ...]
+    created_at: datetime
+    updated_at: datetime
+    secret: str = field(repr=False, default="")
+    disabled_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One webhook message for one address. `message_id` is constant over its attempts."""
+
+    id: DeliveryId
+    message_id: EventId
+    url: str
+    body: str
+    attempt: int
+    secret: str = field(repr=False)
+    endpoint_id: EndpointId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One state change. `offset` is assigned by the sequencer: gapless order of commit, None until then."""
+
+    offset: int | None
+    id: EventId
+    project_id: ProjectId
+    batch_id: BatchId | None
+    task_id: TaskId | None
+    type: str
+    at: datetime
+    data: str

@@ -1,0 +1,52 @@
+"""A task: one problem, how it is to be solved, and what the caller asked of the answer's form."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cope.core.ids import TaskId
+from cope.core.policies.spec import PolicySpec
+from cope.core.problem import Problem
+
+
+class OnBudget(StrEnum):
+    """What happens to a task whose next paid call does not fit under the cap."""
+
+    HOLD = "hold"
+    FAIL = "fail"
+
+
+class StoreLevel(StrEnum):
+    """What a finished task keeps: every text, the answers and plans that mattered, or decisions and counts only."""
+
+    FULL = "full"
+    ANSWERS = "answers"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class CallerOptions:
+    """OpenAI fields of the request that act on solutions.
+
+    `max_tokens` caps every solution (None: the policy's limit). `temperature` and `top_p` (0 < top_p ≤ 1) act on the
+    executors of Stages 1 and 2, `stop` on every executor. `choices_n` ≥ 1 is OpenAI's `n`: how many choices to return.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    choices_n: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """Everything a policy may look at, beside the history. `requested_model` is echoed in the response."""
+
+    task_id: TaskId
+    problem: Problem
+    policy: PolicySpec
+    requested_model: str
+    seed: int
+    options: CallerOptions = CallerOptions()
+    on_budget: OnBudget = OnBudget.HOLD
+    store: StoreLevel = StoreLevel.ANSWERS

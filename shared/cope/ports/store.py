@@ -1,0 +1,520 @@
+"""The store: Postgres is the truth, and these are the only ways to change it.
+
+Two protocols, because they run under two database roles. `ApiStore` sees one project at a time (row-level security);
+`WorkerStore` sees every project's work and enforces fences and caps. Both use the database's clock for leases, due
+times and months. Every method is one transaction unless it says otherwise; an error leaves nothing half-written.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+from cope.core.errors import ErrorInfo
+from cope.core.history import FinishedStep, History
+from cope.core.ids import AttemptId, BatchId, DeliveryId, EndpointId, FileId, KeyId, ProjectId, TaskId
+from cope.core.lifecycle import BatchStatus, HoldReason
+from cope.core.money import NanoUSD, Price, TokenUsage
+from cope.core.records import (
+    ApiKey,
+    Batch,
+    Delivery,
+    Event,
+    LineError,
+    MonthlyBudget,
+    Project,
+    StoredFile,
+    TaskDetail,
+    WebhookEndpoint,
+)
+from cope.core.task import OnBudget, TaskSpec
+
+T = TypeVar("T")
+
+# ---- claiming ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedTask:
+    """A task under lease. `fence` rises with each claim: a commit with an older one changes nothing.
+
+    `crashes` counts leases that ran out; `tries` counts provider errors. `batch_id` is None for a live call.
+    """
+
+    spec: TaskSpec
+    history: History
+    project_id: ProjectId
+    batch_id: BatchId | None
+    key_id: KeyId | None
+    fence: int
+    tries: int
+    crashes: int
+    lease_until: datetime
+
+    @property
+    def task_id(self) -> TaskId:
+        """The task's id."""
+        return self.spec.task_id
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A held lease, named by task and fence."""
+
+    task_id: TaskId
+    fence: int
+
+
+# ---- money ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveRequest:
+    """The worst case of one paid call that a task is about to make."""
+
+    task_id: TaskId
+    fence: int
+    project_id: ProjectId
+    batch_id: BatchId | None
+    step: str
+    model: str
+    price_version: str
+    amount: NanoUSD
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The money is set aside under `attempt_id`, in the budget of `month`."""
+
+    attempt_id: AttemptId
+    month: str
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """An earlier attempt of this (task, step) was answered late: use that answer, make no call.
+
+    `answer` is what `store_late_answer` was given.
+    """
+
+    attempt_id: AttemptId
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The cap leaves `headroom` (≥ 0), less than `needed`; or the project is paused."""
+
+    needed: NanoUSD
+    headroom: NanoUSD
+    month: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """The lease was lost: someone else owns the task now."""
+
+
+ReserveResult = Granted | Adopted | Refused | Fenced
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What one attempt came to. `overrun` is what a provider billed beyond the reserve: recorded apart, and the
+    project is paused."""
+
+    attempt_id: AttemptId
+    cost: NanoUSD
+    overrun: NanoUSD
+    usage: TokenUsage | None
+    flag: str | None = None
+    provider_id: str | None = None
+
+
+# ---- committing ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ToQueue:
+    """The task goes on: ready in `queue` (`small` or `large`), at once."""
+
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToDone:
+    """The task has its answer. `body` is the response body as JSON text, `stage` the accepting stage 1..3."""
+
+    body: str
+    stage: int
+    accepted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ToFailed:
+    """The task ends in the error file. `body` is the error response body as JSON text and `status` its HTTP status."""
+
+    error: ErrorInfo
+    body: str
+    status: int
+
+
+NextState = ToQueue | ToDone | ToFailed
+
+
+@dataclass(frozen=True, slots=True)
+class StepCommit:
+    """One step's end. `finished` is None where the task fails before any step was done.
+
+    `settlements` are this step's paid calls; `released` attempts were reserved and never sent.
+    """
+
+    task_id: TaskId
+    fence: int
+    finished: FinishedStep | None
+    next: NextState
+    settlements: tuple[Settlement, ...] = ()
+    released: tuple[AttemptId, ...] = ()
+
+
+class CommitStatus(StrEnum):
+    """`FENCED`: the lease was lost and nothing was written. `CANCELLED`: the task was cancelled or expired meanwhile;
+    paid settlements were still recorded."""
+
+    COMMITTED = "committed"
+    FENCED = "fenced"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """A claimed task returns without a finished step: ready again after `delay_s`, or held with a reason.
+
+    A hold is looked at again by the sweep (`budget`: when headroom covers `needed`; `provider_quota`: after
+    `delay_s`). `count_try` adds one to `tries`. `released` and `settlements` as in `StepCommit`.
+    """
+
+    task_id: TaskId
+    fence: int
+    delay_s: float = 0.0
+    hold: HoldReason | None = None
+    needed: NanoUSD | None = None
+    count_try: bool = False
+    note: str | None = None
+    settlements: tuple[Settlement, ...] = ()
+    released: tuple[AttemptId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """What one sweep did, and which queues have work due (for wake-ups)."""
+
+    reclaimed: int
+    released: int
+    unconfirmed: int
+    resumed: int
+    expired: int
+    sequenced: int
+    repaired: int
+    due: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchJob:
+    """A leased upkeep job on one batch: validate and ingest it, or write its files and close it."""
+
+    batch: Batch
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """One validated line, ready for COPY. `payload` is `cope.core.codec.encode_payload`; `policy` the encoded policy
+    (stored once per distinct text); `queue` the first step's."""
+
+    task_id: TaskId
+    line: int
+    custom_id: str
+    payload: str
+    policy: str
+    seed: int
+    queue: str
+    priority: int
+    on_budget: OnBudget
+
+
+@dataclass(frozen=True, slots=True)
+class ResultLine:
+    """One finished task of a batch, in the order asked for. `body` is JSON text; `status` None: never executed."""
+
+    task_id: TaskId
+    custom_id: str
+    line: int
+    status: int | None
+    body: str | None
+    error: ErrorInfo | None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookOutcome:
+    """How one delivery attempt went. Exactly one of `delivered`, `retry_in_s` (another attempt) or neither (dead)."""
+
+    delivery_id: DeliveryId
+    delivered: bool
+    retry_in_s: float | None
+    status: int | None
+    error: str | None
+    excerpt: str
+    disable_endpoint: bool = False
+
+
+class WorkerStore(Protocol):
+    """What workers, upkeep and the sweep may do, over all projects."""
+
+    async def claim(self, queue: str, *, worker: str, limit: int, lease_s: float) -> list[ClaimedTask]:
+        """Up to `limit` due tasks of `queue`, live calls first, then by priority and turn. Never a paused project's,
+        an archived one's, or a cancelled batch's. A task with two crashes or more is only ever returned alone."""
+        ...
+
+    async def renew(self, leases: Sequence[Lease], *, lease_s: float) -> set[TaskId]:
+        """Extend these leases; returns the tasks that are *no longer* held (lost, cancelled or expired)."""
+        ...
+
+    async def reserve(self, requests: Sequence[ReserveRequest]) -> list[ReserveResult]:
+        """One result per request, in order. Grants as many as the month's cap covers, in the order given, each in
+        full; never more. The month is that of the database's now in the project's time zone."""
+        ...
+
+    async def mark_sent(self, attempts: Sequence[AttemptId]) -> set[AttemptId]:
+        """Committed before any byte leaves. Returns those marked; one missing lost its reservation: do not call."""
+        ...
+
+    async def commit(self, commits: Sequence[StepCommit]) -> list[CommitStatus]:
+        """Each step exactly once, fenced; money settled in the same transaction, the budget row last. The last task
+        of a batch moves it to `finalizing`. One status per commit, in order."""
+        ...
+
+    async def give_back(self, returns: Sequence[GiveBack]) -> None:
+        """Release leases without a finished step. A lost lease is passed over; its settlements still count."""
+        ...
+
+    async def store_late_answer(self, settlement: Settlement, answer: str) -> None:
+        """A fenced-off worker's paid answer: its money is settled and the answer kept for the next attempt of the same
+        (task, step) to adopt. Idempotent."""
+        ...
+
+    async def sweep(self, *, lease_s: float) -> SweepReport:
+        """Crashed leases → ready (crashes + 1); orphan attempts → released or unconfirmed; holds → ready as far as the
+        headroom covers; expired batches; counters repaired; events sequenced. Safe to run anywhere, twice at once."""
+        ...
+
+    async def try_lead(self) -> bool:
+        """Whether this process is (now) the elected sweeper: an advisory lock on a session of its own."""
+        ...
+
+    async def claim_validation(self, *, lease_s: float) -> BatchJob | None:
+        """A batch in `validating` that nobody works on."""
+        ...
+
+    async def claim_finalisation(self, *, lease_s: float) -> BatchJob | None:
+        """A batch whose tasks are all terminal and whose files are not written."""
+        ...
+
+    async def renew_batch_job(self, job: BatchJob, *, lease_s: float) -> bool:
+        """Keep the job; False if it was lost."""
+        ...
+
+    async def ingest(
+        self, job: BatchJob, rows: AsyncIterator[Sequence[NewTask]], *, model: str | None, expires_in: timedelta
+    ) -> int | None:
+        """COPY all rows and set the batch `in_progress`, in one transaction; the number of tasks, or None if the job
+        was lost or the batch cancelled (then nothing is written). An error from `rows` rolls all of it back."""
+        ...
+
+    async def fail_validation(self, job: BatchJob, errors: Sequence[LineError]) -> None:
+        """The batch ends as `failed` with these errors; event and webhooks are written with it."""
+        ...
+
+    def results(self, batch_id: BatchId, *, failed: bool, by_input: bool) -> AsyncIterator[Sequence[ResultLine]]:
+        """Pages of the batch's output lines (`failed` False) or error lines, never all in memory."""
+        ...
+
+    async def finish_batch(
+        self, job: BatchJob, *, output: StoredFile, error: StoredFile | None
+    ) -> BatchStatus | None:
+        """Files recorded, terminal status set, event and webhook deliveries written. None if the job was lost."""
+        ...
+
+    async def claim_deliveries(self, *, limit: int, lease_s: float) -> list[Delivery]:
+        """Webhook deliveries that are due."""
+        ...
+
+    async def finish_deliveries(self, outcomes: Sequence[WebhookOutcome]) -> None:
+        """Record attempts and schedule or end them."""
+        ...
+
+    async def file(self, file_id: FileId) -> StoredFile | None:
+        """A file's row, of any project."""
+        ...
+
+    async def project(self, project_id: ProjectId) -> Project | None:
+        """A project's row."""
+        ...
+
+    async def put_prices(self, prices: Sequence[Price]) -> None:
+        """Make these dated rows known; an equal row is passed over, a different one under the same key refused
+        (`Conflict`)."""
+        ...
+
+    async def due(self) -> Mapping[str, int]:
+        """How many tasks are due per queue, capped at 1,000 each."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls: a project's key, or the operator's admin key (then `project_id` is None)."""
+
+    project_id: ProjectId | None
+    key_id: KeyId | None
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether this is the operator."""
+        return self.project_id is None
+
+
+@dataclass(frozen=True, slots=True)
+class NewBatch:
+    """A batch to create, with what its idempotency is judged by: the explicit key, the body's hash, and whether the
+    SDK says that it is repeating itself."""
+
+    batch: Batch
+    body_hash: bytes
+    idempotency_key: str | None
+    is_retry: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewLiveTask:
+    """A live call to enqueue. `is_retry` joins a running or recently finished task with the same body hash."""
+
+    task: NewTask
+    project_id: ProjectId
+    key_id: KeyId | None
+    body_hash: bytes
+    is_retry: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LiveResult:
+    """A live task's end: `body` with `status` 200, or an error body with its status."""
+
+    task_id: TaskId
+    status: int
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A page of a list and whether there is more after it."""
+
+    items: tuple[T, ...]
+    has_more: bool
+
+
+class ApiStore(Protocol):
+    """What the API may do. Every method that takes a project sees that project's rows only, by row-level security."""
+
+    async def find_key(self, key_hash: bytes) -> ApiKey | None:
+        """The live key with this hash, of any project."""
+        ...
+
+    # projects and keys (operator)
+    async def create_project(self, project: Project, webhook_secret: str) -> Project: ...
+    async def ensure_project(self, project: Project, key: ApiKey, webhook_secret: str) -> None:
+        """Create the bootstrap project and key unless they exist (by key hash)."""
+        ...
+
+    async def list_projects(self, *, after: ProjectId | None, limit: int) -> Page[Project]: ...
+    async def get_project(self, project_id: ProjectId) -> Project | None: ...
+    async def update_project(
+        self, project_id: ProjectId, *, name: str | None = None, paused: bool | None = None,
+        default_kind: str | None = None, time_zone: str | None = None, archived: bool | None = None,
+    ) -> Project | None: ...
+    async def set_cap(self, project_id: ProjectId, cap: NanoUSD | None) -> MonthlyBudget:
+        """New cap from now on, this month included (`NotFound` if there is no such project). Holds resume by the sweep;
+        lowering never fails: what was granted stays granted."""
+        ...
+
+    async def get_budget(self, project_id: ProjectId, month: str | None = None) -> MonthlyBudget:
+        """The month's budget row, or its zero state; month None is the current one."""
+        ...
+
+    async def create_key(self, key: ApiKey) -> ApiKey: ...
+    async def list_keys(self, project_id: ProjectId) -> tuple[ApiKey, ...]: ...
+    async def revoke_key(self, project_id: ProjectId, key_id: KeyId) -> bool: ...
+
+    # files
+    async def create_file(self, file: StoredFile) -> StoredFile: ...
+    async def get_file(self, project_id: ProjectId, file_id: FileId) -> StoredFile | None: ...
+    async def list_files(
+        self, project_id: ProjectId, *, after: FileId | None, limit: int, ascending: bool, purpose: str | None
+    ) -> Page[StoredFile]: ...
+    async def delete_file(self, project_id: ProjectId, file_id: FileId) -> bool:
+        """`Conflict` while a batch that is not terminal reads it."""
+        ...
+
+    # batches
+    async def create_batch(self, new: NewBatch) -> Batch:
+        """Idempotent: the same explicit key and body, or an SDK retry of the same body within 15 minutes, returns the
+        first batch. `Conflict` (code `idempotency_key_reused`) for the same key with another body."""
+        ...
+
+    async def get_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None: ...
+    async def list_batches(self, project_id: ProjectId, *, after: BatchId | None, limit: int) -> Page[Batch]: ...
+    async def cancel_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+        """`cancelling`: tasks not under a paid call become cancelled at once; the rest when their call has committed.
+        A terminal batch is returned as it is (`Conflict` is the API's to raise)."""
+        ...
+
+    # tasks
+    async def get_task(self, project_id: ProjectId, task_id: TaskId) -> TaskDetail | None: ...
+    async def list_tasks(
+        self, project_id: ProjectId, batch_id: BatchId, *, state: str | None, after: TaskId | None, limit: int
+    ) -> Page[TaskDetail]: ...
+    async def create_live_task(self, new: NewLiveTask) -> TaskId: ...
+    async def live_results(self, task_ids: Sequence[TaskId]) -> list[LiveResult]:
+        """Those of these tasks that have ended, of any project (the ids are unguessable and the caller's own)."""
+        ...
+
+    async def cancel_live_task(self, project_id: ProjectId, task_id: TaskId) -> None:
+        """No further step is begun; a paid call under way commits first."""
+        ...
+
+    # webhooks
+    async def create_endpoint(self, endpoint: WebhookEndpoint) -> WebhookEndpoint: ...
+    async def list_endpoints(
+        self, project_id: ProjectId, *, after: EndpointId | None, limit: int
+    ) -> Page[WebhookEndpoint]: ...
+    async def get_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> WebhookEndpoint | None: ...
+    async def delete_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> bool: ...
+
+    # events
+    async def list_events(
+        self, project_id: ProjectId, *, after: int, limit: int, batch_id: BatchId | None
+    ) -> tuple[Event, ...]: ...
+
+    async def ping(self) -> None:
+        """Raises unless the database answers and its schema is this version's."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+

@@ -1,0 +1,96 @@
+"""The small ports: time, chance, wake-ups, the rate limiter and the webhook sender."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Time, passed in."""
+
+    def now(self) -> datetime:
+        """The present, aware, UTC."""
+        ...
+
+
+class IdMaker(Protocol):
+    """Chance, passed in: new ids and jitter."""
+
+    def new(self, prefix: str) -> str:
+        """A new id with this prefix (`cope.core.ids`)."""
+        ...
+
+    def jitter(self) -> float:
+        """A number in [0, 1)."""
+        ...
+
+    def secret(self, num_bytes: int) -> bytes:
+        """Cryptographically strong random bytes."""
+        ...
+
+
+class WakeUp(Protocol):
+    """A hint that a queue has work. It may be lost, doubled or late; nothing depends on it."""
+
+    async def poke(self, queue: str) -> None:
+        """Say that `queue` has work. Never raises: a broker that is away must not fail the caller."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """`wait_s` 0 means go; otherwise nothing was charged and the caller may ask again after that many seconds."""
+
+    wait_s: float
+    token: str | None
+
+
+class Limiter(Protocol):
+    """One shared limit per provider key: calls per minute, tokens per minute and calls in flight, all or nothing."""
+
+    async def acquire(self, model: str, *, tokens: int) -> Grant:
+        """Ask for one call of about `tokens` tokens."""
+        ...
+
+    async def give_back(self, model: str, grant: Grant, *, tokens_used: int | None) -> None:
+        """The call ended; `tokens_used` corrects the estimate (None: unknown, the estimate stands)."""
+        ...
+
+    async def block(self, model: str, *, seconds: float) -> None:
+        """The provider said to stop: no worker calls this model for `seconds`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRequest:
+    """One delivery: the exact bytes to send and the headers that sign them."""
+
+    url: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookReply:
+    """`status` is None where no answer came; `error` then says why. `excerpt` is at most 1 KiB of the body."""
+
+    status: int | None
+    error: str | None
+    excerpt: str
+    retry_after_s: float | None
+
+
+class WebhookSender(Protocol):
+    """Sends one delivery to a public (or allowed) address, follows no redirect."""
+
+    async def send(self, request: WebhookRequest) -> WebhookReply:
+        """One attempt. Never raises for anything the receiver does."""
+        ...
+
+    def refuse_reason(self, url: str) -> str | None:
+        """Why this address may not be a webhook at all (scheme, credentials, literal private address), or None."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        ...
