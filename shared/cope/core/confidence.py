@@ -12,7 +12,7 @@ class ThresholdRule(StrEnum):
     EXCEEDS = "exceeds"
 
 
-def parse_threshold(text: str | int | float) -> Fraction:
+def parse_threshold(text: str | float) -> Fraction:
     """An exact fraction in [0, 1] from ``"0.75"``, ``"3/4"`` or a JSON number (read by its shortest decimal form).
 
     Raises `ValueError` for anything else.

@@ -1,22 +1,22 @@
 """One error tree. `retryable` says whether the same work may succeed later; HTTP statuses are known to the API only.
 
-    CopeError
-    ├── BadRequest                what the caller sent can't be served; `param` says where, the message how to mend it
-    │   └── NotAvailableYet       a documented option whose feature is not built
-    ├── NotFound                  no such thing, or not in this project
-    ├── Conflict                  the same idempotency key with another body, a state that forbids the action
-    ├── TooLarge                  a body, file, line or nesting over its limit
-    ├── BudgetExhausted           a cap refuses the worst case of a paid call
-    ├── Unauthorized / Forbidden  no key, a wrong key / a key that may not
-    ├── Misconfigured             a setting is missing or contradicts another; the process must not start
-    └── ModelError                a model call failed
-        ├── ModelUnreachable      nothing was sent, or an idempotent call broke: retryable
-        ├── ModelRateLimited      429; `retry_after_s` where the provider says it: retryable, not the task's fault
-        ├── ModelOverloaded       5xx or a time-out: retryable
-        ├── ModelQuotaExhausted   the provider's own money is gone: a hold, never an attempt
-        ├── ModelRejected         4xx: repeating can't help
-        │   └── ContextTooLong    prompt and output limit do not fit the model's context
-        └── ModelMalformed        200 with an unreadable body: retryable, and paid for
+CopeError
+├── BadRequest                what the caller sent can't be served; `param` says where, the message how to mend it
+│   └── NotAvailableYet       a documented option whose feature is not built
+├── NotFound                  no such thing, or not in this project
+├── Conflict                  the same idempotency key with another body, a state that forbids the action
+├── TooLarge                  a body, file, line or nesting over its limit
+├── BudgetExhausted           a cap refuses the worst case of a paid call
+├── Unauthorized / Forbidden  no key, a wrong key / a key that may not
+├── Misconfigured             a setting is missing or contradicts another; the process must not start
+└── ModelError                a model call failed
+    ├── ModelUnreachable      nothing was sent, or an idempotent call broke: retryable
+    ├── ModelRateLimited      429; `retry_after_s` where the provider says it: retryable, not the task's fault
+    ├── ModelOverloaded       5xx or a time-out: retryable
+    ├── ModelQuotaExhausted   the provider's own money is gone: a hold, never an attempt
+    ├── ModelRejected         4xx: repeating can't help
+    │   └── ContextTooLong    prompt and output limit do not fit the model's context
+    └── ModelMalformed        200 with an unreadable body: retryable, and paid for
 """
 
 from dataclasses import dataclass

@@ -129,7 +129,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class MonthlyBudget:
-    """One project's month. `spent + reserved + unconfirmed ≤ cap` held when each sum was granted; `overrun` is apart."""
+    """One project's month: `spent + reserved + unconfirmed ≤ cap` held at each grant; `overrun` is apart."""
 
     project_id: ProjectId
     month: str

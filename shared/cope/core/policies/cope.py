@@ -1,4 +1,4 @@
-"""COPE: small plans and executes; large plans, small executes; large executes (paper, section 4, and A.1 for `cope-s2`)."""
+"""COPE: small plans and executes; large plans, small executes; large executes (paper, section 4; A.1: `cope-s2`)."""
 
 from cope.core.history import FinishedStep, History, step_named
 from cope.core.plans import GuidelinePlan

@@ -3,8 +3,7 @@
 from cope.core.history import History, step_named
 from cope.core.policies.common import greedy_executor, single
 from cope.core.policies.decision import Decision
-from cope.core.policies.spec import PolicyName
-from cope.core.stages import Call, Stage, Step, Tier
+from cope.core.stages import Stage, Step, Tier
 from cope.core.task import TaskSpec
 
 SOLVE = "solve"

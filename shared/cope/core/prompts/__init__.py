@@ -8,9 +8,9 @@ rather than sent as a further one, because many chat templates refuse two user m
 The paper's own prompts (its appendix G) are not public: these are ours.
 """
 
+from cope.core.prompts.instruct import INSTRUCT
 from cope.core.prompts.model import PromptSet, Role, RolePrompts
 from cope.core.prompts.reference import REFERENCE
-from cope.core.prompts.instruct import INSTRUCT
 from cope.core.prompts.render import render_executor, render_goal_planner, render_guideline_planner
 
 BUILT_IN: dict[str, PromptSet] = {INSTRUCT.name: INSTRUCT, REFERENCE.name: REFERENCE}

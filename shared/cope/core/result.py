@@ -1,0 +1,142 @@
+"""From a decided task to the response its caller gets: OpenAI's `chat.completion` with our `cope` block beside it."""
+
+from datetime import datetime
+from typing import Any
+
+from cope.core.errors import ErrorInfo
+from cope.core.history import FinishedStep, History, Sample, step_named
+from cope.core.money import NanoUSD, TokenUsage, format_usd
+from cope.core.policies.decision import Accept
+from cope.core.stages import Tier
+from cope.core.task import TaskSpec
+
+Json = dict[str, Any]
+
+
+def completion_body(spec: TaskSpec, history: History, accept: Accept, *, created_at: datetime) -> Json:
+    """The `chat.completion` of an accepted task. `usage` counts the returned solutions only; the cascade's whole
+    consumption is in the `cope` block. Raises `ValueError` if the accepted step is not in the history."""
+    step = step_named(history, accept.step)
+    if step is None:
+        raise ValueError(f"step {accept.step!r} was accepted but never carried out")
+    chosen = _choices(spec, step, accept)
+    usage = _returned_usage(chosen)
+    return {
+        "id": f"chatcmpl-{spec.task_id.removeprefix('task_')}",
+        "object": "chat.completion",
+        "created": int(created_at.timestamp()),
+        "model": spec.requested_model,
+        "choices": [
+            {
+                "index": position,
+                "message": {"role": "assistant", "content": sample.solution or "", "refusal": None},
+                "logprobs": None,
+                "finish_reason": sample.finish_reason or "stop",
+            }
+            for position, sample in enumerate(chosen)
+        ],
+        "usage": usage_json(usage),
+        "cope": _cope_block(spec, history, step, accept),
+    }
+
+
+def usage_json(usage: TokenUsage) -> Json:
+    """OpenAI's usage object."""
+    return {
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.completion,
+        "total_tokens": usage.prompt + usage.completion,
+        "prompt_tokens_details": {"cached_tokens": usage.cached},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+    }
+
+
+def error_body(error: ErrorInfo, *, type_: str = "invalid_request_error") -> Json:
+    """OpenAI's error object; all four keys are always there."""
+    return {"error": {"message": error.message, "type": type_, "param": error.param, "code": error.code}}
+
+
+def _choices(spec: TaskSpec, step: FinishedStep, accept: Accept) -> list[Sample]:
+    """The accepted solution first, then further samples of its class, up to OpenAI's `n`.
+
+    Where the class has fewer members than `n` asked for, only those are returned: a sample that lost the vote is not
+    an answer.
+    """
+    by_index = {sample.index: sample for sample in step.samples}
+    chosen = [by_index[accept.sample_index]]
+    if spec.options.choices_n > 1:
+        if accept.vote is not None and accept.vote.winner is not None:
+            rest = [by_index[i] for i in accept.vote.winner.indices if i != accept.sample_index]
+        else:
+            rest = [sample for sample in step.arrived if sample.index != accept.sample_index]
+        chosen += rest[: spec.options.choices_n - 1]
+    return chosen
+
+
+def _returned_usage(chosen: list[Sample]) -> TokenUsage:
+    # One prompt, as OpenAI counts `n` choices, and every returned completion.
+    first = chosen[0].solution_usage
+    return TokenUsage(
+        prompt=first.prompt,
+        cached=first.cached,
+        completion=sum(sample.solution_usage.completion for sample in chosen),
+        reasoning=sum(sample.solution_usage.reasoning for sample in chosen),
+        calls=len(chosen),
+    )
+
+
+def _cope_block(spec: TaskSpec, history: History, step: FinishedStep, accept: Accept) -> Json:
+    sample = next(s for s in step.samples if s.index == accept.sample_index)
+    cost = NanoUSD(sum(s.cost for s in history))
+    votes = (
+        [{"answer_key": c.key, "answer": c.answer, "count": c.count} for c in accept.vote.classes]
+        if accept.vote is not None
+        else []
+    )
+    return {
+        "task_id": spec.task_id,
+        "policy": spec.policy.name.value,
+        "kind": spec.problem.kind.value,
+        "stage": int(accept.stage),
+        "accepted": accept.accepted,
+        "reason": accept.reason,
+        "confidence": None if accept.confidence is None else float(accept.confidence),
+        "threshold": None if accept.threshold is None else float(accept.threshold),
+        "answer": sample.answer,
+        "answer_key": sample.key,
+        "degraded": False,
+        "votes": votes,
+        "cost_usd": format_usd(cost),
+        "cost_nanousd": int(cost),
+        "price_version": next((s.price_version for s in reversed(history) if s.price_version), None),
+        "prompt_version": step.prompt_version,
+        "usage": {tier.value: _tier_usage(history, tier) for tier in Tier},
+        "steps": [_step_json(s) for s in history],
+    }
+
+
+def _tier_usage(history: History, tier: Tier) -> Json:
+    total = TokenUsage()
+    for step in history:
+        if step.tier is tier:
+            total += step.usage
+    return {**usage_json(total), "calls": total.calls}
+
+
+def _step_json(step: FinishedStep) -> Json:
+    return {
+        "name": step.name,
+        "stage": int(step.stage),
+        "role": "planner" if step.name.endswith("-plan") else "executor",
+        "model": step.model,
+        "n": step.n,
+        "finished": len(step.arrived),
+        "reason": step.reason,
+        "stopped_early": step.stopped_early,
+        "prompt_tokens": step.usage.prompt,
+        "cached_tokens": step.usage.cached,
+        "completion_tokens": step.usage.completion,
+        "cost_nanousd": int(step.cost),
+        "started_at": step.started_at.isoformat(),
+        "finished_at": step.finished_at.isoformat(),
+    }
