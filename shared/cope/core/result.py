@@ -127,7 +127,7 @@ def _step_json(step: FinishedStep) -> Json:
     return {
         "name": step.name,
         "stage": int(step.stage),
-        "role": "planner" if step.name.endswith("-plan") else "executor",
+        "role": _roles(step),
         "model": step.model,
         "n": step.n,
         "finished": len(step.arrived),
@@ -140,3 +140,9 @@ def _step_json(step: FinishedStep) -> Json:
         "started_at": step.started_at.isoformat(),
         "finished_at": step.finished_at.isoformat(),
     }
+
+
+def _roles(step: FinishedStep) -> str:
+    planned = any(sample.plan is not None for sample in step.samples)
+    solved = any(sample.solution is not None for sample in step.samples)
+    return "planner" if planned and not solved else "planner+executor" if planned else "executor"

@@ -1,0 +1,335 @@
+"""From a chat body to a task: every option is honoured or refused by name, never dropped silently.
+
+Hand-written rather than a schema library's, because it runs once per line of a million-line batch, and because each
+refusal says what, where and how to mend it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+import orjson
+
+from cope.core.errors import BadRequest, NotAvailableYet
+from cope.core.models import ModelCatalog
+from cope.core.policies.spec import PolicyName, PolicySpec
+from cope.core.problem import Kind, Message, MessageRole, Problem
+from cope.core.request_policy import COPE_POLICY_KEYS, LATER_COPE_KEYS, resolve_policy
+from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text, as_text_list
+from cope.core.task import CallerOptions, OnBudget, StoreLevel
+
+SERVED_KINDS = (Kind.MATH, Kind.CHOICE, Kind.EXACT)
+_ROLES = frozenset({"system", "developer", "user", "assistant"})
+_TASK_KEYS = frozenset(
+    {"kind", "seed", "choices", "answer_pattern", "answer_pointer", "on_budget", "priority", "store"}
+)
+BATCH_ONLY_KEYS = frozenset({"webhook_url", "order"})
+_LATER_BATCH_KEYS = frozenset({"dry_run"})
+_COPE_KEYS = _TASK_KEYS | COPE_POLICY_KEYS
+
+# Fields of OpenAI's body that change nothing about the answer here: labels, and neutral values of refused options.
+_LABELS = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key", "store"})
+_NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    "stream": (False, None),
+    "logprobs": (False, None),
+    "top_logprobs": (None, 0),
+    "presence_penalty": (0, 0.0, None),
+    "frequency_penalty": (0, 0.0, None),
+    "logit_bias": (None, {}),
+    "tools": (None, []),
+    "tool_choice": (None, "none"),
+    "functions": (None, []),
+    "function_call": (None, "none"),
+    "response_format": (None, {"type": "text"}),
+    "service_tier": (None, "auto", "default"),
+    "modalities": (None, ["text"]),
+    "stream_options": (None,),
+    "reasoning_effort": (None,),
+    "verbosity": (None,),
+    "prediction": (None,),
+    "audio": (None,),
+    "web_search_options": (None,),
+    "parallel_tool_calls": (None, True, False),
+}
+_HANDLED = frozenset(
+    {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "n", "seed", "cope"}
+)
+T = TypeVar("T")
+
+MAX_MESSAGES = 2048
+MAX_STOPS = 4
+MAX_CHOICES = 256
+MAX_PATTERN = 1000
+MAX_PRIORITY = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDefaults:
+    """What a request inherits: its project's kind, its batch's `cope` block, and how running out of money ends it."""
+
+    kind: Kind
+    cope: Mapping[str, object] = field(default_factory=dict)
+    on_budget: OnBudget = OnBudget.HOLD
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRequest:
+    """A request that can be carried out. `seed` is None where the caller gave none; lower `priority` goes first."""
+
+    problem: Problem
+    policy: PolicySpec
+    options: CallerOptions
+    requested_model: str
+    seed: int | None
+    on_budget: OnBudget
+    store: StoreLevel
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCope:
+    """The `cope` block at the top of a batch: what concerns the batch, and the defaults for its lines."""
+
+    webhook_url: str | None
+    by_input: bool
+    line_defaults: Mapping[str, object]
+
+
+class RequestParser:
+    """Parses many requests with the same defaults; policies that repeat are resolved once."""
+
+    def __init__(self, defaults: RequestDefaults, catalog: ModelCatalog) -> None:
+        self._defaults = defaults
+        self._catalog = catalog
+        self._policies: dict[tuple[str, bytes], PolicySpec] = {}
+
+    def parse(self, body: Mapping[str, object]) -> ParsedRequest:
+        """The request in `body`. Raises `BadRequest` (or `NotAvailableYet`) with a dotted `param`."""
+        refuse_unsupported(body)
+        own = body.get("cope")
+        own_cope: Mapping[str, object] = {} if own is None else as_mapping(own, "cope")
+        check_cope_keys(own_cope, "cope", batch=False)
+        cope = {**self._defaults.cope, **own_cope} if own_cope else self._defaults.cope
+        model = as_text(body.get("model"), "model", longest=256)
+        policy = self._policy(model, own_cope)
+        kind = self._kind(cope)
+        problem = _problem(body, cope, kind, passthrough=policy.name is PolicyName.PASSTHROUGH)
+        options = _options(body, policy)
+        return ParsedRequest(
+            problem=problem,
+            policy=policy,
+            options=options,
+            requested_model=model,
+            seed=_seed(body, cope),
+            on_budget=_on_budget(cope, self._defaults.on_budget),
+            store=_store(cope),
+            priority=as_int(cope.get("priority", 0), "cope.priority", low=0, high=MAX_PRIORITY),
+        )
+
+    def _policy(self, model: str, own_cope: Mapping[str, object]) -> PolicySpec:
+        chosen = {key: value for key, value in own_cope.items() if key in COPE_POLICY_KEYS}
+        key = (model, orjson.dumps(chosen, option=orjson.OPT_SORT_KEYS) if chosen else b"")
+        known = self._policies.get(key)
+        if known is None:
+            known = resolve_policy(model, chosen, self._defaults.cope, self._catalog)
+            if len(self._policies) < 1024:
+                self._policies[key] = known
+        return known
+
+    def _kind(self, cope: Mapping[str, object]) -> Kind:
+        if "kind" not in cope:
+            return self._defaults.kind
+        return parse_kind(cope["kind"], "cope.kind")
+
+
+def parse_request(body: Mapping[str, object], *, defaults: RequestDefaults, catalog: ModelCatalog) -> ParsedRequest:
+    """One request; `RequestParser` is the way for many. Raises `BadRequest`."""
+    return RequestParser(defaults, catalog).parse(body)
+
+
+def parse_kind(value: object, param: str) -> Kind:
+    """A kind that this version serves. Raises `BadRequest`, `NotAvailableYet` for a documented one it does not."""
+    kind = Kind(as_choice(value, param, tuple(Kind)))
+    if kind not in SERVED_KINDS:
+        raise NotAvailableYet(f"Kind {kind.value!r} is not served by this version yet.", param=param)
+    return kind
+
+
+def parse_cope_defaults(block: object, *, catalog: ModelCatalog, kind: Kind) -> BatchCope:
+    """The `cope` block of `POST /v1/batches`. Its line defaults are checked by parsing a model request with them.
+
+    Raises `BadRequest` naming the key.
+    """
+    cope: Mapping[str, object] = {} if block is None else as_mapping(block, "cope")
+    check_cope_keys(cope, "cope", batch=True)
+    url = cope.get("webhook_url")
+    order = as_choice(cope.get("order", "completion"), "cope.order", ("completion", "input"))
+    defaults = {key: value for key, value in cope.items() if key not in BATCH_ONLY_KEYS}
+    probe_cope = {key: value for key, value in defaults.items() if key != "choices"}
+    if probe_cope.get("kind") == Kind.CHOICE.value:
+        probe_cope["choices"] = defaults.get("choices", ["a", "b"])
+    name = "cope" if "policy" not in defaults else as_text(defaults["policy"], "cope.policy", longest=256)
+    probe = {"model": name, "messages": [{"role": "user", "content": "?"}], "cope": probe_cope}
+    parse_request(probe, defaults=RequestDefaults(kind), catalog=catalog)
+    return BatchCope(
+        webhook_url=None if url is None else as_text(url, "cope.webhook_url", longest=2000),
+        by_input=order == "input",
+        line_defaults=defaults,
+    )
+
+
+def check_cope_keys(cope: Mapping[str, object], where: str, *, batch: bool) -> None:
+    """Refuse unknown keys, and documented ones whose feature is not built yet, by name."""
+    for key in cope:
+        if key in _COPE_KEYS or (batch and key in BATCH_ONLY_KEYS):
+            continue
+        param = f"{where}.{key}"
+        if key in BATCH_ONLY_KEYS:
+            raise BadRequest(
+                f"`{key}` belongs to the batch, not to a line: move it to the batch's `cope`.", param=param
+            )
+        if key in LATER_COPE_KEYS or (batch and key in _LATER_BATCH_KEYS):
+            raise NotAvailableYet(f"`{param}` is documented but not served by this version yet.", param=param)
+        known = ", ".join(sorted(_COPE_KEYS))
+        raise BadRequest(
+            f"Unknown key `{key}` in `{where}`. Known keys: {known}.", param=param, code="unknown_parameter"
+        )
+
+
+def refuse_unsupported(body: Mapping[str, object]) -> None:
+    """Refuse every field of the body that a cascade can't honour, unless it has its neutral value."""
+    for name, value in body.items():
+        if name in _HANDLED or name in _LABELS:
+            continue
+        neutral = _NEUTRAL.get(name)
+        if neutral is None:
+            raise BadRequest(f"Unknown field `{name}`.", param=name, code="unknown_parameter")
+        if not any(type(value) is type(plain) and value == plain for plain in neutral):
+            raise BadRequest(
+                f"`{name}` can't be honoured here, and is not ignored silently: remove it.",
+                param=name,
+                code="unsupported_parameter",
+            )
+
+
+def _problem(body: Mapping[str, object], cope: Mapping[str, object], kind: Kind, *, passthrough: bool) -> Problem:
+    conversation = _conversation(body.get("messages"))
+    if passthrough:
+        return Problem(Kind.EXACT, conversation)
+    if conversation[-1].role != "user":
+        raise BadRequest("The last message must be the user's: it is the problem to solve.", param="messages")
+    choices: tuple[str, ...] = ()
+    if kind is Kind.CHOICE:
+        if "choices" not in cope:
+            raise BadRequest("Kind `choice` needs `cope.choices`: the options to choose from.", param="cope.choices")
+        choices = as_text_list(cope["choices"], "cope.choices", fewest=2, most=MAX_CHOICES)
+        if len({choice.strip().casefold() for choice in choices}) != len(choices):
+            raise BadRequest("`cope.choices` holds the same option twice.", param="cope.choices")
+    elif "choices" in cope:
+        raise BadRequest("`choices` belongs to kind `choice`.", param="cope.choices")
+    pattern = _only_for_exact(cope, kind, "answer_pattern")
+    pointer = _only_for_exact(cope, kind, "answer_pointer")
+    if pattern is not None and pointer is not None:
+        raise BadRequest("Give `answer_pattern` or `answer_pointer`, not both.", param="cope.answer_pointer")
+    if pointer is not None and pointer != "" and not pointer.startswith("/"):
+        raise BadRequest("A JSON pointer is empty or starts with '/', such as '/label'.", param="cope.answer_pointer")
+    return Problem(kind, conversation, choices, pattern, pointer)
+
+
+def _only_for_exact(cope: Mapping[str, object], kind: Kind, key: str) -> str | None:
+    value = cope.get(key)
+    if value is None:
+        return None
+    if kind is not Kind.EXACT:
+        raise BadRequest(f"`{key}` belongs to kind `exact`.", param=f"cope.{key}")
+    return as_text(value, f"cope.{key}", longest=MAX_PATTERN, allow_empty=key == "answer_pointer")
+
+
+def _conversation(value: object) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
+        raise BadRequest("`messages` must be a non-empty list.", param="messages")
+    if len(value) > MAX_MESSAGES:
+        raise BadRequest(f"`messages` holds over {MAX_MESSAGES} messages.", param="messages")
+    return tuple(_message(item, f"messages[{i}]") for i, item in enumerate(value))
+
+
+def _message(value: object, where: str) -> Message:
+    if not isinstance(value, dict):
+        raise BadRequest(f"`{where}` must be an object with `role` and `content`.", param=where)
+    role, content = value.get("role"), value.get("content")
+    if not isinstance(role, str) or role not in _ROLES:
+        raise BadRequest(f"`{where}.role` must be one of system, developer, user, assistant.", param=f"{where}.role")
+    for name in value:
+        if name not in {"role", "content"} and not (name == "refusal" and value[name] is None):
+            raise BadRequest(f"`{where}.{name}` can't be honoured here: remove it.", param=f"{where}.{name}")
+    if isinstance(content, list):
+        content = "".join(_text_part(part, f"{where}.content[{i}]") for i, part in enumerate(content))
+    if not isinstance(content, str):
+        raise BadRequest(f"`{where}.content` must be text.", param=f"{where}.content")
+    if "\x00" in content:
+        raise BadRequest(f"`{where}.content` holds a NUL character.", param=f"{where}.content")
+    return Message(cast("MessageRole", role), content)
+
+
+def _text_part(part: object, where: str) -> str:
+    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        return cast("str", part["text"])
+    raise BadRequest(f"`{where}` must be a text part: images, audio and files can't be honoured here.", param=where)
+
+
+def _options(body: Mapping[str, Any], policy: PolicySpec) -> CallerOptions:
+    limit, newer = body.get("max_tokens"), body.get("max_completion_tokens")
+    if limit is not None and newer is not None and limit != newer:
+        raise BadRequest("`max_tokens` and `max_completion_tokens` contradict each other.", param="max_tokens")
+    limit = newer if limit is None else limit
+    stop = body.get("stop")
+    stops: tuple[str, ...] = ()
+    if isinstance(stop, str):
+        stops = as_text_list([stop], "stop", fewest=1, most=1)
+    elif stop is not None:
+        stops = as_text_list(stop, "stop", fewest=0, most=MAX_STOPS)
+    return CallerOptions(
+        max_tokens=_optional(limit, "max_tokens", lambda v, p: as_int(v, p, low=1, high=1_000_000)),
+        temperature=_optional(body.get("temperature"), "temperature", lambda v, p: as_number(v, p, low=0, high=2)),
+        top_p=_optional(body.get("top_p"), "top_p", lambda v, p: as_number(v, p, low=0, high=1, open_low=True)),
+        stop=stops,
+        choices_n=_choices_n(body.get("n"), policy),
+    )
+
+
+def _optional(value: object, param: str, parse: Callable[[object, str], T]) -> T | None:
+    return None if value is None else parse(value, param)
+
+
+def _choices_n(value: object, policy: PolicySpec) -> int:
+    if value is None:
+        return 1
+    n = as_int(value, "n", low=1, high=64)
+    most = policy.n
+    if policy.name in {PolicyName.SMALL, PolicyName.LARGE}:
+        most = 1
+    elif policy.name is PolicyName.PASSTHROUGH:
+        most = 64
+    if n > most:
+        raise BadRequest(f"Policy {policy.name.value!r} can return at most {most} choices.", param="n")
+    return n
+
+
+def _seed(body: Mapping[str, object], cope: Mapping[str, object]) -> int | None:
+    own, openai = cope.get("seed"), body.get("seed")
+    if own is not None:
+        return as_int(own, "cope.seed", low=-(2**63), high=2**63 - 1)
+    return None if openai is None else as_int(openai, "seed", low=-(2**63), high=2**63 - 1)
+
+
+def _on_budget(cope: Mapping[str, object], default: OnBudget) -> OnBudget:
+    value = cope.get("on_budget")
+    if value is None:
+        return default
+    if value == "best_vote":
+        raise NotAvailableYet("`on_budget: best_vote` is not served by this version yet.", param="cope.on_budget")
+    return OnBudget(as_choice(value, "cope.on_budget", tuple(OnBudget)))
+
+
+def _store(cope: Mapping[str, object]) -> StoreLevel:
+    return StoreLevel(as_choice(cope.get("store", StoreLevel.ANSWERS.value), "cope.store", tuple(StoreLevel)))

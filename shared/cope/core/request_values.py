@@ -1,0 +1,52 @@
+"""Reading single values of a request, each refusal naming its place."""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from cope.core.errors import BadRequest
+
+
+def as_mapping(value: object, param: str) -> Mapping[str, object]:
+    """A JSON object."""
+    if not isinstance(value, dict):
+        raise BadRequest(f"`{param}` must be an object.", param=param)
+    return cast("Mapping[str, object]", value)
+
+
+def as_text(value: object, param: str, *, longest: int, allow_empty: bool = False) -> str:
+    """A string of 1 (or 0) to `longest` characters without NUL."""
+    if not isinstance(value, str) or (not value and not allow_empty):
+        raise BadRequest(f"`{param}` must be a non-empty string.", param=param)
+    if len(value) > longest or "\x00" in value:
+        raise BadRequest(f"`{param}` must have at most {longest} characters and no NUL.", param=param)
+    return value
+
+
+def as_text_list(value: object, param: str, *, fewest: int, most: int) -> tuple[str, ...]:
+    """A list of `fewest` to `most` non-empty strings."""
+    if not isinstance(value, list) or not fewest <= len(value) <= most:
+        raise BadRequest(f"`{param}` must be a list of {fewest} to {most} strings.", param=param)
+    return tuple(as_text(item, f"{param}[{i}]", longest=10_000) for i, item in enumerate(value))
+
+
+def as_int(value: object, param: str, *, low: int, high: int) -> int:
+    """A whole number in [low, high]; booleans and floats are refused."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise BadRequest(f"`{param}` must be a whole number from {low} to {high}.", param=param)
+    return value
+
+
+def as_number(value: object, param: str, *, low: float, high: float, open_low: bool = False) -> float:
+    """A number in [low, high], or (low, high] with `open_low`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise BadRequest(f"`{param}` must be a number from {low} to {high}.", param=param)
+    if open_low and value == low:
+        raise BadRequest(f"`{param}` must be above {low}.", param=param)
+    return float(value)
+
+
+def as_choice(value: object, param: str, allowed: Sequence[str]) -> str:
+    """One of `allowed`."""
+    if not isinstance(value, str) or value not in allowed:
+        raise BadRequest(f"`{param}` must be one of {', '.join(str(a) for a in allowed)}.", param=param)
+    return value
