@@ -87,6 +87,13 @@ class Forbidden(CopeError):
     code = "insufficient_permissions"
 
 
+class StoreUnavailable(CopeError):
+    """The database did not answer. A write under way may or may not have been committed, wholly."""
+
+    code = "store_unavailable"
+    retryable = True
+
+
 class Misconfigured(CopeError):
     """A setting is missing or contradicts another. The message names it."""
 
@@ -94,15 +101,26 @@ class Misconfigured(CopeError):
 
 
 class ModelError(CopeError):
-    """A model call failed. `sent` is False only where it is certain that nothing reached the provider."""
+    """A model call failed.
+
+    `sent` is False only where it is certain that nothing reached the provider; `answered` is True where the provider
+    itself refused with an error status, which no provider bills. Sent and unanswered: it may have been billed.
+    """
 
     code = "model_error"
 
     def __init__(
-        self, message: str, *, code: str | None = None, sent: bool = True, retry_after_s: float | None = None
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        sent: bool = True,
+        answered: bool = False,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message, code=code)
         self.sent = sent
+        self.answered = answered
         self.retry_after_s = retry_after_s
 
 

@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import NewType
 
@@ -86,10 +86,6 @@ class Price:
         dearest_input = max(self.input_per_mtok, self.cached_input_per_mtok)
         micro_nano = calls * (input_tokens * dearest_input + output_tokens * self.output_per_mtok)
         return NanoUSD(-(-micro_nano // 1_000_000))
-
-
-FREE = Price("free", "free", ZERO, ZERO, ZERO, datetime(1970, 1, 1, tzinfo=UTC))
-"""The small model's price unless one is set for it. Never used for a model of the paid tier."""
 
 
 def input_token_bound(contents: tuple[str, ...]) -> int:

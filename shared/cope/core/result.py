@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Any
 
+import orjson
+
 from cope.core.errors import ErrorInfo
 from cope.core.history import FinishedStep, History, Sample, step_named
 from cope.core.money import NanoUSD, TokenUsage, format_usd
@@ -54,6 +56,22 @@ def usage_json(usage: TokenUsage) -> Json:
 def error_body(error: ErrorInfo, *, type_: str = "invalid_request_error") -> Json:
     """OpenAI's error object; all four keys are always there."""
     return {"error": {"message": error.message, "type": type_, "param": error.param, "code": error.code}}
+
+
+_STATUS_OF_CODE = {
+    "project_spend_limit_exceeded": 429,
+    "context_length_exceeded": 400,
+    "model_rejected": 400,
+    "crashed_repeatedly": 500,
+}
+_OTHER_STATUS = 502
+
+
+def failure(error: ErrorInfo) -> tuple[str, int]:
+    """The body (JSON text) and HTTP status that a failed task's caller gets."""
+    status = error.status or _STATUS_OF_CODE.get(error.code, _OTHER_STATUS)
+    kind = "insufficient_quota" if status == 429 else "invalid_request_error" if status == 400 else "server_error"
+    return orjson.dumps(error_body(error, type_=kind)).decode(), status
 
 
 def _choices(spec: TaskSpec, step: FinishedStep, accept: Accept) -> list[Sample]:

@@ -16,6 +16,7 @@ _LONGEST_WAIT_S = 120.0
 _LONGEST_TRUSTED_RETRY_AFTER_S = 3600.0
 _RATE_LIMIT_DEFAULT_WAIT_S = 5.0
 _QUOTA_RECHECK_S = 300.0
+_AWAY_WAIT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ RetryDecision = RetryLater | HoldForQuota | GiveUp
 def decide(error: ModelError, tries: int, *, jitter: float) -> RetryDecision:
     """`tries` counts provider errors before this one; `jitter` in [0, 1) spreads the waits (0.5 is the middle).
 
-    Rate limits and quota holds never count; a `Retry-After` is honoured up to an hour, and a nonsensical one ignored.
+    Rate limits, quota holds and calls that never left (the server is away) do not count: an outage must not use up a
+    task's tries. A `Retry-After` is honoured up to an hour, and a nonsensical one ignored.
     """
     told = error.retry_after_s
     if told is not None and not 0 <= told <= _LONGEST_TRUSTED_RETRY_AFTER_S:
@@ -55,6 +57,8 @@ def decide(error: ModelError, tries: int, *, jitter: float) -> RetryDecision:
         return HoldForQuota(_QUOTA_RECHECK_S if told is None else told)
     if isinstance(error, ModelRateLimited):
         return RetryLater(_RATE_LIMIT_DEFAULT_WAIT_S * (0.75 + 0.5 * jitter) if told is None else told, counts=False)
+    if error.retryable and not error.sent:
+        return RetryLater(_AWAY_WAIT_S * (0.75 + 0.5 * jitter), counts=False)
     if not error.retryable or tries + 1 >= MAX_TRIES:
         return GiveUp(ErrorInfo(error.code, error.message))
     backoff = min(_FIRST_WAIT_S * 2**tries, _LONGEST_WAIT_S) * (0.75 + 0.5 * jitter)

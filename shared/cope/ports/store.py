@@ -341,9 +341,7 @@ class WorkerStore(Protocol):
         """Pages of the batch's output lines (`failed` False) or error lines, never all in memory."""
         ...
 
-    async def finish_batch(
-        self, job: BatchJob, *, output: StoredFile, error: StoredFile | None
-    ) -> BatchStatus | None:
+    async def finish_batch(self, job: BatchJob, *, output: StoredFile, error: StoredFile | None) -> BatchStatus | None:
         """Files recorded, terminal status set, event and webhook deliveries written. None if the job was lost."""
         ...
 
@@ -445,8 +443,14 @@ class ApiStore(Protocol):
     async def list_projects(self, *, after: ProjectId | None, limit: int) -> Page[Project]: ...
     async def get_project(self, project_id: ProjectId) -> Project | None: ...
     async def update_project(
-        self, project_id: ProjectId, *, name: str | None = None, paused: bool | None = None,
-        default_kind: str | None = None, time_zone: str | None = None, archived: bool | None = None,
+        self,
+        project_id: ProjectId,
+        *,
+        name: str | None = None,
+        paused: bool | None = None,
+        default_kind: str | None = None,
+        time_zone: str | None = None,
+        archived: bool | None = None,
     ) -> Project | None: ...
     async def set_cap(self, project_id: ProjectId, cap: NanoUSD | None) -> MonthlyBudget:
         """New cap from now on, this month included (`NotFound` if there is no such project). Holds resume by the sweep;
@@ -516,5 +520,3 @@ class ApiStore(Protocol):
         ...
 
     async def aclose(self) -> None: ...
-
-

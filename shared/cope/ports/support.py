@@ -1,8 +1,11 @@
 """The small ports: time, chance, wake-ups, the rate limiter and the webhook sender."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+
+from cope.core.ids import TaskId
 
 
 class Clock(Protocol):
@@ -34,6 +37,10 @@ class WakeUp(Protocol):
 
     async def poke(self, queue: str) -> None:
         """Say that `queue` has work. Never raises: a broker that is away must not fail the caller."""
+        ...
+
+    async def announce(self, task_ids: Sequence[TaskId]) -> None:
+        """Say that these live tasks have ended, to whoever waits for them. Never raises."""
         ...
 
 

@@ -32,8 +32,9 @@ INSTRUCT = PromptSet(
             goal_planner=_GOAL,
             guideline_planner=_GUIDELINE,
             executor=(
-                "Choose exactly one of these options:\n{choices}\nThink step by step. If a goal or a "
-                "guideline follows, use it. End with a last line of the form 'Answer: ' followed by the chosen option, word for word."
+                "Choose exactly one of these options:\n{choices}\n"
+                "Think step by step. If a goal or a guideline follows, use it. End with a last line of the form "
+                "'Answer: ' followed by the chosen option, word for word."
             ),
         ),
         Kind.EXACT: RolePrompts(

@@ -1,0 +1,199 @@
+"""One step's chains against the model: plan, then solution, judged as they arrive, stopped once the vote is decided."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from cope.core.budget import output_limit
+from cope.core.errors import ContextTooLong
+from cope.core.history import Sample, SampleStatus
+from cope.core.models import ModelEntry
+from cope.core.money import TokenUsage
+from cope.core.plans import GoalPlan
+from cope.core.problem import Message
+from cope.core.prompts import PromptSet, Role, render_executor, render_goal_planner, render_guideline_planner
+from cope.core.stages import Call, Step, StopRule
+from cope.core.stopping import VoteState, may_stop
+from cope.core.task import TaskSpec
+from cope.ports.answers import AnswerJudge
+from cope.ports.model import ChatAnswer, ChatModel, ChatRequest
+
+PLAN_BYTES_PER_TOKEN = 8
+
+
+class ChainParts(Protocol):
+    """What running a step needs of the worker."""
+
+    @property
+    def model(self) -> ChatModel: ...
+    @property
+    def judge(self) -> AnswerJudge: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """The samples of a step by index. `usage` is None where the provider left it out of any answer.
+
+    `stopped_early` says why samples were aborted, None where none was.
+    """
+
+    samples: tuple[Sample, ...]
+    usage: TokenUsage | None
+    stopped_early: str | None
+    provider_id: str | None
+
+
+def planner_messages(spec: TaskSpec, step: Step, prompts: PromptSet) -> tuple[Message, ...]:
+    """What the step's planner is sent."""
+    if step.planner is not None and step.planner.role is Role.GUIDELINE_PLANNER:
+        return render_guideline_planner(prompts, spec.problem)
+    return render_goal_planner(prompts, spec.problem)
+
+
+def executor_messages(spec: TaskSpec, step: Step, prompts: PromptSet, own: GoalPlan | None) -> tuple[Message, ...]:
+    """What the step's executor is sent; `own` is the chain's own goal plan."""
+    if step.verbatim:
+        return spec.problem.conversation
+    return render_executor(prompts, spec.problem, goal=own or step.goal, guideline=step.guideline)
+
+
+def clip_plan(text: str, max_tokens: int) -> str:
+    """A plan at its longest: eight bytes for each token it was allowed.
+
+    Plans go into further prompts whose worst case is reserved before they are known, so their length is bounded.
+    """
+    longest = max_tokens * PLAN_BYTES_PER_TOKEN
+    return text.encode("utf-8", "replace")[:longest].decode("utf-8", "ignore").strip()
+
+
+class ChainRunner:
+    """Runs the chains of one step. `gate` bounds the calls in flight over all steps of the process."""
+
+    def __init__(
+        self,
+        parts: ChainParts,
+        spec: TaskSpec,
+        step: Step,
+        *,
+        entry: ModelEntry,
+        prompts: PromptSet,
+        gate: asyncio.Semaphore,
+        request_id: str,
+        on_end: Callable[[], None],
+    ) -> None:
+        self._parts = parts
+        self._spec = spec
+        self._step = step
+        self._entry = entry
+        self._prompts = prompts
+        self._gate = gate
+        self._request_id = request_id
+        self._on_end = on_end
+        self._usage: TokenUsage | None = TokenUsage()
+        self._provider_id: str | None = None
+
+    async def run(self) -> StepOutcome:
+        """All chains, or as many as the decision takes. Raises the first `ModelError` that fails the whole step;
+        on that, and on cancellation, every chain still running is aborted."""
+        step = self._step
+        running = [asyncio.create_task(self._chain(index)) for index in range(step.n)]
+        stopped: str | None = None
+        try:
+            waiting = set(running)
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for chain in done:
+                    chain.result()
+                stopped = self._decided([chain.result() for chain in running if chain.done()]) if waiting else None
+                if stopped is not None:
+                    break
+        finally:
+            await _abort(running)
+        samples = tuple(
+            chain.result()
+            if not chain.cancelled() and chain.exception() is None
+            else Sample(index, SampleStatus.ABORTED)
+            for index, chain in enumerate(running)
+        )
+        return StepOutcome(samples, self._usage, stopped, self._provider_id)
+
+    def _decided(self, samples: Sequence[Sample]) -> str | None:
+        step = self._step
+        if step.votes_needed is None or step.stop is StopRule.OFF:
+            return None
+        arrived = tuple(s for s in samples if s.status is SampleStatus.FINISHED)
+        state = may_stop(arrived, step.n, len(samples) - len(arrived), step.votes_needed, step.stragglers)
+        if state is VoteState.OPEN:
+            return None
+        return f"{state.value} was certain after {len(samples)} of {step.n} samples"
+
+    async def _chain(self, index: int) -> Sample:
+        try:
+            return await self._plan_and_solve(index)
+        except ContextTooLong as error:
+            # Not the end of the step: a small model whose context is too short escalates to the large one.
+            return Sample(index, SampleStatus.FAILED, error=f"{error.code}: {error.message}")
+        finally:
+            self._on_end()
+
+    async def _plan_and_solve(self, index: int) -> Sample:
+        step, own, plan_text = self._step, None, None
+        used = TokenUsage()
+        if step.planner is not None:
+            planned = await self._call(index, step.planner, planner_messages(self._spec, step, self._prompts))
+            plan_text = clip_plan(planned.text, step.planner.max_tokens)
+            used += planned.usage or TokenUsage()
+            if step.executor is None:
+                return Sample(
+                    index, SampleStatus.FINISHED, plan=plan_text, finish_reason=planned.finish_reason, usage=used
+                )
+            own = GoalPlan(plan_text)
+        if step.executor is None:
+            raise ValueError(f"step {step.name!r} has neither planner nor executor")
+        solved = await self._call(index, step.executor, executor_messages(self._spec, step, self._prompts, own))
+        own_usage = solved.usage or TokenUsage()
+        sample = Sample(
+            index,
+            SampleStatus.FINISHED,
+            plan=plan_text,
+            solution=solved.text,
+            finish_reason=solved.finish_reason,
+            usage=used + own_usage,
+            solution_usage=own_usage,
+        )
+        if step.verbatim:
+            return sample
+        (judged,) = await self._parts.judge.judge(self._spec.problem, [solved.text])
+        return replace(sample, answer=judged.answer, key=judged.key)
+
+    async def _call(self, index: int, call: Call, messages: tuple[Message, ...]) -> ChatAnswer:
+        options, executing = self._spec.options, call.role is Role.EXECUTOR
+        request = ChatRequest(
+            model=self._entry,
+            messages=messages,
+            temperature=call.temperature,
+            max_tokens=output_limit(self._entry, messages, call.max_tokens),
+            # Fixed width: servers abort by prefix, and job-1 must not take job-10 with it.
+            request_id=f"{self._request_id}-{index:03d}{'x' if executing else 'p'}",
+            top_p=options.top_p if executing else None,
+            stop=options.stop if executing else (),
+            seed=(self._spec.seed + index) & 0x7FFFFFFF if self._entry.supports_seed else None,
+        )
+        async with self._gate:
+            answer = await self._parts.model.chat(request)
+        self._count(answer)
+        return answer
+
+    def _count(self, answer: ChatAnswer) -> None:
+        self._provider_id = self._provider_id or answer.provider_id
+        if answer.usage is None:
+            self._usage = None
+        elif self._usage is not None:
+            self._usage += answer.usage
+
+
+async def _abort(chains: Sequence["asyncio.Task[Sample]"]) -> None:
+    for chain in chains:
+        chain.cancel()
+    await asyncio.gather(*chains, return_exceptions=True)

@@ -1,0 +1,386 @@
+"""One claimed task, one step: decide, set the money aside, call, judge, and say how the task goes on.
+
+The order of a paid call is fixed: rate limit → reserve → `sent` committed → call → settle in the commit. Whatever
+kills the worker in between, the money is either released, or counted as unconfirmed until the answer is known.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol, assert_never
+
+import orjson
+
+from cope.core import retry
+from cope.core.budget import settle, worst_case
+from cope.core.codec import decode_step, encode_step
+from cope.core.errors import ErrorInfo, ModelError, ModelMalformed, ModelRateLimited
+from cope.core.history import FinishedStep
+from cope.core.lifecycle import HoldReason
+from cope.core.models import ModelCatalog, ModelEntry
+from cope.core.money import ZERO, NanoUSD, Price, TokenUsage, format_usd, input_token_bound
+from cope.core.plans import GoalPlan
+from cope.core.policies.decision import Accept, Decision, Stop
+from cope.core.policies.registry import next_decision
+from cope.core.prices import PriceTable
+from cope.core.prompts import PromptSet
+from cope.core.result import completion_body, failure
+from cope.core.stages import Step, Tier
+from cope.core.task import OnBudget, TaskSpec
+from cope.ports.answers import AnswerJudge
+from cope.ports.model import ChatModel
+from cope.ports.store import (
+    Adopted,
+    ClaimedTask,
+    CommitStatus,
+    Fenced,
+    GiveBack,
+    Granted,
+    NextState,
+    Refused,
+    ReserveRequest,
+    ReserveResult,
+    Settlement,
+    StepCommit,
+    ToDone,
+    ToFailed,
+    ToQueue,
+)
+from cope.ports.support import Clock, Grant, IdMaker, Limiter
+from cope.usecases.chains import PLAN_BYTES_PER_TOKEN, ChainRunner, StepOutcome, executor_messages, planner_messages
+
+LONGEST_WAIT_IN_SLOT_S = 2.0
+MAX_CRASHES = 5
+
+
+class StepParts(Protocol):
+    """What a step needs of its worker process."""
+
+    @property
+    def model(self) -> ChatModel: ...
+    @property
+    def judge(self) -> AnswerJudge: ...
+    @property
+    def limiter(self) -> Limiter: ...
+    @property
+    def catalog(self) -> ModelCatalog: ...
+    @property
+    def prices(self) -> PriceTable: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def ids(self) -> IdMaker: ...
+
+
+class StepLedger(Protocol):
+    """The store's part of a step, grouped with other tasks' by the drainer."""
+
+    async def reserve(self, request: ReserveRequest) -> ReserveResult: ...
+    async def mark_sent(self, granted: Granted) -> bool: ...
+    async def commit(self, commit: StepCommit) -> CommitStatus: ...
+    async def give_back(self, back: GiveBack) -> None: ...
+    async def store_late_answer(self, settlement: Settlement, answer: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A step about to be carried out, with what it needs to know of its model."""
+
+    step: Step
+    entry: ModelEntry
+    prompts: PromptSet
+    price: Price | None
+
+
+class StepRun:
+    """One task's turn on one queue. `paying` is True from the `sent` mark until the bill is settled: such a run must
+    not be cancelled, because its answer is paid for."""
+
+    def __init__(
+        self,
+        parts: StepParts,
+        ledger: StepLedger,
+        task: ClaimedTask,
+        *,
+        gate: asyncio.Semaphore,
+        on_chain_end: Callable[[], None],
+    ) -> None:
+        self._parts = parts
+        self._ledger = ledger
+        self._task = task
+        self._gate = gate
+        self._on_chain_end = on_chain_end
+        self.paying = False
+
+    async def run(self) -> CommitStatus | None:
+        """Carry out the task's next step and commit it; None where the task was given back instead."""
+        task = self._task
+        if task.crashes >= MAX_CRASHES:
+            error = ErrorInfo("crashed_repeatedly", f"The worker died {task.crashes} times while running this task.")
+            return await self._commit(None, Stop(error))
+        decision = next_decision(task.spec, task.history)
+        if not isinstance(decision, Step):
+            return await self._commit(None, decision)
+        entry = self._parts.catalog.entry(decision.model, param="model")
+        plan = _Plan(
+            decision,
+            entry,
+            self._parts.catalog.prompts(decision.model, decision.prompt_set),
+            self._parts.prices.of_model(entry, self._parts.clock.now()),
+        )
+        if plan.price is None:
+            return await self._free_step(plan)
+        return await self._paid_step(plan, plan.price)
+
+    # ---- the small model -------------------------------------------------------------------------------------------
+
+    async def _free_step(self, plan: _Plan) -> CommitStatus | None:
+        started = self._parts.clock.now()
+        try:
+            outcome = await self._chains(plan)
+        except ModelError as error:
+            return await self._after_error(error, settlements=(), released=())
+        finished = self._finished(plan, outcome, started, cost=ZERO, price=None)
+        return await self._commit(finished, self._next(finished))
+
+    # ---- a paid call -----------------------------------------------------------------------------------------------
+
+    async def _paid_step(self, plan: _Plan, price: Price) -> CommitStatus | None:
+        grant = await self._rate_limited(plan)
+        if grant is None:
+            return None
+        used: int | None = None
+        try:
+            reserved = await self._reserve(plan, price)
+            match reserved:
+                case Adopted():
+                    used = 0
+                    return await self._adopt(reserved)
+                case Refused():
+                    used = 0
+                    return await self._no_money(reserved)
+                case Fenced():
+                    used = 0
+                    return CommitStatus.FENCED
+                case Granted():
+                    status, used = await self._pay(plan, price, reserved)
+                    return status
+                case _:
+                    assert_never(reserved)
+        finally:
+            await self._parts.limiter.give_back(plan.entry.name, grant, tokens_used=used)
+
+    async def _rate_limited(self, plan: _Plan) -> Grant | None:
+        """A grant of the shared limiter, or None after the task was given back because the wait is long."""
+        tokens = self._estimated_tokens(plan)
+        while True:
+            grant = await self._parts.limiter.acquire(plan.entry.name, tokens=tokens)
+            if grant.wait_s <= 0:
+                return grant
+            if grant.wait_s > LONGEST_WAIT_IN_SLOT_S:
+                await self._give_back(GiveBack(self._task.task_id, self._task.fence, delay_s=grant.wait_s))
+                return None
+            await asyncio.sleep(grant.wait_s)
+
+    async def _reserve(self, plan: _Plan, price: Price) -> ReserveResult:
+        task = self._task
+        return await self._ledger.reserve(
+            ReserveRequest(
+                task_id=task.task_id,
+                fence=task.fence,
+                project_id=task.project_id,
+                batch_id=task.batch_id,
+                step=plan.step.name,
+                model=plan.entry.name,
+                price_version=price.version,
+                amount=step_worst_case(task.spec, plan.step, plan.prompts, price),
+                request_id=self._request_id(),
+            )
+        )
+
+    async def _pay(self, plan: _Plan, price: Price, granted: Granted) -> tuple[CommitStatus | None, int | None]:
+        task = self._task
+        amount = step_worst_case(task.spec, plan.step, plan.prompts, price)
+        self.paying = True  # before the mark, so that no cancellation falls between the mark and the call
+        if not await self._ledger.mark_sent(granted):
+            self.paying = False
+            return CommitStatus.FENCED, 0
+        started = self._parts.clock.now()
+        try:
+            outcome = await self._chains(plan)
+        except ModelError as error:
+            settlements, released = _after_failed_call(error, granted, amount)
+            return await self._after_error(error, settlements=settlements, released=released), None
+        bill = settle(price, outcome.usage, amount)
+        cost = NanoUSD(bill.cost + bill.overrun)
+        finished = self._finished(plan, outcome, started, cost=cost, price=price)
+        settlement = Settlement(
+            granted.attempt_id, bill.cost, bill.overrun, outcome.usage, bill.flag, outcome.provider_id
+        )
+        status = await self._commit(finished, self._next(finished), settlements=(settlement,))
+        if status is CommitStatus.FENCED:
+            # Someone else owns the task now; the answer is paid for, so it is kept for them to adopt.
+            await self._ledger.store_late_answer(settlement, encode_step(finished))
+        used = outcome.usage
+        return status, None if used is None else used.prompt + used.completion
+
+    async def _adopt(self, adopted: Adopted) -> CommitStatus:
+        finished = replace(decode_step(adopted.answer), stopped_early=None)
+        return await self._commit(finished, self._next(finished))
+
+    async def _no_money(self, refused: Refused) -> CommitStatus | None:
+        task = self._task
+        if task.spec.on_budget is OnBudget.FAIL:
+            error = ErrorInfo(
+                "project_spend_limit_exceeded",
+                f"The next call may cost up to ${format_usd(refused.needed)}, and ${format_usd(refused.headroom)} is "
+                f"left under this project's cap for {refused.month}. Raise the cap, or submit with "
+                "`cope.on_budget: hold` to wait for it.",
+                status=429,
+            )
+            return await self._commit(None, Stop(error))
+        await self._give_back(
+            GiveBack(task.task_id, task.fence, hold=HoldReason.BUDGET, needed=refused.needed, note="budget")
+        )
+        return None
+
+    # ---- shared ----------------------------------------------------------------------------------------------------
+
+    async def _chains(self, plan: _Plan) -> StepOutcome:
+        runner = ChainRunner(
+            self._parts,
+            self._task.spec,
+            plan.step,
+            entry=plan.entry,
+            prompts=plan.prompts,
+            gate=self._gate,
+            request_id=self._request_id(),
+            on_end=self._on_chain_end,
+        )
+        return await runner.run()
+
+    def _request_id(self) -> str:
+        return f"{self._task.task_id}-{self._task.fence:06d}"
+
+    def _estimated_tokens(self, plan: _Plan) -> int:
+        step = plan.step
+        messages = (
+            planner_messages(self._task.spec, step, plan.prompts)
+            if step.planner is not None
+            else executor_messages(self._task.spec, step, plan.prompts, None)
+        )
+        limit = sum(call.max_tokens for call in (step.planner, step.executor) if call is not None)
+        # A quarter of the byte bound is near the truth for English; the answer corrects the charge.
+        return step.n * (input_token_bound(tuple(m.content for m in messages)) // 4 + limit)
+
+    def _finished(
+        self, plan: _Plan, outcome: StepOutcome, started: datetime, *, cost: NanoUSD, price: Price | None
+    ) -> FinishedStep:
+        step = plan.step
+        return FinishedStep(
+            name=step.name,
+            stage=step.stage,
+            tier=step.tier,
+            model=step.model,
+            n=step.n,
+            samples=outcome.samples,
+            reason=step.reason,
+            prompt_version=plan.prompts.version,
+            started_at=started,
+            finished_at=self._parts.clock.now(),
+            usage=outcome.usage if outcome.usage is not None else TokenUsage(),
+            cost=cost,
+            price_version=None if price is None else price.version,
+            stopped_early=outcome.stopped_early,
+        )
+
+    def _next(self, finished: FinishedStep) -> Decision:
+        return next_decision(self._task.spec, (*self._task.history, finished))
+
+    async def _commit(
+        self, finished: FinishedStep | None, decision: Decision, *, settlements: tuple[Settlement, ...] = ()
+    ) -> CommitStatus:
+        task = self._task
+        history = task.history if finished is None else (*task.history, finished)
+        state = next_state(task.spec, history, decision, now=self._parts.clock.now())
+        return await self._ledger.commit(StepCommit(task.task_id, task.fence, finished, state, settlements))
+
+    async def _give_back(self, back: GiveBack) -> None:
+        await self._ledger.give_back(back)
+
+    async def _after_error(
+        self, error: ModelError, *, settlements: tuple[Settlement, ...], released: tuple[Granted, ...]
+    ) -> CommitStatus | None:
+        task = self._task
+        decision = retry.decide(error, task.tries, jitter=self._parts.ids.jitter())
+        released_ids = tuple(granted.attempt_id for granted in released)
+        if isinstance(error, ModelRateLimited) and isinstance(decision, retry.RetryLater):
+            step = next_decision(task.spec, task.history)
+            if isinstance(step, Step):
+                await self._parts.limiter.block(step.model, seconds=decision.delay_s)
+        match decision:
+            case retry.RetryLater(delay_s, counts):
+                back = GiveBack(task.task_id, task.fence, delay_s=delay_s, count_try=counts, note=error.code)
+            case retry.HoldForQuota(recheck_s):
+                back = GiveBack(
+                    task.task_id, task.fence, delay_s=recheck_s, hold=HoldReason.PROVIDER_QUOTA, note=error.code
+                )
+            case retry.GiveUp(info):
+                state = next_state(task.spec, task.history, Stop(info), now=self._parts.clock.now())
+                return await self._ledger.commit(
+                    StepCommit(task.task_id, task.fence, None, state, settlements, released_ids)
+                )
+            case _:
+                assert_never(decision)
+        await self._give_back(replace(back, settlements=settlements, released=released_ids))
+        return None
+
+
+def step_worst_case(spec: TaskSpec, step: Step, prompts: PromptSet, price: Price) -> NanoUSD:
+    """What a whole step can cost at most: every chain's planner and executor, with the longest plan a planner may hand
+    on (`chains.clip_plan`)."""
+    total = 0
+    own: GoalPlan | None = None
+    if step.planner is not None:
+        total += worst_case(price, planner_messages(spec, step, prompts), step.planner.max_tokens, step.n)
+        own = GoalPlan("x" * (step.planner.max_tokens * PLAN_BYTES_PER_TOKEN))
+    if step.executor is not None:
+        messages = executor_messages(spec, step, prompts, own)
+        total += worst_case(price, messages, step.executor.max_tokens, step.n)
+    return NanoUSD(total)
+
+
+def next_state(spec: TaskSpec, history: tuple[FinishedStep, ...], decision: Decision, *, now: datetime) -> NextState:
+    """How a task goes on after a decision: to a queue, or to its end with the body its caller gets."""
+    match decision:
+        case Step():
+            return ToQueue(decision.tier.value)
+        case Accept():
+            body = completion_body(spec, history, decision, created_at=now)
+            return ToDone(orjson.dumps(body).decode(), int(decision.stage), decision.accepted)
+        case Stop(error):
+            text, status = failure(error)
+            return ToFailed(error, text, status)
+        case _:
+            assert_never(decision)
+
+
+def _after_failed_call(
+    error: ModelError, granted: Granted, amount: NanoUSD
+) -> tuple[tuple[Settlement, ...], tuple[Granted, ...]]:
+    """The money of a call that failed: released if it never left, free if the provider refused it, its whole reserve
+    if an unreadable answer came; otherwise left as `sent`, which the sweep turns into `unconfirmed`."""
+    if not error.sent:
+        return (), (granted,)
+    if error.answered:
+        return (Settlement(granted.attempt_id, ZERO, ZERO, None, f"refused: {error.code}"),), ()
+    if isinstance(error, ModelMalformed):
+        return (Settlement(granted.attempt_id, amount, ZERO, None, "malformed"),), ()
+    return (), ()
+
+
+def first_queue(spec: TaskSpec) -> str:
+    """The queue of a new task's first step."""
+    decision = next_decision(spec, ())
+    return decision.tier.value if isinstance(decision, Step) else Tier.SMALL.value
