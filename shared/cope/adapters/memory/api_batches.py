@@ -1,0 +1,194 @@
+"""Batches, tasks, live calls, webhook endpoints and events over the memory store, as `ApiStore` describes them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from cope.adapters.memory.api_projects import ApiProjectsMixin, page_of
+from cope.adapters.memory.endings import close_batch, end_or_wait
+from cope.adapters.memory.journal import note
+from cope.adapters.memory.tables import BatchRow, TaskRow, is_open
+from cope.core.errors import Conflict
+from cope.core.ids import BatchId, EndpointId, ProjectId, TaskId
+from cope.core.lifecycle import BatchStatus, TaskState
+from cope.core.records import Batch, Event, TaskDetail, WebhookEndpoint
+from cope.core.result import error_body
+from cope.ports.store import LiveResult, NewBatch, NewLiveTask, Page
+
+_RETRY_WINDOW = timedelta(minutes=15)
+_KEY_WINDOW = timedelta(hours=24)
+_CLIENT_CLOSED = 499
+
+
+class ApiBatchesMixin(ApiProjectsMixin):
+    """What a project's key may do."""
+
+    async def create_batch(self, new: NewBatch) -> Batch:
+        """An explicit key is remembered for 24 hours."""
+        first = self._first_of(new)
+        if first is not None:
+            return first.batch
+        owner = BatchRow(new.batch, new.body_hash, new.idempotency_key)
+        self._db.batches[new.batch.id] = owner
+        note(self._db, new.batch.project_id, "batch.created", batch_id=new.batch.id, id=new.batch.id)
+        return new.batch
+
+    async def get_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+        """This project's batch, or None."""
+        owner = self._batch(project_id, batch_id)
+        return None if owner is None else owner.batch
+
+    async def list_batches(self, project_id: ProjectId, *, after: BatchId | None, limit: int) -> Page[Batch]:
+        """Newest first."""
+        mine = (owner.batch for owner in self._db.batches.values() if owner.batch.project_id == project_id)
+        return page_of(mine, after=after, limit=limit, ascending=False, id_of=lambda batch: batch.id)
+
+    async def cancel_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+        """A batch that is already finalizing is returned as it is: its work is done."""
+        owner = self._batch(project_id, batch_id)
+        if owner is None:
+            return None
+        if is_open(owner.batch.status):
+            owner.batch = replace(owner.batch, status=BatchStatus.CANCELLING, cancelling_at=self._db.now())
+            owner.job_until = None
+            note(self._db, project_id, "batch.cancelling", batch_id=batch_id, id=batch_id)
+            close_batch(self._db, owner, TaskState.CANCELLED)
+        return owner.batch
+
+    async def get_task(self, project_id: ProjectId, task_id: TaskId) -> TaskDetail | None:
+        """This project's task, or None."""
+        row = self._task(project_id, task_id)
+        return None if row is None else self._detail(row)
+
+    async def list_tasks(
+        self, project_id: ProjectId, batch_id: BatchId, *, state: str | None, after: TaskId | None, limit: int
+    ) -> Page[TaskDetail]:
+        """By id, which is by line."""
+        if self._batch(project_id, batch_id) is None:
+            return Page((), has_more=False)
+        rows = (row for row in self._db.batch_tasks.get(batch_id, ()) if state is None or row.state.value == state)
+        page = page_of(rows, after=after, limit=limit, ascending=True, id_of=lambda row: row.id)
+        return Page(tuple(self._detail(row) for row in page.items), page.has_more)
+
+    async def create_live_task(self, new: NewLiveTask) -> TaskId:
+        """The new task's id, or that of the one it joins."""
+        if new.is_retry:
+            for row in reversed(self._db.tasks.values()):
+                if row.project_id == new.project_id and row.body_hash == new.body_hash and self._joinable(row):
+                    return row.id
+        row = self._db.add_task(
+            new.task, project_id=new.project_id, batch_id=None, key_id=new.key_id, body_hash=new.body_hash
+        )
+        return row.id
+
+    async def live_results(self, task_ids: Sequence[TaskId]) -> list[LiveResult]:
+        """In the order asked for."""
+        rows = (self._db.tasks.get(task_id) for task_id in task_ids)
+        return [_live_result(row) for row in rows if row is not None and row.ended]
+
+    async def cancel_live_task(self, project_id: ProjectId, task_id: TaskId) -> None:
+        """A task that has ended, or is part of a batch, stays as it is."""
+        row = self._task(project_id, task_id)
+        if row is not None and row.batch_id is None and not row.ended:
+            end_or_wait(self._db, row, TaskState.CANCELLED)
+
+    async def create_endpoint(self, endpoint: WebhookEndpoint) -> WebhookEndpoint:
+        """The row as stored."""
+        self._db.endpoints[endpoint.id] = endpoint
+        return endpoint
+
+    async def list_endpoints(
+        self, project_id: ProjectId, *, after: EndpointId | None, limit: int
+    ) -> Page[WebhookEndpoint]:
+        """Oldest first."""
+        mine = (endpoint for endpoint in self._db.endpoints.values() if endpoint.project_id == project_id)
+        return page_of(mine, after=after, limit=limit, ascending=True, id_of=lambda endpoint: endpoint.id)
+
+    async def get_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> WebhookEndpoint | None:
+        """This project's endpoint, or None."""
+        endpoint = self._db.endpoints.get(endpoint_id)
+        return endpoint if endpoint is not None and endpoint.project_id == project_id else None
+
+    async def delete_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> bool:
+        """Deliveries still due to it are dropped with it."""
+        if await self.get_endpoint(project_id, endpoint_id) is None:
+            return False
+        del self._db.endpoints[endpoint_id]
+        for delivery in self._db.deliveries.values():
+            delivery.over = delivery.over or delivery.endpoint_id == endpoint_id
+        return True
+
+    async def list_events(
+        self, project_id: ProjectId, *, after: int, limit: int, batch_id: BatchId | None
+    ) -> tuple[Event, ...]:
+        """Sequenced events beyond offset `after` (0: from the first)."""
+        mine = [
+            event
+            for event in self._db.events[max(0, after) :]
+            if event.project_id == project_id and (batch_id is None or event.batch_id == batch_id)
+        ]
+        return tuple(mine[:limit])
+
+    async def ping(self) -> None:
+        """Memory always answers."""
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+    def _first_of(self, new: NewBatch) -> BatchRow | None:
+        now = self._db.now()
+        for owner in self._db.batches.values():
+            if owner.batch.project_id != new.batch.project_id:
+                continue
+            age = now - owner.batch.created_at
+            if new.idempotency_key is not None:
+                if owner.idempotency_key != new.idempotency_key or age > _KEY_WINDOW:
+                    continue
+                if owner.body_hash != new.body_hash:
+                    raise Conflict("This idempotency key was used for another body.", code="idempotency_key_reused")
+                return owner
+            if new.is_retry and owner.body_hash == new.body_hash and age <= _RETRY_WINDOW:
+                return owner
+        return None
+
+    def _joinable(self, row: TaskRow) -> bool:
+        if row.batch_id is not None or row.ending is not None or row.state is TaskState.CANCELLED:
+            return False
+        return row.finished_at is None or row.finished_at >= self._db.now() - _RETRY_WINDOW
+
+    def _batch(self, project_id: ProjectId, batch_id: BatchId) -> BatchRow | None:
+        owner = self._db.batches.get(batch_id)
+        return owner if owner is not None and owner.batch.project_id == project_id else None
+
+    def _task(self, project_id: ProjectId, task_id: TaskId) -> TaskRow | None:
+        row = self._db.tasks.get(task_id)
+        return row if row is not None and row.project_id == project_id else None
+
+    def _detail(self, row: TaskRow) -> TaskDetail:
+        return TaskDetail(
+            id=row.id,
+            project_id=row.project_id,
+            batch_id=row.batch_id,
+            custom_id=row.new.custom_id if row.batch_id is not None else None,
+            state=row.state,
+            hold=row.hold,
+            queue=row.queue,
+            policy=row.new.policy,
+            created_at=row.created_at,
+            finished_at=row.finished_at,
+            tries=row.tries,
+            crashes=row.crashes,
+            payload=row.new.payload,
+            history=row.history,
+            result=row.body,
+            error=row.error,
+            attempts=tuple(attempt.record() for attempt in self._db.task_attempts.get(row.id, ())),
+        )
+
+
+def _live_result(row: TaskRow) -> LiveResult:
+    if row.body is not None and row.status is not None:
+        return LiveResult(row.id, row.status, row.body)
+    assert row.error is not None
+    return LiveResult(row.id, _CLIENT_CLOSED, json.dumps(error_body(row.error)))

@@ -1,0 +1,161 @@
+"""Projects, keys, caps and files over the memory store, as `ApiStore` describes them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+from cope.adapters.memory.journal import note
+from cope.adapters.memory.standstill import refresh_project
+from cope.adapters.memory.tables import ProjectRow, Tables
+from cope.core.errors import Conflict, NotFound
+from cope.core.ids import FileId, KeyId, ProjectId
+from cope.core.lifecycle import TERMINAL_BATCH_STATUSES
+from cope.core.money import NanoUSD
+from cope.core.records import ApiKey, MonthlyBudget, Project, StoredFile
+from cope.ports.store import Page
+
+T = TypeVar("T")
+
+
+class ApiProjectsMixin:
+    """What the operator manages, and files."""
+
+    def __init__(self, db: Tables) -> None:
+        self._db = db
+
+    async def find_key(self, key_hash: bytes) -> ApiKey | None:
+        """A key that is neither revoked nor of an archived project; finding it stamps `last_used_at`."""
+        for key in self._db.keys.values():
+            if key.hash == key_hash and key.revoked_at is None:
+                if self._db.project(key.project_id).archived_at is not None:
+                    return None
+                self._db.keys[key.id] = replace(key, last_used_at=self._db.now())
+                return key
+        return None
+
+    async def create_project(self, project: Project, webhook_secret: str) -> Project:
+        """The project as stored."""
+        self._db.projects[project.id] = ProjectRow(project, webhook_secret)
+        self._db.budget(project.id)
+        return project
+
+    async def ensure_project(self, project: Project, key: ApiKey, webhook_secret: str) -> None:
+        """Nothing where a key of this hash exists, revoked or not."""
+        if any(known.hash == key.hash for known in self._db.keys.values()):
+            return
+        if project.id not in self._db.projects:
+            await self.create_project(project, webhook_secret)
+        self._db.keys[key.id] = key
+
+    async def list_projects(self, *, after: ProjectId | None, limit: int) -> Page[Project]:
+        """Oldest first."""
+        rows = (row.project for row in self._db.projects.values())
+        return page_of(rows, after=after, limit=limit, ascending=True, id_of=lambda project: project.id)
+
+    async def get_project(self, project_id: ProjectId) -> Project | None:
+        """The project, or None."""
+        row = self._db.projects.get(project_id)
+        return None if row is None else row.project
+
+    async def update_project(
+        self,
+        project_id: ProjectId,
+        *,
+        name: str | None = None,
+        paused: bool | None = None,
+        default_kind: str | None = None,
+        time_zone: str | None = None,
+        archived: bool | None = None,
+    ) -> Project | None:
+        """What is None stays as it is."""
+        row = self._db.projects.get(project_id)
+        if row is None:
+            return None
+        project = row.project
+        row.project = replace(
+            project,
+            name=project.name if name is None else name,
+            paused=project.paused if paused is None else paused,
+            default_kind=project.default_kind if default_kind is None else default_kind,
+            time_zone=project.time_zone if time_zone is None else time_zone,
+        )
+        if archived is not None:
+            row.project = replace(row.project, archived_at=self._db.now() if archived else None)
+        refresh_project(self._db, project_id)
+        return row.project
+
+    async def set_cap(self, project_id: ProjectId, cap: NanoUSD | None) -> MonthlyBudget:
+        """The present month's row and every later one get the new cap."""
+        row = self._db.projects.get(project_id)
+        if row is None:
+            raise NotFound(f"There is no project {project_id!r}.")
+        row.project = replace(row.project, cap=cap)
+        budget = self._db.budget(project_id)
+        budget.cap = cap
+        note(self._db, project_id, "budget.cap_changed", cap_nanousd=cap)
+        return budget.record()
+
+    async def get_budget(self, project_id: ProjectId, month: str | None = None) -> MonthlyBudget:
+        """Raises `NotFound` if there is no such project."""
+        if project_id not in self._db.projects:
+            raise NotFound(f"There is no project {project_id!r}.")
+        return self._db.budget(project_id, month).record()
+
+    async def create_key(self, key: ApiKey) -> ApiKey:
+        """The key as stored."""
+        self._db.keys[key.id] = key
+        return key
+
+    async def list_keys(self, project_id: ProjectId) -> tuple[ApiKey, ...]:
+        """Oldest first, revoked ones included."""
+        keys = (key for key in self._db.keys.values() if key.project_id == project_id)
+        return tuple(sorted(keys, key=lambda key: key.id))
+
+    async def revoke_key(self, project_id: ProjectId, key_id: KeyId) -> bool:
+        """False where the project has no such live key."""
+        key = self._db.keys.get(key_id)
+        if key is None or key.project_id != project_id or key.revoked_at is not None:
+            return False
+        self._db.keys[key_id] = replace(key, revoked_at=self._db.now())
+        return True
+
+    async def create_file(self, file: StoredFile) -> StoredFile:
+        """The row as stored."""
+        self._db.files[file.id] = file
+        return file
+
+    async def get_file(self, project_id: ProjectId, file_id: FileId) -> StoredFile | None:
+        """This project's file, or None."""
+        file = self._db.files.get(file_id)
+        return file if file is not None and file.project_id == project_id else None
+
+    async def list_files(
+        self, project_id: ProjectId, *, after: FileId | None, limit: int, ascending: bool, purpose: str | None
+    ) -> Page[StoredFile]:
+        """By id, which is by age."""
+        mine = (
+            file
+            for file in self._db.files.values()
+            if file.project_id == project_id and (purpose is None or file.purpose == purpose)
+        )
+        return page_of(mine, after=after, limit=limit, ascending=ascending, id_of=lambda file: file.id)
+
+    async def delete_file(self, project_id: ProjectId, file_id: FileId) -> bool:
+        """False where the project has no such file."""
+        if await self.get_file(project_id, file_id) is None:
+            return False
+        for owner in self._db.batches.values():
+            if owner.batch.input_file_id == file_id and owner.batch.status not in TERMINAL_BATCH_STATUSES:
+                raise Conflict(f"File {file_id!r} is being read by batch {owner.batch.id!r}.", code="file_in_use")
+        del self._db.files[file_id]
+        return True
+
+
+def page_of(
+    items: Iterable[T], *, after: str | None, limit: int, ascending: bool, id_of: Callable[[T], str]
+) -> Page[T]:
+    """At most `limit` items beyond the id `after`, by id."""
+    ordered = sorted(items, key=id_of, reverse=not ascending)
+    if after is not None:
+        ordered = [item for item in ordered if (id_of(item) > after if ascending else id_of(item) < after)]
+    return Page(tuple(ordered[:limit]), has_more=len(ordered) > limit)

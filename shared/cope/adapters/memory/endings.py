@@ -1,0 +1,111 @@
+"""How tasks and batches end: the only place where a terminal state is set."""
+
+from dataclasses import replace
+
+from cope.adapters.memory import money
+from cope.adapters.memory.journal import note
+from cope.adapters.memory.standstill import end_hold, refresh
+from cope.adapters.memory.tables import BatchRow, Tables, TaskRow
+from cope.core.errors import ErrorInfo
+from cope.core.lifecycle import AttemptState, BatchStatus, TaskState
+from cope.core.records import Batch
+from cope.ports.store import ToDone, ToFailed
+
+NEVER_EXECUTED = {
+    TaskState.CANCELLED: ErrorInfo("batch_cancelled", "This request was cancelled before it was executed."),
+    TaskState.EXPIRED: ErrorInfo(
+        "batch_expired", "This request could not be executed before the completion window expired."
+    ),
+}
+
+
+def end_done(db: Tables, row: TaskRow, outcome: ToDone) -> None:
+    """The task has its answer."""
+    row.stage, row.status, row.body = outcome.stage, 200, outcome.body
+    _end(db, row, TaskState.DONE)
+
+
+def end_failed(db: Tables, row: TaskRow, outcome: ToFailed) -> None:
+    """The task ends in the error file."""
+    row.status, row.body, row.error = outcome.status, outcome.body, outcome.error
+    _end(db, row, TaskState.FAILED)
+
+
+def end_unexecuted(db: Tables, row: TaskRow, state: TaskState) -> None:
+    """Cancelled or expired."""
+    row.error = NEVER_EXECUTED[state]
+    _end(db, row, state)
+
+
+def end_or_wait(db: Tables, row: TaskRow, state: TaskState) -> bool:
+    """End the task as `state` now, unless a paid call is under way: then once that call has committed.
+
+    True if it ended now. Its reservations that were never sent are given back. The fence stays: the worker's commit
+    must learn that the task was cancelled, not that somebody else has it.
+    """
+    if row.state is TaskState.LEASED and any(db.attempts_of(row, AttemptState.SENT)):
+        row.ending = state
+        return False
+    for attempt in list(db.attempts_of(row, AttemptState.RESERVED)):
+        money.release(db, attempt)
+    end_unexecuted(db, row, state)
+    return True
+
+
+def close_batch(db: Tables, owner: BatchRow, state: TaskState) -> int:
+    """No further step of this batch is begun; how many of its tasks ended at once."""
+    owner.ending = state
+    refresh(db, owner)
+    return sum(end_or_wait(db, row, state) for row in unfinished_tasks(db, owner))
+
+
+def unfinished_tasks(db: Tables, owner: BatchRow) -> list[TaskRow]:
+    """This batch's tasks that have not ended."""
+    return [row for row in db.batch_tasks.get(owner.batch.id, ()) if not row.ended]
+
+
+def _end(db: Tables, row: TaskRow, state: TaskState) -> None:
+    end_hold(db, row, state)
+    row.lease_until = None
+    row.finished_at = db.now()
+    note(
+        db,
+        row.project_id,
+        f"task.{state.value}",
+        batch_id=row.batch_id,
+        task_id=row.id,
+        custom_id=row.new.custom_id,
+        stage=row.stage,
+        code=row.error.code if row.error else None,
+    )
+    if row.batch_id is None:
+        return
+    owner = db.batches[row.batch_id]
+    owner.unfinished -= 1
+    owner.ended += 1
+    row.rank = owner.ended
+    owner.batch = _counted(owner.batch, row)
+    if owner.unfinished == 0:
+        _begin_finalizing(db, owner)
+
+
+def _counted(batch: Batch, row: TaskRow) -> Batch:
+    done = row.state is TaskState.DONE
+    stage = str(row.stage) if done else "failed"
+    errors = dict(batch.error_counts)
+    if row.error is not None:
+        errors[row.error.code] = errors.get(row.error.code, 0) + 1
+    return replace(
+        batch,
+        done=batch.done + done,
+        failed=batch.failed + (not done),
+        by_stage={**batch.by_stage, stage: batch.by_stage.get(stage, 0) + 1},
+        error_counts=errors,
+    )
+
+
+def _begin_finalizing(db: Tables, owner: BatchRow) -> None:
+    # A cancelled batch shows `cancelling` until its files are there, as OpenAI's does.
+    if owner.batch.status is BatchStatus.IN_PROGRESS:
+        owner.batch = replace(owner.batch, status=BatchStatus.FINALIZING, finalizing_at=db.now())
+        note(db, owner.batch.project_id, "batch.finalizing", batch_id=owner.batch.id, id=owner.batch.id)

@@ -1,0 +1,77 @@
+"""Events in the order they happened, and the webhook deliveries that some of them make."""
+
+import json
+from dataclasses import replace
+
+from cope.adapters.memory.tables import DeliveryRow, Tables
+from cope.core import ids
+from cope.core.ids import BatchId, DeliveryId, EndpointId, EventId, ProjectId, TaskId
+from cope.core.records import Batch, Event
+
+
+def note(
+    db: Tables,
+    project_id: ProjectId,
+    type_: str,
+    *,
+    batch_id: BatchId | None = None,
+    task_id: TaskId | None = None,
+    **data: str | int | None,
+) -> Event:
+    """Write an event; its offset follows when the sweep sequences it."""
+    event = Event(
+        offset=None,
+        id=EventId(db.ids.new(ids.EVENT)),
+        project_id=project_id,
+        batch_id=batch_id,
+        task_id=task_id,
+        type=type_,
+        at=db.now(),
+        data=json.dumps({key: value for key, value in data.items() if value is not None}),
+    )
+    db.unsequenced.append(event)
+    return event
+
+
+def sequence(db: Tables) -> int:
+    """Give every new event its offset: 1, 2, 3 … without a gap. Returns how many there were."""
+    fresh, db.unsequenced = db.unsequenced, []
+    start = len(db.events) + 1
+    db.events += [replace(event, offset=start + position) for position, event in enumerate(fresh)]
+    return len(fresh)
+
+
+def note_and_deliver(db: Tables, batch: Batch) -> None:
+    """The event of a batch's end, and one delivery per endpoint that asked for it and per the batch's own address."""
+    type_ = f"batch.{batch.status.value}"
+    event = note(db, batch.project_id, type_, batch_id=batch.id, id=batch.id)
+    body = json.dumps(
+        {
+            "id": event.id,
+            "object": "event",
+            "created_at": int(event.at.timestamp()),
+            "type": type_,
+            "data": {"id": batch.id},
+        }
+    )
+    for endpoint in db.endpoints.values():
+        wanted = endpoint.project_id == batch.project_id and type_ in endpoint.event_types
+        if wanted and endpoint.disabled_at is None:
+            _deliver(db, event, body, url=endpoint.url, secret=endpoint.secret, endpoint_id=endpoint.id)
+    if batch.webhook_url is not None:
+        secret = db.projects[batch.project_id].webhook_secret
+        _deliver(db, event, body, url=batch.webhook_url, secret=secret, endpoint_id=None)
+
+
+def _deliver(db: Tables, event: Event, body: str, *, url: str, secret: str, endpoint_id: EndpointId | None) -> None:
+    row = DeliveryRow(
+        id=DeliveryId(db.ids.new(ids.DELIVERY)),
+        event_id=event.id,
+        project_id=event.project_id,
+        endpoint_id=endpoint_id,
+        url=url,
+        body=body,
+        secret=secret,
+        due_at=db.now(),
+    )
+    db.deliveries[row.id] = row

@@ -1,0 +1,152 @@
+"""Spending by reserving, in memory: grant, settle, release, leave unconfirmed."""
+
+from dataclasses import replace
+
+from cope.adapters.memory.journal import note
+from cope.adapters.memory.standstill import refresh_project
+from cope.adapters.memory.tables import AttemptRow, BudgetRow, Tables
+from cope.core import ids
+from cope.core.ids import AttemptId
+from cope.core.lifecycle import AttemptState, TaskState
+from cope.core.money import NanoUSD
+from cope.ports.store import (
+    Adopted,
+    Fenced,
+    Granted,
+    Refused,
+    ReserveRequest,
+    ReserveResult,
+    Settlement,
+)
+
+
+def reserve(db: Tables, request: ReserveRequest) -> ReserveResult:
+    """Set the worst case aside in full, or say why not."""
+    row = db.tasks.get(request.task_id)
+    if row is None or row.state is not TaskState.LEASED or row.fence != request.fence or row.ending is not None:
+        return Fenced()
+    for earlier in db.task_attempts.get(row.id, ()):
+        if earlier.step == request.step and earlier.answer is not None:
+            return Adopted(earlier.id, earlier.answer)
+    budget = db.budget(row.project_id)
+    headroom = budget.headroom
+    if not db.working(row.project_id) or (headroom is not None and request.amount > headroom):
+        return Refused(request.amount, NanoUSD(headroom or 0), budget.month)
+    attempt = AttemptRow(
+        id=AttemptId(db.ids.new(ids.ATTEMPT)),
+        task_id=row.id,
+        project_id=row.project_id,
+        batch_id=row.batch_id,
+        step=request.step,
+        fence=row.fence,
+        model=request.model,
+        price_version=request.price_version,
+        month=budget.month,
+        reserved=request.amount,
+        request_id=request.request_id,
+        created_at=db.now(),
+    )
+    db.attempts[attempt.id] = attempt
+    db.task_attempts[row.id].append(attempt)
+    _book(db, attempt, reserved=request.amount)
+    return Granted(attempt.id, budget.month)
+
+
+def mark_sent(db: Tables, attempt_id: AttemptId) -> bool:
+    """False where the reservation is no longer there, or its lease is not."""
+    attempt = db.attempts.get(attempt_id)
+    if attempt is None or attempt.state is not AttemptState.RESERVED:
+        return False
+    row = db.tasks[attempt.task_id]
+    if row.state is not TaskState.LEASED or row.fence != attempt.fence or row.ending is not None:
+        return False
+    attempt.state = AttemptState.SENT
+    attempt.sent_at = db.now()
+    return True
+
+
+def settle(db: Tables, settlement: Settlement, answer: str | None = None) -> None:
+    """Turn a reserve into what was spent. A second settlement of one attempt changes nothing.
+
+    An overrun is added apart from the sums that the cap bounds, and stops the project.
+    """
+    attempt = db.attempts.get(settlement.attempt_id)
+    if attempt is None or attempt.state not in {
+        AttemptState.RESERVED,
+        AttemptState.SENT,
+        AttemptState.UNCONFIRMED,
+    }:
+        return
+    if attempt.state is AttemptState.UNCONFIRMED:
+        _book(db, attempt, unconfirmed=-attempt.reserved, spent=settlement.cost, overrun=settlement.overrun)
+    else:
+        _book(db, attempt, reserved=-attempt.reserved, spent=settlement.cost, overrun=settlement.overrun)
+    attempt.state = AttemptState.SETTLED
+    attempt.settled_at = db.now()
+    attempt.cost = settlement.cost
+    attempt.overrun = settlement.overrun
+    attempt.usage = settlement.usage
+    attempt.flag = settlement.flag
+    attempt.provider_id = settlement.provider_id
+    attempt.answer = answer
+    if settlement.overrun > 0:
+        _stop_project(db, attempt)
+
+
+def release(db: Tables, attempt: AttemptRow) -> None:
+    """Give back the reserve of a call that was never sent; any other attempt is left as it is."""
+    if attempt.state is AttemptState.RESERVED:
+        attempt.state = AttemptState.RELEASED
+        _book(db, attempt, reserved=-attempt.reserved)
+
+
+def release_all(db: Tables, attempts: tuple[AttemptId, ...]) -> None:
+    """`release` by id; unknown ids are passed over."""
+    for attempt_id in attempts:
+        if attempt_id in db.attempts:
+            release(db, db.attempts[attempt_id])
+
+
+def leave_unconfirmed(db: Tables, attempt: AttemptRow) -> None:
+    """Nobody knows whether the provider billed it: the reserve stays counted until the answer or an operator comes."""
+    attempt.state = AttemptState.UNCONFIRMED
+    _book(db, attempt, reserved=-attempt.reserved, unconfirmed=attempt.reserved)
+
+
+def _book(
+    db: Tables, attempt: AttemptRow, *, spent: int = 0, reserved: int = 0, unconfirmed: int = 0, overrun: int = 0
+) -> None:
+    # The month is the one of the reservation, whenever the settlement comes.
+    budget = db.budget(attempt.project_id, attempt.month)
+    budget.spent += spent
+    budget.reserved += reserved
+    budget.unconfirmed += unconfirmed
+    budget.overrun += overrun
+    _check(budget)
+    if attempt.batch_id is not None:
+        owner = db.batches[attempt.batch_id]
+        owner.batch = replace(
+            owner.batch,
+            spent=NanoUSD(owner.batch.spent + spent),
+            reserved=NanoUSD(owner.batch.reserved + reserved),
+            unconfirmed=NanoUSD(owner.batch.unconfirmed + unconfirmed),
+        )
+
+
+def _check(budget: BudgetRow) -> None:
+    if min(budget.spent, budget.reserved, budget.unconfirmed, budget.overrun) < 0:
+        raise AssertionError(f"a sum of the budget fell below zero: {budget}")
+
+
+def _stop_project(db: Tables, attempt: AttemptRow) -> None:
+    owner = db.projects[attempt.project_id]
+    owner.project = replace(owner.project, paused=True)
+    refresh_project(db, attempt.project_id)
+    note(
+        db,
+        attempt.project_id,
+        "budget.overrun",
+        batch_id=attempt.batch_id,
+        task_id=attempt.task_id,
+        overrun_nanousd=attempt.overrun,
+    )

@@ -1,0 +1,24 @@
+"""The whole store in one process: the API's side and the workers' over the same rows."""
+
+from cope.adapters.memory.api_batches import ApiBatchesMixin
+from cope.adapters.memory.clock import FixedClock, SequentialIds
+from cope.adapters.memory.tables import Tables
+from cope.adapters.memory.upkeep import UpkeepMixin
+from cope.ports.store import ApiStore, WorkerStore
+from cope.ports.support import Clock, IdMaker
+
+
+class MemoryStore(ApiBatchesMixin, UpkeepMixin):
+    """`ApiStore` and `WorkerStore` without a database: for tests, examples and trying things out.
+
+    Exact under asyncio: no method awaits between reading and writing. Not for threads, and not for millions of tasks:
+    a claim looks at all of them. `clock` stands for the database's.
+    """
+
+    def __init__(self, clock: Clock | None = None, ids: IdMaker | None = None) -> None:
+        super().__init__(Tables(clock or FixedClock(), ids or SequentialIds()))
+
+
+def _serves_both(store: MemoryStore) -> tuple[ApiStore, WorkerStore]:
+    # Only for the type checker: a method that drifts from its protocol fails here.
+    return store, store

@@ -1,0 +1,115 @@
+"""The sweep over the memory store: what time alone brings about."""
+
+from cope.adapters.memory import money
+from cope.adapters.memory.endings import close_batch, end_unexecuted
+from cope.adapters.memory.journal import note, sequence
+from cope.adapters.memory.standstill import end_hold
+from cope.adapters.memory.tables import Tables, TaskRow
+from cope.adapters.memory.work import WorkMixin
+from cope.core.ids import ProjectId
+from cope.core.lifecycle import AttemptState, BatchStatus, HoldReason, TaskState
+from cope.ports.store import SweepReport
+
+
+class SweepMixin(WorkMixin):
+    """Leases, holds and windows that have run out."""
+
+    async def sweep(self, *, lease_s: float) -> SweepReport:
+        """Safe to run twice: everything it does, it does once. `lease_s` is not needed here: attempts never outlive
+        their lease in one process."""
+        reclaimed = _reclaim(self._db)
+        released, unconfirmed = _end_orphans(self._db)
+        expired = _expire(self._db)
+        resumed = _resume(self._db)
+        return SweepReport(
+            reclaimed=reclaimed,
+            released=released,
+            unconfirmed=unconfirmed,
+            resumed=resumed,
+            expired=expired,
+            sequenced=sequence(self._db),
+            repaired=0,
+            due=await self.due(),
+        )
+
+    async def try_lead(self) -> bool:
+        """One process has no rival."""
+        return True
+
+
+def _reclaim(db: Tables) -> int:
+    reclaimed = 0
+    for row in list(db.tasks.values()):
+        if row.state is not TaskState.LEASED or row.lease_until is None or row.lease_until > db.now():
+            continue
+        reclaimed += 1
+        row.crashes += 1
+        row.state, row.lease_until, row.not_before = TaskState.READY, None, db.now()
+        # The fence rises now, not at the next claim: the old worker's commit must find that it came too late.
+        row.fence += 1
+        note(db, row.project_id, "task.reclaimed", batch_id=row.batch_id, task_id=row.id, crashes=row.crashes)
+        if row.ending is not None:
+            end_unexecuted(db, row, row.ending)
+    return reclaimed
+
+
+def _end_orphans(db: Tables) -> tuple[int, int]:
+    """Attempts whose lease is over, however it ended: how many were (released, left unconfirmed)."""
+    released = unconfirmed = 0
+    for attempt in db.attempts.values():
+        row = db.tasks[attempt.task_id]
+        if row.state is TaskState.LEASED and row.fence == attempt.fence:
+            continue
+        if attempt.state is AttemptState.RESERVED:
+            money.release(db, attempt)
+            released += 1
+        elif attempt.state is AttemptState.SENT:
+            money.leave_unconfirmed(db, attempt)
+            unconfirmed += 1
+    return released, unconfirmed
+
+
+def _expire(db: Tables) -> int:
+    expired = 0
+    for owner in list(db.batches.values()):
+        batch = owner.batch
+        over = batch.expires_at is not None and batch.expires_at <= db.now()
+        if over and batch.status is BatchStatus.IN_PROGRESS and owner.ending is None and batch.held_since is None:
+            close_batch(db, owner, TaskState.EXPIRED)
+            expired += 1
+    return expired
+
+
+def _resume(db: Tables) -> int:
+    resumed = 0
+    room: dict[ProjectId, int | None] = {}
+    for row in sorted((row for row in db.tasks.values() if row.state is TaskState.HELD), key=lambda row: row.order):
+        if not db.working(row.project_id) or not _may_resume(db, row, room):
+            continue
+        end_hold(db, row, TaskState.READY)
+        row.not_before = db.now()
+        note(db, row.project_id, "task.resumed", batch_id=row.batch_id, task_id=row.id)
+        resumed += 1
+    return resumed
+
+
+def _may_resume(db: Tables, row: TaskRow, room: dict[ProjectId, int | None]) -> bool:
+    """`room` is what is left of each project's headroom for tasks resumed in this sweep."""
+    match row.hold:
+        case HoldReason.BUDGET:
+            left = room.setdefault(row.project_id, db.budget(row.project_id).headroom)
+            if left is None:
+                return True
+            needed = row.needed or 0
+            if needed > left:
+                # Nobody overtakes: else small calls would keep a large one waiting for ever.
+                room[row.project_id] = 0
+                return False
+            room[row.project_id] = left - needed
+            return True
+        case HoldReason.PROVIDER_QUOTA:
+            return row.not_before <= db.now()
+        case HoldReason.PAUSED:
+            return True
+        case HoldReason.UNPARSABLE | None:
+            return False

@@ -1,0 +1,303 @@
+"""The rows behind the in-memory store, and the few ways of looking at them.
+
+Rows are mutable and never leave this package: callers get the frozen records of `cope.core.records`. All methods that
+change rows run without an await, so that under asyncio each is one transaction.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from cope.core.budget import month_of
+from cope.core.codec import decode_task
+from cope.core.errors import ErrorInfo
+from cope.core.history import History
+from cope.core.ids import (
+    AttemptId,
+    BatchId,
+    DeliveryId,
+    EndpointId,
+    EventId,
+    FileId,
+    KeyId,
+    ProjectId,
+    TaskId,
+)
+from cope.core.lifecycle import TERMINAL_TASK_STATES, AttemptState, BatchStatus, HoldReason, TaskState
+from cope.core.money import ZERO, NanoUSD, Price, TokenUsage
+from cope.core.records import ApiKey, Attempt, Batch, Event, MonthlyBudget, Project, StoredFile, WebhookEndpoint
+from cope.core.task import OnBudget, TaskSpec
+from cope.ports.store import NewTask
+from cope.ports.support import Clock, IdMaker
+
+
+@dataclass(slots=True)
+class ProjectRow:
+    """A project and the secret that signs its per-batch webhooks."""
+
+    project: Project
+    webhook_secret: str
+
+
+@dataclass(slots=True)
+class BatchRow:
+    """A batch with its upkeep lease. `ending` is set by cancel or expiry: the state that unfinished tasks end in.
+
+    `unfinished` counts tasks that have not ended, `ended` those that have, `needs` what its held tasks wait for.
+    """
+
+    batch: Batch
+    body_hash: bytes
+    idempotency_key: str | None
+    fence: int = 0
+    job_until: datetime | None = None
+    ending: TaskState | None = None
+    unfinished: int = 0
+    ended: int = 0
+    needs: Counter[NanoUSD] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class TaskRow:
+    """A task. `ending` is set where it must end once its paid call under way has committed; `turn` orders the queue;
+    `rank` is the order in which tasks of a batch ended."""
+
+    id: TaskId
+    project_id: ProjectId
+    batch_id: BatchId | None
+    key_id: KeyId | None
+    new: NewTask
+    spec: TaskSpec
+    queue: str
+    turn: int
+    created_at: datetime
+    not_before: datetime
+    body_hash: bytes | None = None
+    state: TaskState = TaskState.READY
+    fence: int = 0
+    lease_until: datetime | None = None
+    hold: HoldReason | None = None
+    needed: NanoUSD | None = None
+    tries: int = 0
+    crashes: int = 0
+    history: History = ()
+    ending: TaskState | None = None
+    stage: int | None = None
+    status: int | None = None
+    body: str | None = None
+    error: ErrorInfo | None = None
+    finished_at: datetime | None = None
+    rank: int = 0
+
+    @property
+    def order(self) -> tuple[bool, int, int, TaskId]:
+        """Live calls first, then the lower priority number, then the earlier turn."""
+        return (self.batch_id is not None, self.new.priority, self.turn, self.id)
+
+    @property
+    def ended(self) -> bool:
+        """Whether its state is never left again."""
+        return self.state in TERMINAL_TASK_STATES
+
+
+@dataclass(slots=True)
+class AttemptRow:
+    """One paid call's money. `fence` is the lease under which it was reserved."""
+
+    id: AttemptId
+    task_id: TaskId
+    project_id: ProjectId
+    batch_id: BatchId | None
+    step: str
+    fence: int
+    model: str
+    price_version: str
+    month: str
+    reserved: NanoUSD
+    request_id: str
+    created_at: datetime
+    state: AttemptState = AttemptState.RESERVED
+    cost: NanoUSD | None = None
+    overrun: NanoUSD = ZERO
+    usage: TokenUsage | None = None
+    flag: str | None = None
+    provider_id: str | None = None
+    sent_at: datetime | None = None
+    settled_at: datetime | None = None
+    answer: str | None = None
+
+    def record(self) -> Attempt:
+        """As it is shown."""
+        return Attempt(
+            id=self.id,
+            task_id=self.task_id,
+            step=self.step,
+            model=self.model,
+            state=self.state,
+            month=self.month,
+            reserved=self.reserved,
+            cost=self.cost,
+            price_version=self.price_version,
+            created_at=self.created_at,
+            sent_at=self.sent_at,
+            settled_at=self.settled_at,
+            flag=self.flag,
+        )
+
+
+@dataclass(slots=True)
+class BudgetRow:
+    """One project's month. `cap` None is unlimited."""
+
+    project_id: ProjectId
+    month: str
+    cap: NanoUSD | None
+    spent: int = 0
+    reserved: int = 0
+    unconfirmed: int = 0
+    overrun: int = 0
+
+    @property
+    def headroom(self) -> int | None:
+        """What may still be granted, ≥ 0; None is without limit."""
+        if self.cap is None:
+            return None
+        return max(0, self.cap - self.spent - self.reserved - self.unconfirmed)
+
+    def record(self) -> MonthlyBudget:
+        """As it is shown."""
+        return MonthlyBudget(
+            project_id=self.project_id,
+            month=self.month,
+            cap=self.cap,
+            spent=NanoUSD(self.spent),
+            reserved=NanoUSD(self.reserved),
+            unconfirmed=NanoUSD(self.unconfirmed),
+            overrun=NanoUSD(self.overrun),
+        )
+
+
+@dataclass(slots=True)
+class DeliveryRow:
+    """One webhook message for one address. `over` once it was delivered or given up."""
+
+    id: DeliveryId
+    event_id: EventId
+    project_id: ProjectId
+    endpoint_id: EndpointId | None
+    url: str
+    body: str
+    secret: str
+    due_at: datetime
+    attempts: int = 0
+    over: bool = False
+    delivered: bool = False
+    last_status: int | None = None
+    last_error: str | None = None
+    excerpt: str = ""
+
+
+@dataclass(slots=True)
+class Tables:
+    """Everything the store knows. `clock` stands for the database's clock and `ids` for its id maker."""
+
+    clock: Clock
+    ids: IdMaker
+    projects: dict[ProjectId, ProjectRow] = field(default_factory=dict)
+    keys: dict[KeyId, ApiKey] = field(default_factory=dict)
+    files: dict[FileId, StoredFile] = field(default_factory=dict)
+    batches: dict[BatchId, BatchRow] = field(default_factory=dict)
+    tasks: dict[TaskId, TaskRow] = field(default_factory=dict)
+    batch_tasks: dict[BatchId, list[TaskRow]] = field(default_factory=lambda: defaultdict(list))
+    attempts: dict[AttemptId, AttemptRow] = field(default_factory=dict)
+    task_attempts: dict[TaskId, list[AttemptRow]] = field(default_factory=lambda: defaultdict(list))
+    budgets: dict[tuple[ProjectId, str], BudgetRow] = field(default_factory=dict)
+    prices: dict[tuple[str, str], Price] = field(default_factory=dict)
+    endpoints: dict[EndpointId, WebhookEndpoint] = field(default_factory=dict)
+    deliveries: dict[DeliveryId, DeliveryRow] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    unsequenced: list[Event] = field(default_factory=list)
+    turns: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
+
+    def now(self) -> datetime:
+        """The present, aware, UTC."""
+        return self.clock.now()
+
+    def later(self, seconds: float) -> datetime:
+        """`seconds` from now."""
+        return self.clock.now() + timedelta(seconds=seconds)
+
+    def project(self, project_id: ProjectId) -> Project:
+        """A project that must exist."""
+        return self.projects[project_id].project
+
+    def working(self, project_id: ProjectId) -> bool:
+        """Whether tasks of this project may be claimed and may spend."""
+        project = self.project(project_id)
+        return not project.paused and project.archived_at is None
+
+    def budget(self, project_id: ProjectId, month: str | None = None) -> BudgetRow:
+        """The row of a month (None: the present one in the project's zone), begun under the project's cap."""
+        project = self.project(project_id)
+        key = (project_id, month or month_of(self.now(), project.time_zone))
+        if key not in self.budgets:
+            self.budgets[key] = BudgetRow(project_id, key[1], project.cap)
+        return self.budgets[key]
+
+    def attempts_of(self, row: TaskRow, *states: AttemptState) -> Iterator[AttemptRow]:
+        """This task's attempts that are in one of `states`."""
+        return (attempt for attempt in self.task_attempts.get(row.id, ()) if attempt.state in states)
+
+    def add_task(
+        self,
+        new: NewTask,
+        *,
+        project_id: ProjectId,
+        batch_id: BatchId | None,
+        key_id: KeyId | None,
+        body_hash: bytes | None = None,
+        ordinal: int = 0,
+    ) -> TaskRow:
+        """A ready task, `ordinal` places after the queue's current turn.
+
+        Turns are per queue and priority: were they shared, an urgent million would push newcomers of another priority
+        a million places back.
+        """
+        now = self.now()
+        row = TaskRow(
+            id=new.task_id,
+            project_id=project_id,
+            batch_id=batch_id,
+            key_id=key_id,
+            new=new,
+            spec=decode_task(
+                new.task_id, payload=new.payload, policy=new.policy, seed=new.seed, on_budget=OnBudget(new.on_budget)
+            ),
+            queue=new.queue,
+            turn=self.turns[new.queue, new.priority] + ordinal,
+            created_at=now,
+            not_before=now,
+            body_hash=body_hash,
+        )
+        self.tasks[row.id] = row
+        if batch_id is not None:
+            self.batch_tasks[batch_id].append(row)
+        return row
+
+    def due_tasks(self, queue: str) -> Iterator[TaskRow]:
+        """Tasks that could be claimed now, in no order."""
+        now = self.now()
+        for row in self.tasks.values():
+            if (
+                row.state is TaskState.READY
+                and row.queue == queue
+                and row.not_before <= now
+                and self.working(row.project_id)
+            ):
+                yield row
+
+
+def is_open(status: BatchStatus) -> bool:
+    """Whether a batch of this status may be cancelled: it is being validated or carried out."""
+    return status in {BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS}

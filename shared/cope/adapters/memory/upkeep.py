@@ -1,0 +1,212 @@
+"""Batches from validation to their files, and webhook deliveries, over the memory store."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from cope.adapters.memory.journal import note, note_and_deliver
+from cope.adapters.memory.standstill import refresh
+from cope.adapters.memory.sweep import SweepMixin
+from cope.adapters.memory.tables import BatchRow, TaskRow
+from cope.core.errors import Conflict
+from cope.core.ids import BatchId, FileId, ProjectId
+from cope.core.lifecycle import TERMINAL_BATCH_STATUSES, BatchStatus, TaskState
+from cope.core.money import Price
+from cope.core.records import Batch, Delivery, LineError, Project, StoredFile
+from cope.ports.store import BatchJob, NewTask, ResultLine, WebhookOutcome
+
+_PAGE_LINES = 1000
+
+
+class UpkeepMixin(SweepMixin):
+    """Validation, files and deliveries, as `WorkerStore` describes them."""
+
+    async def claim_validation(self, *, lease_s: float) -> BatchJob | None:
+        """The oldest batch in `validating` that nobody works on."""
+        return self._claim_job((r for r in self._db.batches.values() if _is_new(r)), lease_s)
+
+    async def claim_finalisation(self, *, lease_s: float) -> BatchJob | None:
+        """The oldest batch that only lacks its files."""
+        return self._claim_job((r for r in self._db.batches.values() if _lacks_files(r)), lease_s)
+
+    async def renew_batch_job(self, job: BatchJob, *, lease_s: float) -> bool:
+        """Keep the job; False if it was lost."""
+        owner = self._owned(job)
+        if owner is not None:
+            owner.job_until = self._db.later(lease_s)
+        return owner is not None
+
+    async def ingest(
+        self, job: BatchJob, rows: AsyncIterator[Sequence[NewTask]], *, model: str | None, expires_in: timedelta
+    ) -> int | None:
+        """Rows are gathered first and written in one go, so an error from `rows` leaves nothing behind."""
+        gathered = [row async for page in rows for row in page]
+        owner = self._owned(job)
+        if owner is None or owner.batch.status is not BatchStatus.VALIDATING:
+            return None
+        _refuse_doubles(gathered)
+        for ordinal, new in enumerate(gathered):
+            self._db.add_task(
+                new,
+                project_id=owner.batch.project_id,
+                batch_id=owner.batch.id,
+                key_id=owner.batch.key_id,
+                ordinal=ordinal,
+            )
+        now = self._db.now()
+        owner.unfinished = len(gathered)
+        owner.job_until = None
+        owner.batch = replace(
+            owner.batch,
+            status=BatchStatus.IN_PROGRESS if gathered else BatchStatus.FINALIZING,
+            in_progress_at=now,
+            finalizing_at=None if gathered else now,
+            expires_at=now + expires_in,
+            total=len(gathered),
+            model=model,
+        )
+        refresh(self._db, owner)
+        note(self._db, owner.batch.project_id, "batch.in_progress", batch_id=owner.batch.id, total=len(gathered))
+        return len(gathered)
+
+    async def fail_validation(self, job: BatchJob, errors: Sequence[LineError]) -> None:
+        """Nothing happens if the job was lost."""
+        owner = self._owned(job)
+        if owner is None or owner.batch.status is not BatchStatus.VALIDATING:
+            return
+        owner.job_until = None
+        owner.batch = replace(owner.batch, status=BatchStatus.FAILED, failed_at=self._db.now(), errors=tuple(errors))
+        note_and_deliver(self._db, owner.batch)
+
+    async def results(self, batch_id: BatchId, *, failed: bool, by_input: bool) -> AsyncIterator[Sequence[ResultLine]]:
+        """Pages of at most 1,000 lines, each as the tasks were when the first page was asked for."""
+        rows = [r for r in self._db.batch_tasks.get(batch_id, ()) if r.ended and _failed(r) is failed]
+        rows.sort(key=lambda row: row.new.line if by_input else row.rank)
+        for start in range(0, len(rows), _PAGE_LINES):
+            yield [_line(row) for row in rows[start : start + _PAGE_LINES]]
+
+    async def finish_batch(self, job: BatchJob, *, output: StoredFile, error: StoredFile | None) -> BatchStatus | None:
+        """`cancelled` or `expired` where that is why it ended, else `completed`."""
+        owner = self._owned(job)
+        if owner is None or not _lacks_files(owner):
+            return None
+        now, batch = self._db.now(), owner.batch
+        self._db.files[output.id] = output
+        if error is not None:
+            self._db.files[error.id] = error
+        batch = replace(
+            batch,
+            output_file_id=output.id,
+            error_file_id=None if error is None else error.id,
+            finalizing_at=batch.finalizing_at or now,
+        )
+        owner.batch = _closed(owner, batch, now)
+        owner.job_until = None
+        note_and_deliver(self._db, owner.batch)
+        return owner.batch.status
+
+    async def claim_deliveries(self, *, limit: int, lease_s: float) -> list[Delivery]:
+        """The longest due first; `attempt` counts from 1."""
+        now = self._db.now()
+        due = sorted(
+            (row for row in self._db.deliveries.values() if not row.over and row.due_at <= now),
+            key=lambda row: (row.due_at, row.id),
+        )[:limit]
+        for row in due:
+            row.attempts += 1
+            row.due_at = self._db.later(lease_s)
+        return [
+            Delivery(
+                id=row.id,
+                message_id=row.event_id,
+                url=row.url,
+                body=row.body,
+                attempt=row.attempts,
+                secret=row.secret,
+                endpoint_id=row.endpoint_id,
+            )
+            for row in due
+        ]
+
+    async def finish_deliveries(self, outcomes: Sequence[WebhookOutcome]) -> None:
+        """Unknown and finished deliveries are passed over."""
+        for outcome in outcomes:
+            row = self._db.deliveries.get(outcome.delivery_id)
+            if row is None or row.over:
+                continue
+            row.last_status, row.last_error, row.excerpt = outcome.status, outcome.error, outcome.excerpt
+            row.delivered = outcome.delivered
+            row.over = outcome.delivered or outcome.retry_in_s is None
+            if outcome.retry_in_s is not None:
+                row.due_at = self._db.later(outcome.retry_in_s)
+            endpoint = None if row.endpoint_id is None else self._db.endpoints.get(row.endpoint_id)
+            if outcome.disable_endpoint and endpoint is not None:
+                self._db.endpoints[endpoint.id] = replace(endpoint, disabled_at=self._db.now())
+
+    async def file(self, file_id: FileId) -> StoredFile | None:
+        """A file's row, of any project."""
+        return self._db.files.get(file_id)
+
+    async def project(self, project_id: ProjectId) -> Project | None:
+        """A project's row."""
+        row = self._db.projects.get(project_id)
+        return None if row is None else row.project
+
+    async def put_prices(self, prices: Sequence[Price]) -> None:
+        """All of them or, on a `Conflict`, none."""
+        for price in prices:
+            if self._db.prices.get((price.price_id, price.version), price) != price:
+                raise Conflict(f"Price {price.price_id!r} of {price.version!r} is already known with other amounts.")
+        self._db.prices.update({(price.price_id, price.version): price for price in prices})
+
+    def _claim_job(self, rows: Iterator[BatchRow], lease_s: float) -> BatchJob | None:
+        now = self._db.now()
+        for owner in rows:
+            if owner.job_until is None or owner.job_until <= now:
+                owner.fence += 1
+                owner.job_until = self._db.later(lease_s)
+                return BatchJob(owner.batch, owner.fence)
+        return None
+
+    def _owned(self, job: BatchJob) -> BatchRow | None:
+        owner = self._db.batches.get(job.batch.id)
+        held = owner is not None and owner.fence == job.fence and owner.job_until is not None
+        return owner if held else None
+
+
+def _is_new(owner: BatchRow) -> bool:
+    return owner.batch.status is BatchStatus.VALIDATING
+
+
+def _lacks_files(owner: BatchRow) -> bool:
+    status = owner.batch.status
+    over = owner.unfinished == 0 and status is not BatchStatus.VALIDATING
+    return over and status not in TERMINAL_BATCH_STATUSES
+
+
+def _closed(owner: BatchRow, batch: Batch, now: datetime) -> Batch:
+    if owner.ending is TaskState.CANCELLED:
+        return replace(batch, status=BatchStatus.CANCELLED, cancelled_at=now)
+    if owner.ending is TaskState.EXPIRED:
+        return replace(batch, status=BatchStatus.EXPIRED, expired_at=now)
+    return replace(batch, status=BatchStatus.COMPLETED, completed_at=now)
+
+
+def _refuse_doubles(rows: Sequence[NewTask]) -> None:
+    if len({row.custom_id for row in rows}) != len(rows):
+        raise Conflict("Two lines of this batch have the same custom_id.")
+
+
+def _failed(row: TaskRow) -> bool:
+    return row.state is not TaskState.DONE
+
+
+def _line(row: TaskRow) -> ResultLine:
+    return ResultLine(
+        task_id=row.id,
+        custom_id=row.new.custom_id,
+        line=row.new.line,
+        status=row.status,
+        body=row.body,
+        error=row.error,
+    )

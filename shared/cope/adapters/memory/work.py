@@ -1,0 +1,186 @@
+"""The worker's side of the memory store: claim, renew, spend, commit, give back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from heapq import nsmallest
+from typing import assert_never
+
+from cope.adapters.memory import money
+from cope.adapters.memory.endings import end_done, end_failed, end_unexecuted
+from cope.adapters.memory.journal import note
+from cope.adapters.memory.standstill import begin_hold
+from cope.adapters.memory.tables import Tables, TaskRow
+from cope.core.history import FinishedStep, step_named
+from cope.core.ids import AttemptId, TaskId
+from cope.core.lifecycle import TaskState
+from cope.ports.store import (
+    ClaimedTask,
+    CommitStatus,
+    GiveBack,
+    Lease,
+    ReserveRequest,
+    ReserveResult,
+    Settlement,
+    StepCommit,
+    ToDone,
+    ToFailed,
+    ToQueue,
+)
+
+_ALONE_FROM_CRASHES = 2
+_DUE_SHOWN = 1000
+_UNDONE = {TaskState.CANCELLED, TaskState.EXPIRED}
+
+
+class WorkMixin:
+    """The straight line of a task, as `WorkerStore` describes it. No method awaits: each is one transaction."""
+
+    def __init__(self, db: Tables) -> None:
+        self._db = db
+
+    async def claim(self, queue: str, *, worker: str, limit: int, lease_s: float) -> list[ClaimedTask]:
+        """`worker` is for looking at only."""
+        if limit < 1:
+            return []
+        first = nsmallest(1, self._db.due_tasks(queue), key=_order)
+        if first and first[0].crashes < _ALONE_FROM_CRASHES:
+            healthy = (row for row in self._db.due_tasks(queue) if row.crashes < _ALONE_FROM_CRASHES)
+            first = nsmallest(limit, healthy, key=_order)
+        return [self._lease(row, lease_s) for row in first]
+
+    async def renew(self, leases: Sequence[Lease], *, lease_s: float) -> set[TaskId]:
+        """The leases that are lost; the others now last `lease_s` from now."""
+        lost = set()
+        for lease in leases:
+            row = self._db.tasks.get(lease.task_id)
+            if row is None or row.state is not TaskState.LEASED or row.fence != lease.fence:
+                lost.add(lease.task_id)
+            else:
+                row.lease_until = self._db.later(lease_s)
+        return lost
+
+    async def reserve(self, requests: Sequence[ReserveRequest]) -> list[ReserveResult]:
+        """In the order given, each in full or not at all."""
+        return [money.reserve(self._db, request) for request in requests]
+
+    async def mark_sent(self, attempts: Sequence[AttemptId]) -> set[AttemptId]:
+        """Those that may now be called."""
+        return {attempt_id for attempt_id in attempts if money.mark_sent(self._db, attempt_id)}
+
+    async def commit(self, commits: Sequence[StepCommit]) -> list[CommitStatus]:
+        """One status per commit, in order."""
+        return [self._commit(commit) for commit in commits]
+
+    async def give_back(self, returns: Sequence[GiveBack]) -> None:
+        """Ready again, held, or ended where the task was cancelled meanwhile."""
+        for back in returns:
+            self._book(back.settlements, back.released)
+            row = self._db.tasks.get(back.task_id)
+            if row is None or row.state is not TaskState.LEASED or row.fence != back.fence:
+                continue
+            row.tries += back.count_try
+            row.lease_until = None
+            row.not_before = self._db.later(back.delay_s)
+            row.state = TaskState.READY
+            if row.ending is not None:
+                end_unexecuted(self._db, row, row.ending)
+            elif back.hold is not None:
+                begin_hold(self._db, row, back.hold, back.needed)
+                note(
+                    self._db,
+                    row.project_id,
+                    "task.held",
+                    batch_id=row.batch_id,
+                    task_id=row.id,
+                    reason=back.hold.value,
+                    needed_nanousd=back.needed,
+                    note=back.note,
+                )
+
+    async def store_late_answer(self, settlement: Settlement, answer: str) -> None:
+        """Settled once; the answer waits for the next attempt of the same step."""
+        money.settle(self._db, settlement, answer)
+
+    async def due(self) -> Mapping[str, int]:
+        """How many tasks are due per queue, capped at 1,000 each."""
+        queues = {row.queue for row in self._db.tasks.values() if row.state is TaskState.READY}
+        counts = {queue: sum(1 for _ in self._db.due_tasks(queue)) for queue in sorted(queues)}
+        return {queue: min(count, _DUE_SHOWN) for queue, count in counts.items() if count}
+
+    def _lease(self, row: TaskRow, lease_s: float) -> ClaimedTask:
+        row.state = TaskState.LEASED
+        row.fence += 1
+        row.lease_until = self._db.later(lease_s)
+        place = row.queue, row.new.priority
+        self._db.turns[place] = max(self._db.turns[place], row.turn)
+        return ClaimedTask(
+            spec=row.spec,
+            history=row.history,
+            project_id=row.project_id,
+            batch_id=row.batch_id,
+            key_id=row.key_id,
+            fence=row.fence,
+            tries=row.tries,
+            crashes=row.crashes,
+            lease_until=row.lease_until,
+        )
+
+    def _commit(self, commit: StepCommit) -> CommitStatus:
+        row = self._db.tasks.get(commit.task_id)
+        if row is None or row.fence != commit.fence:
+            return CommitStatus.FENCED
+        if row.state in _UNDONE:
+            self._book(commit.settlements, commit.released)
+            return CommitStatus.CANCELLED
+        done_before = commit.finished is not None and step_named(row.history, commit.finished.name) is not None
+        if row.state is not TaskState.LEASED or done_before:
+            return CommitStatus.FENCED
+        if commit.finished is not None:
+            self._keep_step(row, commit.finished)
+        self._book(commit.settlements, commit.released)
+        row.lease_until = None
+        row.state = TaskState.READY
+        match commit.next:
+            case ToQueue(queue):
+                if row.ending is not None:
+                    end_unexecuted(self._db, row, row.ending)
+                    return CommitStatus.CANCELLED
+                row.queue, row.not_before = queue, self._db.now()
+            case ToDone():
+                end_done(self._db, row, commit.next)
+            case ToFailed():
+                end_failed(self._db, row, commit.next)
+            case _:
+                assert_never(commit.next)
+        return CommitStatus.COMMITTED
+
+    def _keep_step(self, row: TaskRow, step: FinishedStep) -> None:
+        row.history = (*row.history, step)
+        note(
+            self._db,
+            row.project_id,
+            "task.step_finished",
+            batch_id=row.batch_id,
+            task_id=row.id,
+            step=step.name,
+            stage=int(step.stage),
+            cost_nanousd=step.cost,
+        )
+        if row.batch_id is not None:
+            owner = self._db.batches[row.batch_id]
+            owner.batch = replace(
+                owner.batch,
+                prompt_tokens=owner.batch.prompt_tokens + step.usage.prompt,
+                cached_tokens=owner.batch.cached_tokens + step.usage.cached,
+                completion_tokens=owner.batch.completion_tokens + step.usage.completion,
+                reasoning_tokens=owner.batch.reasoning_tokens + step.usage.reasoning,
+            )
+
+    def _book(self, settlements: tuple[Settlement, ...], released: tuple[AttemptId, ...]) -> None:
+        for settlement in settlements:
+            money.settle(self._db, settlement)
+        money.release_all(self._db, released)
+
+
+def _order(row: TaskRow) -> tuple[bool, int, int, TaskId]:
+    return row.order
