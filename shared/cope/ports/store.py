@@ -5,7 +5,7 @@ Two protocols, because they run under two database roles. `ApiStore` sees one pr
 times and months. Every method is one transaction unless it says otherwise; an error leaves nothing half-written.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -327,10 +327,16 @@ class WorkerStore(Protocol):
         ...
 
     async def ingest(
-        self, job: BatchJob, rows: AsyncIterator[Sequence[NewTask]], *, model: str | None, expires_in: timedelta
+        self,
+        job: BatchJob,
+        rows: AsyncIterator[Sequence[NewTask]],
+        *,
+        model: Callable[[], str | None],
+        expires_in: timedelta,
     ) -> int | None:
         """COPY all rows and set the batch `in_progress`, in one transaction; the number of tasks, or None if the job
-        was lost or the batch cancelled (then nothing is written). An error from `rows` rolls all of it back."""
+        was lost or the batch cancelled (then nothing is written). `model` is asked after the last row. An error from
+        `rows` rolls all of it back and is raised again."""
         ...
 
     async def fail_validation(self, job: BatchJob, errors: Sequence[LineError]) -> None:

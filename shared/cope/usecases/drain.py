@@ -123,7 +123,7 @@ async def _until_done(act: Callable[[], Awaitable[T]]) -> T:
 
 
 class Drainer:
-    """Drains one queue until told to stop. `poke` shortens the idle wait; without it the queue is polled each second."""
+    """Drains one queue until told to stop. `poke` shortens the idle wait; unpoked, it polls once a second."""
 
     def __init__(self, parts: DrainParts, *, queue: str, worker: str, concurrency: int, lease_s: float) -> None:
         self._parts = parts

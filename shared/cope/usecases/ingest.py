@@ -1,0 +1,251 @@
+"""From an uploaded file to tasks: every line validated and COPYed in one transaction.
+
+The file is read once. The first bad line ends the copying and rolls it back, and the rest is only validated, so that
+the caller gets every error with its line number. A million lines never sit in memory.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+import orjson
+
+from cope.core.codec import encode_payload, encode_policy
+from cope.core.errors import BadRequest
+from cope.core.ids import TASK, FileId, TaskId
+from cope.core.models import ModelCatalog
+from cope.core.policies.spec import PolicySpec
+from cope.core.problem import Kind
+from cope.core.records import Batch, LineError
+from cope.core.request import ParsedRequest, RequestDefaults, RequestParser
+from cope.core.task import TaskSpec
+from cope.ports.files import FileStore
+from cope.ports.store import NewTask, WorkerStore
+from cope.ports.support import IdMaker, WakeUp
+from cope.usecases.keep import keep_job
+from cope.usecases.run_step import first_queue
+
+MAX_ERRORS = 1000
+_PAGE = 1000
+_LONGEST_CUSTOM_ID = 512
+_LINE_KEYS = frozenset({"custom_id", "method", "url", "body"})
+_WINDOW_UNITS = {"h": 3600, "d": 86400}
+
+
+class IngestParts(Protocol):
+    """What ingest needs."""
+
+    @property
+    def store(self) -> WorkerStore: ...
+    @property
+    def files(self) -> FileStore: ...
+    @property
+    def wake(self) -> WakeUp: ...
+    @property
+    def catalog(self) -> ModelCatalog: ...
+    @property
+    def ids(self) -> IdMaker: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    number: int
+    custom_id: str
+    request: ParsedRequest
+
+
+class InvalidFile(Exception):
+    """The file can't become a batch; `errors` lists every refused line, at most `MAX_ERRORS` of them."""
+
+    def __init__(self, errors: tuple[LineError, ...]) -> None:
+        super().__init__(f"{len(errors)} errors")
+        self.errors = errors
+
+
+async def ingest_next(parts: IngestParts, *, lease_s: float) -> bool:
+    """Take one batch in `validating` and bring it to `in_progress` or `failed`; False if there is none."""
+    job = await parts.store.claim_validation(lease_s=lease_s)
+    if job is None:
+        return False
+    async with keep_job(parts.store, job, lease_s=lease_s):
+        project = await parts.store.project(job.batch.project_id)
+        kind = Kind.MATH if project is None else Kind(project.default_kind)
+        rows = _Rows(parts, job.batch, kind)
+        window = timedelta(seconds=window_seconds(job.batch.completion_window))
+        try:
+            await parts.store.ingest(job, rows.pages(), model=rows.only_model, expires_in=window)
+        except InvalidFile as invalid:
+            await parts.store.fail_validation(job, invalid.errors)
+            await parts.wake.poke("webhooks")
+            return True
+        for queue in rows.queues:
+            await parts.wake.poke(queue)
+    return True
+
+
+def window_seconds(window: str) -> int:
+    """Seconds of a completion window such as ``"24h"`` or ``"7d"``. Raises `BadRequest` outside 1 hour to 7 days."""
+    number, unit = window[:-1], window[-1:]
+    if number.isascii() and number.isdigit() and len(number) <= 3 and unit in _WINDOW_UNITS:
+        seconds = int(number) * _WINDOW_UNITS[unit]
+        if 3600 <= seconds <= 7 * 86400:
+            return seconds
+    raise BadRequest("`completion_window` is a number of hours or days from '1h' to '7d'.", param="completion_window")
+
+
+class _Rows:
+    """The lines of one batch as pages of rows, and what was learnt on the way."""
+
+    def __init__(self, parts: IngestParts, batch: Batch, kind: Kind) -> None:
+        self._parts = parts
+        self._file_id = batch.input_file_id
+        self._reader = _LineReader(batch, kind, parts.catalog)
+        self._seen: set[bytes] = set()
+        self._models: set[str] = set()
+        self._policies: dict[PolicySpec, tuple[str, str]] = {}
+        self._errors: list[LineError] = []
+
+    @property
+    def queues(self) -> set[str]:
+        """The queues of the tasks' first steps."""
+        return {queue for _, queue in self._policies.values()}
+
+    def only_model(self) -> str | None:
+        """The one model that all lines name, None if they name several."""
+        return next(iter(self._models)) if len(self._models) == 1 else None
+
+    async def pages(self) -> AsyncIterator[list[NewTask]]:
+        """Up to 1,000 rows at a time. Raises `InvalidFile` at the end of a file with any error in it."""
+        page: list[NewTask] = []
+        number = 0
+        async for number, raw in lines_of(self._parts.files, self._file_id):
+            try:
+                row = self._row(number, raw)
+            except BadRequest as wrong:
+                self._errors.append(LineError(wrong.code, wrong.message, wrong.param, number))
+                if len(self._errors) >= MAX_ERRORS:
+                    break
+                continue
+            if self._errors:
+                continue
+            page.append(row)
+            if len(page) >= _PAGE:
+                yield page
+                page = []
+        if not number:
+            self._errors.append(LineError("empty_file", "The input file holds no request.", "input_file_id", None))
+        if self._errors:
+            raise InvalidFile(tuple(self._errors))
+        if page:
+            yield page
+
+    def _row(self, number: int, raw: bytes) -> NewTask:
+        line = self._reader.read(number, raw)
+        request = line.request
+        digest = hashlib.blake2b(line.custom_id.encode(), digest_size=12).digest()
+        if digest in self._seen:
+            raise BadRequest("This `custom_id` stands on an earlier line.", param="custom_id", code="duplicate")
+        self._seen.add(digest)
+        if len(self._models) < 2:
+            self._models.add(request.requested_model)
+        policy = self._policies.get(request.policy)
+        if policy is None:
+            policy = self._policies[request.policy] = encode_policy(request.policy), _queue(request)
+        return new_task(
+            self._parts.ids, request, custom_id=line.custom_id, line=number, policy=policy[0], queue=policy[1]
+        )
+
+
+def new_task(ids: IdMaker, request: ParsedRequest, *, custom_id: str, line: int, policy: str, queue: str) -> NewTask:
+    """A validated request as a row. Without a seed of the caller's own, one is derived from what is asked: the same
+    line submitted again draws the same p1*."""
+    payload = encode_payload(
+        request.problem, request.options, requested_model=request.requested_model, store=request.store
+    )
+    seed = request.seed
+    if seed is None:
+        digest = hashlib.sha256(f"{custom_id}\n{payload}".encode()).digest()
+        seed = int.from_bytes(digest[:8], "big") >> 1
+    return NewTask(
+        task_id=TaskId(ids.new(TASK)),
+        line=line,
+        custom_id=custom_id,
+        payload=payload,
+        policy=policy,
+        seed=seed,
+        queue=queue,
+        priority=request.priority,
+        on_budget=request.on_budget,
+    )
+
+
+def new_live_task(ids: IdMaker, request: ParsedRequest) -> NewTask:
+    """A live call as a row: no line, no custom id."""
+    policy, queue = encode_policy(request.policy), _queue(request)
+    return new_task(ids, request, custom_id="", line=0, policy=policy, queue=queue)
+
+
+def _queue(request: ParsedRequest) -> str:
+    spec = TaskSpec(
+        TaskId(""), request.problem, request.policy, request.requested_model, seed=0, options=request.options
+    )
+    return first_queue(spec)
+
+
+class _LineReader:
+    """Parses the lines of one batch."""
+
+    def __init__(self, batch: Batch, kind: Kind, catalog: ModelCatalog) -> None:
+        defaults: Mapping[str, Any] = orjson.loads(batch.defaults)
+        self._parser = RequestParser(RequestDefaults(kind, defaults), catalog)
+        self._endpoint = batch.endpoint
+
+    def read(self, number: int, raw: bytes) -> _Line:
+        """Raises `BadRequest` for anything that is not a request this batch can carry out."""
+        try:
+            line = orjson.loads(raw)
+        except orjson.JSONDecodeError as wrong:
+            raise BadRequest(f"This line is not JSON: {wrong}.", code="invalid_json_line") from None
+        if not isinstance(line, dict):
+            raise BadRequest("Each line must be a JSON object.", code="invalid_json_line")
+        if line.keys() != _LINE_KEYS:
+            self._refuse_keys(line)
+        custom_id, body = line["custom_id"], line["body"]
+        if not isinstance(custom_id, str) or not 0 < len(custom_id) <= _LONGEST_CUSTOM_ID or "\x00" in custom_id:
+            raise BadRequest(
+                f"`custom_id` must be a string of 1 to {_LONGEST_CUSTOM_ID} characters without NUL.", param="custom_id"
+            )
+        if line["method"] != "POST":
+            raise BadRequest("`method` must be POST.", param="method")
+        if line["url"] != self._endpoint:
+            raise BadRequest(f"`url` must be the batch's endpoint, {self._endpoint}.", param="url", code="invalid_url")
+        if not isinstance(body, dict):
+            raise BadRequest("`body` must be an object.", param="body")
+        try:
+            return _Line(number, custom_id, self._parser.parse(body))
+        except BadRequest as wrong:
+            param = "body" if wrong.param is None else f"body.{wrong.param}"
+            raise BadRequest(wrong.message, param=param, code=wrong.code) from None
+
+    @staticmethod
+    def _refuse_keys(line: Mapping[str, object]) -> None:
+        for key in sorted(_LINE_KEYS - line.keys()):
+            raise BadRequest(f"`{key}` is missing.", param=key, code="missing_required_parameter")
+        for key in sorted(line.keys() - _LINE_KEYS):
+            raise BadRequest(f"Unknown key `{key}`.", param=key, code="unknown_parameter")
+
+
+async def lines_of(files: FileStore, file_id: FileId) -> AsyncIterator[tuple[int, bytes]]:
+    """The non-empty lines of a file with their numbers, counted from 1, over chunks of any size."""
+    number, rest = 0, b""
+    async for chunk in files.read(file_id):
+        pieces = (rest + chunk).split(b"\n")
+        rest = pieces.pop()
+        for piece in pieces:
+            number += 1
+            if piece and not piece.isspace():
+                yield number, piece
+    if rest and not rest.isspace():
+        yield number + 1, rest
