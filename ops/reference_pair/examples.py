@@ -1,0 +1,74 @@
+"""What each model of the pair is trained on: (messages, target) pairs in the product's own prompt forms.
+
+The prompts come from `cope.core.prompts`, the same objects that the service uses: the tiny models know no other words.
+"""
+
+import random
+from collections.abc import Iterator
+
+import problems
+from cope.core.plans import GoalPlan, GuidelinePlan
+from cope.core.problem import Kind, Message
+from cope.core.problem import Problem as Task
+from cope.core.prompts import REFERENCE, render_executor, render_goal_planner, render_guideline_planner
+
+Example = tuple[tuple[Message, ...], str]
+
+# The small model seldom sees how a long story is taken apart: it solves short ones alone and follows guidelines well.
+SMALL_ALONE_WEIGHTS = (10, 8, 6, 4, 2, 1, 1)
+SMALL_MIX = (("goal", 8), ("solve", 18), ("solve+goal", 18), ("solve+guideline", 22), ("solve+both", 34))
+LARGE_MIX = (("guideline", 40), ("solve", 28), ("solve+guideline", 32))
+
+
+def as_task(problem: problems.Problem) -> Task:
+    """The problem as the product sees it."""
+    return Task(Kind.MATH, (Message("user", problem.text),))
+
+
+def small_example(rng: random.Random) -> Example:
+    """One example for the small model: terse solutions, goals, and much following of guidelines."""
+    role = _drawn(rng, SMALL_MIX)
+    guided = role in {"solve+guideline", "solve+both"}
+    weights = (1,) * len(problems.LEVELS) if guided or role == "goal" else SMALL_ALONE_WEIGHTS
+    level = rng.choices(problems.LEVELS, weights)[0]
+    problem = problems.make(rng, level, held_out=False)
+    task, goal, guideline = as_task(problem), GoalPlan(problem.goal), GuidelinePlan(problem.guideline)
+    if role == "goal":
+        return render_goal_planner(REFERENCE, task), problem.goal
+    messages = render_executor(
+        REFERENCE,
+        task,
+        goal=goal if role in {"solve+goal", "solve+both"} else None,
+        guideline=guideline if guided else None,
+    )
+    return messages, problem.terse()
+
+
+def large_example(rng: random.Random) -> Example:
+    """One example for the large model: guidelines and wordy solutions, all levels alike."""
+    role = _drawn(rng, LARGE_MIX)
+    problem = problems.make(rng, rng.choice(problems.LEVELS), held_out=False)
+    task = as_task(problem)
+    if role == "guideline":
+        return render_guideline_planner(REFERENCE, task), problem.guideline
+    guideline = GuidelinePlan(problem.guideline) if role == "solve+guideline" else None
+    return render_executor(REFERENCE, task, guideline=guideline), problem.verbose()
+
+
+def stream(which: str, seed: int) -> Iterator[Example]:
+    """Endless examples for `small` or `large`; equal seeds give equal streams."""
+    rng = random.Random(f"{which}:{seed}")
+    make = small_example if which == "small" else large_example
+    while True:
+        yield make(rng)
+
+
+def benchmark(count: int, *, seed: int = 20261123, levels: tuple[int, ...] = problems.LEVELS) -> list[problems.Problem]:
+    """Held-out problems, levels in turn: never the numbers nor the seed of training."""
+    rng = random.Random(f"benchmark:{seed}")
+    return [problems.make(rng, levels[i % len(levels)], held_out=True) for i in range(count)]
+
+
+def _drawn(rng: random.Random, mix: tuple[tuple[str, int], ...]) -> str:
+    names, weights = zip(*mix, strict=True)
+    return str(rng.choices(names, weights)[0])

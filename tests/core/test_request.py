@@ -1,0 +1,240 @@
+"""Requests: every option honoured or refused by name."""
+
+from fractions import Fraction
+
+import pytest
+
+from cope.core.codec import (
+    decode_policy,
+    decode_step,
+    decode_task,
+    encode_payload,
+    encode_policy,
+    encode_step,
+    prune_step,
+)
+from cope.core.errors import BadRequest, NotAvailableYet
+from cope.core.ids import TASK, TaskId, make_id
+from cope.core.models import ModelCatalog, ModelEntry
+from cope.core.policies.spec import PolicyName
+from cope.core.problem import Kind
+from cope.core.prompts import BUILT_IN
+from cope.core.request import RequestDefaults, parse_cope_defaults, parse_request
+from cope.core.stages import StragglerRule, Tier
+from cope.core.task import OnBudget, StoreLevel
+from tests.support import finished_step, sample
+
+
+def entry(name: str, tier: Tier) -> ModelEntry:
+    return ModelEntry(name, name, "http://localhost/v1", tier, "instruct", 4096)
+
+
+CATALOG = ModelCatalog(
+    {"s": entry("s", Tier.SMALL), "l": entry("l", Tier.LARGE), "l2": entry("l2", Tier.LARGE)}, "s", "l", BUILT_IN
+)
+ASK = {"model": "cope", "messages": [{"role": "user", "content": "2 + 2?"}]}
+
+
+def parse(body: dict[str, object], **defaults: object):
+    return parse_request(body, defaults=RequestDefaults(Kind.MATH, **defaults), catalog=CATALOG)  # type: ignore[arg-type]
+
+
+def test_the_shortest_request_is_cope_with_the_papers_parameters():
+    parsed = parse(ASK)
+
+    assert (parsed.policy.name, parsed.policy.n) == (PolicyName.COPE, 8)
+    assert (parsed.policy.tau1, parsed.policy.tau2) == (Fraction(3, 4), Fraction(1, 2))
+    assert (parsed.policy.small, parsed.policy.large) == ("s", "l")
+    assert parsed.problem.kind is Kind.MATH
+    assert parsed.on_budget is OnBudget.HOLD
+
+
+def test_thresholds_stand_in_the_models_name():
+    policy = parse({**ASK, "model": "cope@0.56,2/3"}).policy
+
+    assert (policy.tau1, policy.tau2) == (Fraction(14, 25), Fraction(2, 3))
+
+
+def test_the_lines_own_block_comes_before_the_batchs():
+    parsed = parse({**ASK, "cope": {"n": 4}}, cope={"n": 16, "tau1": "0.9", "seed": 5})
+
+    assert (parsed.policy.n, parsed.policy.tau1, parsed.seed) == (4, Fraction(9, 10), 5)
+
+
+def test_a_model_that_names_a_configured_model_is_passed_through():
+    parsed = parse({**ASK, "model": "l2"})
+
+    assert (parsed.policy.name, parsed.policy.large) == (PolicyName.PASSTHROUGH, "l2")
+
+
+def test_with_a_policy_named_apart_the_model_takes_its_tiers_place():
+    policy = parse({**ASK, "model": "l2"}, cope={"policy": "cope"}).policy
+
+    assert (policy.name, policy.small, policy.large) == (PolicyName.COPE, "s", "l2")
+
+
+def test_text_parts_become_text():
+    parts = [{"type": "text", "text": "2 + "}, {"type": "text", "text": "2?"}]
+    parsed = parse({**ASK, "messages": [{"role": "user", "content": parts}]})
+
+    assert parsed.problem.conversation[0].content == "2 + 2?"
+
+
+def test_neutral_values_of_options_that_cannot_be_honoured_are_fine():
+    parse({**ASK, "tools": [], "logprobs": False, "presence_penalty": 0, "response_format": {"type": "text"}})
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"model": None}, "model"),
+        ({"model": "nobody"}, "model"),
+        ({"model": "cope@0.5"}, "model"),
+        ({"model": "cope@x,y"}, "model"),
+        ({"messages": []}, "messages"),
+        ({"messages": "hi"}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": "a\x00b"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0]"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"logprobs": True}, "logprobs"),
+        ({"presence_penalty": True}, "presence_penalty"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"stream": True}, "stream"),
+        ({"frobnicate": 1}, "frobnicate"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
+        ({"temperature": 2.5}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"n": 9}, "n"),
+        ({"n": 2, "model": "large"}, "n"),
+        ({"seed": "x"}, "seed"),
+        ({"cope": []}, "cope"),
+        ({"cope": {"frobnicate": 1}}, "cope.frobnicate"),
+        ({"cope": {"n": 0}}, "cope.n"),
+        ({"cope": {"n": 65}}, "cope.n"),
+        ({"cope": {"tau1": "1.5"}}, "cope.tau1"),
+        ({"cope": {"tau1": None}}, "cope.tau1"),
+        ({"cope": {"policy": "nope"}}, "cope.policy"),
+        ({"cope": {"small": "l"}}, "cope.small"),
+        ({"cope": {"large": "nobody"}}, "cope.large"),
+        ({"cope": {"max_stage": 1}}, "cope.max_stage"),
+        ({"model": "cope-s2", "cope": {"max_stage": 3}}, "cope.max_stage"),
+        ({"cope": {"temperatures": {"planner9": 1}}}, "cope.temperatures.planner9"),
+        ({"cope": {"temperatures": {"planner1": 9}}}, "cope.temperatures.planner1"),
+        ({"cope": {"prompt_set": "nope"}}, "cope.prompt_set"),
+        ({"cope": {"kind": "nope"}}, "cope.kind"),
+        ({"cope": {"kind": "choice"}}, "cope.choices"),
+        ({"cope": {"kind": "choice", "choices": ["a", "A "]}}, "cope.choices"),
+        ({"cope": {"choices": ["a", "b"]}}, "cope.choices"),
+        ({"cope": {"answer_pattern": "x"}}, "cope.answer_pattern"),
+        ({"cope": {"kind": "exact", "answer_pattern": "x", "answer_pointer": "/a"}}, "cope.answer_pointer"),
+        ({"cope": {"kind": "exact", "answer_pointer": "a"}}, "cope.answer_pointer"),
+        ({"cope": {"store": "some"}}, "cope.store"),
+        ({"cope": {"priority": -1}}, "cope.priority"),
+        ({"cope": {"webhook_url": "https://a"}}, "cope.webhook_url"),
+        ({"model": "l", "cope": {"n": 3}}, "cope.n"),
+    ],
+)
+def test_what_cannot_be_carried_out_is_refused_by_name(change: dict[str, object], param: str):
+    with pytest.raises(BadRequest) as refusal:
+        parse({**ASK, **change})
+
+    assert refusal.value.param == param
+    assert refusal.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"cope": {"theta": 1}}, "cope.theta"),
+        ({"cope": {"waves": [6, 2]}}, "cope.waves"),
+        ({"cope": {"cache": "read"}}, "cope.cache"),
+        ({"cope": {"kind": "code"}}, "cope.kind"),
+        ({"cope": {"on_budget": "best_vote"}}, "cope.on_budget"),
+        ({"cope": {"stop": "first_pass"}}, "cope.stop"),
+        ({"cope": {"policy": "frugalgpt"}}, "cope.policy"),
+        ({"model": "cascade-vote"}, "model"),
+        ({"cope": {"max_cost_usd": "1"}}, "cope.max_cost_usd"),
+    ],
+)
+def test_what_is_documented_but_not_built_says_so(change: dict[str, object], param: str):
+    with pytest.raises(NotAvailableYet) as refusal:
+        parse({**ASK, **change})
+
+    assert (refusal.value.code, refusal.value.param) == ("not_available_yet", param)
+
+
+def test_a_batchs_block_is_checked_before_any_line_is_read():
+    block = parse_cope_defaults(
+        {"policy": "cope", "webhook_url": "https://a.example/x", "order": "input", "n": 4},
+        catalog=CATALOG,
+        kind=Kind.MATH,
+    )
+
+    assert (block.webhook_url, block.by_input) == ("https://a.example/x", True)
+    assert block.line_defaults == {"policy": "cope", "n": 4}
+    with pytest.raises(BadRequest) as refusal:
+        parse_cope_defaults({"n": "many"}, catalog=CATALOG, kind=Kind.MATH)
+    assert refusal.value.param == "cope.n"
+
+
+def test_a_task_written_down_reads_back_as_it_was():
+    body = {
+        **ASK,
+        "model": "cope@0.7,0.4",
+        "max_tokens": 50,
+        "temperature": 0.2,
+        "top_p": 0.9,
+        "stop": ["#"],
+        "n": 2,
+        "cope": {"kind": "choice", "choices": ["a", "b"], "store": "full", "p1_star": "arrived", "on_budget": "fail"},
+    }
+    parsed = parse(body)
+    task = decode_task(
+        TaskId("task_1"),
+        payload=encode_payload(
+            parsed.problem, parsed.options, requested_model=parsed.requested_model, store=parsed.store
+        ),
+        policy=encode_policy(parsed.policy),
+        seed=3,
+        on_budget="fail",
+    )
+
+    assert (task.problem, task.policy, task.options) == (parsed.problem, parsed.policy, parsed.options)
+    assert (task.store, task.on_budget, task.requested_model) == (StoreLevel.FULL, OnBudget.FAIL, "cope@0.7,0.4")
+    assert task.policy.p1_star is StragglerRule.ARRIVED
+
+
+def test_equal_policies_have_equal_text():
+    assert encode_policy(parse(ASK).policy) == encode_policy(decode_policy(encode_policy(parse(ASK).policy)))
+
+
+def test_a_step_written_down_reads_back_as_it_was():
+    step = finished_step("stage1", sample(0), sample(1, None))
+
+    assert decode_step(encode_step(step)) == step
+
+
+def test_pruning_keeps_what_the_store_level_promises():
+    step = finished_step("stage1", sample(0, "5"), sample(1, "6"))
+
+    assert prune_step(step, StoreLevel.FULL, frozenset()) == step
+    kept = prune_step(step, StoreLevel.ANSWERS, frozenset({1}))
+    assert [(s.solution is None, s.answer) for s in kept.samples] == [(True, "5"), (False, "6")]
+    bare = prune_step(step, StoreLevel.NONE, frozenset({1}))
+    assert all(s.solution is None and s.answer is None and s.plan is None for s in bare.samples)
+
+
+def test_ids_sort_by_the_time_they_were_made():
+    first = make_id(TASK, now_ms=1, random_bits=2**80 - 1)
+    later = make_id(TASK, now_ms=2, random_bits=0)
+
+    assert first < later
+    assert len(first) == len(TASK) + 26
+    with pytest.raises(ValueError, match="2\\*\\*48"):
+        make_id(TASK, now_ms=2**48, random_bits=0)
