@@ -1,1 +1,1 @@
-"""The tests. A package, so that `from tests.support import …` works (pyproject puts the repository root on the path)."""
+"""The tests: a package on the path (pyproject's `pythonpath`), so that `from tests.support import …` works."""

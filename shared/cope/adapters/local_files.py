@@ -1,6 +1,6 @@
 """Files in one local directory. A file appears under its id all at once and durably, or not at all.
 
-Layout: ``<root>/<last two characters of the id>/<id>``; unfinished files lie in ``<root>/.unfinished/<id>``. Two
+Layout: ``<root>/<last two characters of the id>/<id>``; unfinished files lie in ``<root>/.unfinished``. Two
 characters spread a million files over 1,024 directories: an id's head is its time, its tail is random.
 """
 
@@ -8,9 +8,10 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 
-from cope.core.errors import NotFound
+from cope.core.errors import Conflict, NotFound
 from cope.core.ids import FileId
 
 CHUNK_BYTES = 256 * 1024
@@ -35,7 +36,7 @@ class LocalFileWriter:
         await asyncio.to_thread(self._opened().write, data)
 
     async def commit(self) -> None:
-        """Bytes and name are on the disk when this returns."""
+        """Bytes and name are on the disk when this returns. Raises `Conflict` if another writer began it anew."""
         file = self._opened()
         self._file = None
         await asyncio.to_thread(_publish, file, self._unfinished, self._final)
@@ -60,7 +61,9 @@ class LocalFiles:
 
     async def create(self, file_id: FileId) -> LocalFileWriter:
         """Begin a file; an earlier unfinished one under this id is replaced."""
-        writer = LocalFileWriter(self._root / _UNFINISHED / _checked(file_id), self._path(file_id))
+        # A name per writer: one that lost its job can neither publish nor remove what its successor writes.
+        unfinished = self._root / _UNFINISHED / f"{_checked(file_id)}.{token_hex(8)}"
+        writer = LocalFileWriter(unfinished, self._path(file_id))
         await writer.open()
         return writer
 
@@ -96,8 +99,8 @@ def _checked(file_id: FileId) -> str:
 
 def _open_new(path: Path) -> BinaryIO:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A new inode each time: a writer that still holds the old one can't spoil this file.
-    path.unlink(missing_ok=True)
+    for earlier in path.parent.glob(f"{path.stem}.*"):
+        earlier.unlink(missing_ok=True)
     return path.open("xb")
 
 
@@ -107,7 +110,10 @@ def _publish(file: BinaryIO, unfinished: Path, final: Path) -> None:
         os.fsync(file.fileno())
     new_directory = not final.parent.exists()
     final.parent.mkdir(parents=True, exist_ok=True)
-    unfinished.replace(final)
+    try:
+        unfinished.replace(final)
+    except FileNotFoundError:
+        raise Conflict(f"File {final.name!r} was begun anew by another writer.") from None
     _fsync_directory(final.parent)
     if new_directory:
         _fsync_directory(final.parent.parent)

@@ -66,6 +66,7 @@ def unfinished_tasks(db: Tables, owner: BatchRow) -> list[TaskRow]:
 
 def _end(db: Tables, row: TaskRow, state: TaskState) -> None:
     end_hold(db, row, state)
+    row.needed = None
     row.lease_until = None
     row.finished_at = db.now()
     note(

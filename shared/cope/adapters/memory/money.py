@@ -27,6 +27,7 @@ def reserve(db: Tables, request: ReserveRequest) -> ReserveResult:
         return Fenced()
     for earlier in db.task_attempts.get(row.id, ()):
         if earlier.step == request.step and earlier.answer is not None:
+            row.needed = None
             return Adopted(earlier.id, earlier.answer)
     budget = db.budget(row.project_id)
     headroom = budget.headroom
@@ -49,6 +50,7 @@ def reserve(db: Tables, request: ReserveRequest) -> ReserveResult:
     db.attempts[attempt.id] = attempt
     db.task_attempts[row.id].append(attempt)
     _book(db, attempt, reserved=request.amount)
+    row.needed = None
     return Granted(attempt.id, budget.month)
 
 
@@ -94,14 +96,14 @@ def settle(db: Tables, settlement: Settlement, answer: str | None = None) -> Non
 
 
 def release(db: Tables, attempt: AttemptRow) -> None:
-    """Give back the reserve of a call that was never sent; any other attempt is left as it is."""
-    if attempt.state is AttemptState.RESERVED:
+    """Give back the reserve of a call that never left. An attempt that is settled or in doubt stays as it is."""
+    if attempt.state in {AttemptState.RESERVED, AttemptState.SENT}:
         attempt.state = AttemptState.RELEASED
         _book(db, attempt, reserved=-attempt.reserved)
 
 
 def release_all(db: Tables, attempts: tuple[AttemptId, ...]) -> None:
-    """`release` by id; unknown ids are passed over."""
+    """`release` by id, on a worker's word: it may have marked a call as sent and then found the door closed."""
     for attempt_id in attempts:
         if attempt_id in db.attempts:
             release(db, db.attempts[attempt_id])

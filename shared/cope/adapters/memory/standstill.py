@@ -40,11 +40,10 @@ def begin_hold(db: Tables, row: TaskRow, reason: HoldReason, needed: NanoUSD | N
 
 
 def end_hold(db: Tables, row: TaskRow, state: TaskState) -> None:
-    """The task leaves its hold, if it is in one, for `state`."""
+    """The task leaves its hold, if it is in one, for `state`. `needed` stays: it is what the task is about to ask."""
     reason, row.state, row.hold = row.hold, state, None
     if reason is not None:
         _count(db, row, reason, -1)
-    row.needed = None
 
 
 def _count(db: Tables, row: TaskRow, reason: HoldReason, change: int) -> None:

@@ -82,7 +82,7 @@ def _expire(db: Tables) -> int:
 
 def _resume(db: Tables) -> int:
     resumed = 0
-    room: dict[ProjectId, int | None] = {}
+    room = _room(db)
     for row in sorted((row for row in db.tasks.values() if row.state is TaskState.HELD), key=lambda row: row.order):
         if not db.working(row.project_id) or not _may_resume(db, row, room):
             continue
@@ -93,11 +93,21 @@ def _resume(db: Tables) -> int:
     return resumed
 
 
+def _room(db: Tables) -> dict[ProjectId, int | None]:
+    """Each project's headroom, less what tasks resumed by earlier sweeps have still to ask for; None: no limit."""
+    room = {project_id: db.budget(project_id).headroom for project_id in db.projects}
+    for row in db.tasks.values():
+        left = room[row.project_id]
+        if left is not None and row.needed is not None and row.state in {TaskState.READY, TaskState.LEASED}:
+            room[row.project_id] = left - row.needed
+    return room
+
+
 def _may_resume(db: Tables, row: TaskRow, room: dict[ProjectId, int | None]) -> bool:
-    """`room` is what is left of each project's headroom for tasks resumed in this sweep."""
+    """Takes what the task needs out of `room`."""
     match row.hold:
         case HoldReason.BUDGET:
-            left = room.setdefault(row.project_id, db.budget(row.project_id).headroom)
+            left = room[row.project_id]
             if left is None:
                 return True
             needed = row.needed or 0

@@ -61,7 +61,8 @@ class BatchRow:
 @dataclass(slots=True)
 class TaskRow:
     """A task. `ending` is set where it must end once its paid call under way has committed; `turn` orders the queue;
-    `rank` is the order in which tasks of a batch ended."""
+    `needed` is what its next paid call may cost, from a refusal until a grant; `rank` is the order in which tasks of a
+    batch ended."""
 
     id: TaskId
     project_id: ProjectId

@@ -1,6 +1,6 @@
 """Batches from validation to their files, and webhook deliveries, over the memory store."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -37,7 +37,12 @@ class UpkeepMixin(SweepMixin):
         return owner is not None
 
     async def ingest(
-        self, job: BatchJob, rows: AsyncIterator[Sequence[NewTask]], *, model: str | None, expires_in: timedelta
+        self,
+        job: BatchJob,
+        rows: AsyncIterator[Sequence[NewTask]],
+        *,
+        model: Callable[[], str | None],
+        expires_in: timedelta,
     ) -> int | None:
         """Rows are gathered first and written in one go, so an error from `rows` leaves nothing behind."""
         gathered = [row async for page in rows for row in page]
@@ -63,7 +68,7 @@ class UpkeepMixin(SweepMixin):
             finalizing_at=None if gathered else now,
             expires_at=now + expires_in,
             total=len(gathered),
-            model=model,
+            model=model(),
         )
         refresh(self._db, owner)
         note(self._db, owner.batch.project_id, "batch.in_progress", batch_id=owner.batch.id, total=len(gathered))

@@ -1,14 +1,24 @@
 """Wake-ups that are only counted."""
 
+from collections.abc import Sequence
+
+from cope.core.ids import TaskId
+
 
 class MemoryWakeUp:
-    """Keeps the names of the queues poked, in order. A test may hand it `broken=True`: then every hint is lost."""
+    """Keeps the names of the queues poked and the tasks announced, in order. `broken=True` loses every hint."""
 
     def __init__(self, *, broken: bool = False) -> None:
         self.poked: list[str] = []
+        self.announced: list[TaskId] = []
         self._broken = broken
 
     async def poke(self, queue: str) -> None:
         """Note the hint."""
         if not self._broken:
             self.poked.append(queue)
+
+    async def announce(self, task_ids: Sequence[TaskId]) -> None:
+        """Note the tasks."""
+        if not self._broken:
+            self.announced.extend(task_ids)

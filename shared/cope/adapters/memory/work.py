@@ -139,6 +139,7 @@ class WorkMixin:
             self._keep_step(row, commit.finished)
         self._book(commit.settlements, commit.released)
         row.lease_until = None
+        row.needed = None
         row.state = TaskState.READY
         match commit.next:
             case ToQueue(queue):

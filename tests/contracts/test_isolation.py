@@ -1,0 +1,143 @@
+"""A project sees its own rows only, through every method of the API's side that names one."""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from cope.core.ids import EndpointId, FileId, KeyId, TaskId
+from cope.core.records import Batch, Project
+from cope.ports.store import ApiStore, Granted, Page
+from tests.contracts.world import World
+from tests.support import make_endpoint, make_file, make_key
+
+
+@dataclass(frozen=True)
+class Victim:
+    """One project's rows of every kind, and a stranger who tries to reach them."""
+
+    project: Project
+    stranger: Project
+    batch: Batch
+    task_id: TaskId
+    live_id: TaskId
+    file_id: FileId
+    key_id: KeyId
+    endpoint_id: EndpointId
+
+
+Reach = Callable[[ApiStore, Victim], Awaitable[object]]
+
+NOTHING: dict[str, tuple[Reach, object]] = {
+    "revoke_key": (lambda api, v: api.revoke_key(v.stranger.id, v.key_id), False),
+    "get_file": (lambda api, v: api.get_file(v.stranger.id, v.file_id), None),
+    "delete_file": (lambda api, v: api.delete_file(v.stranger.id, v.file_id), False),
+    "get_batch": (lambda api, v: api.get_batch(v.stranger.id, v.batch.id), None),
+    "cancel_batch": (lambda api, v: api.cancel_batch(v.stranger.id, v.batch.id), None),
+    "get_task": (lambda api, v: api.get_task(v.stranger.id, v.task_id), None),
+    "cancel_live_task": (lambda api, v: api.cancel_live_task(v.stranger.id, v.live_id), None),
+    "get_endpoint": (lambda api, v: api.get_endpoint(v.stranger.id, v.endpoint_id), None),
+    "delete_endpoint": (lambda api, v: api.delete_endpoint(v.stranger.id, v.endpoint_id), False),
+    "list_keys": (lambda api, v: api.list_keys(v.stranger.id), ()),
+    "list_events": (lambda api, v: api.list_events(v.stranger.id, after=0, limit=100, batch_id=v.batch.id), ()),
+}
+
+EMPTY_PAGES: dict[str, Callable[[ApiStore, Victim], Awaitable[Page[Any]]]] = {
+    "list_files": lambda api, v: api.list_files(v.stranger.id, after=None, limit=10, ascending=True, purpose=None),
+    "list_batches": lambda api, v: api.list_batches(v.stranger.id, after=None, limit=10),
+    "list_tasks": lambda api, v: api.list_tasks(v.stranger.id, v.batch.id, state=None, after=None, limit=10),
+    "list_endpoints": lambda api, v: api.list_endpoints(v.stranger.id, after=None, limit=10),
+}
+
+ELSEWHERE = {
+    "update_project": "the operator's",
+    "get_project": "names the project itself",
+    "set_cap": "the operator's",
+    "get_budget": "test_a_stranger_has_a_budget_of_its_own",
+}
+
+
+@pytest.fixture
+async def victim(world: World) -> Victim:
+    project, stranger = await world.project(name="victim"), await world.project(name="stranger")
+    live_id = await world.live(project, body=b"1")
+    batch = await world.batch(project, 2)
+    tasks = await world.claim(limit=3)
+    task_id = next(task.task_id for task in tasks if task.batch_id == batch.id)
+    file = await world.api.create_file(make_file(project.id))
+    key = await world.api.create_key(make_key(project.id))
+    endpoint = await world.api.create_endpoint(make_endpoint(project.id))
+    await world.sweep()
+    return Victim(project, stranger, batch, task_id, live_id, file.id, key.id, endpoint.id)
+
+
+@pytest.mark.parametrize("method", sorted(NOTHING))
+async def test_a_stranger_reaches_nothing_by_id(world: World, victim: Victim, method: str) -> None:
+    reach, nothing = NOTHING[method]
+    before = await everything(world, victim)
+
+    assert await reach(world.api, victim) == nothing
+
+    assert await everything(world, victim) == before
+
+
+@pytest.mark.parametrize("method", sorted(EMPTY_PAGES))
+async def test_a_stranger_lists_nothing(world: World, victim: Victim, method: str) -> None:
+    page = await EMPTY_PAGES[method](world.api, victim)
+
+    assert page.items == ()
+    assert page.has_more is False
+
+
+async def test_a_stranger_has_a_budget_of_its_own(world: World, victim: Victim) -> None:
+    await world.batch(victim.project, queue="large")
+    assert isinstance(await world.reserve(await world.claim_one("large"), 500), Granted)
+
+    assert (await world.api.get_budget(victim.project.id)).reserved == 500
+    assert (await world.api.get_budget(victim.stranger.id)).reserved == 0
+
+
+async def test_a_strangers_list_does_not_continue_after_a_foreign_id(world: World, victim: Victim) -> None:
+    own = await world.api.create_file(make_file(victim.stranger.id))
+
+    page = await world.api.list_files(victim.stranger.id, after=victim.file_id, limit=10, ascending=True, purpose=None)
+
+    assert {file.id for file in page.items} <= {own.id}
+
+
+async def test_a_stranger_sees_its_own_events_only(world: World, victim: Victim) -> None:
+    await world.finish_all(victim.stranger)
+
+    events = await world.events(victim.stranger)
+
+    assert events
+    assert {event.project_id for event in events} == {victim.stranger.id}
+
+
+def test_every_method_that_names_a_project_is_tested_here() -> None:
+    named = {
+        name
+        for name, method in inspect.getmembers(ApiStore, inspect.isfunction)
+        if "project_id" in inspect.signature(method).parameters
+    }
+
+    assert named == set(NOTHING) | set(EMPTY_PAGES) | set(ELSEWHERE)
+
+
+async def everything(world: World, victim: Victim) -> tuple[object, ...]:
+    """The victim's rows as they are now."""
+    api, mine = world.api, victim.project.id
+    return (
+        await api.get_batch(mine, victim.batch.id),
+        (await api.get_task(mine, victim.task_id)),
+        (await api.get_task(mine, victim.live_id)),
+        await api.get_file(mine, victim.file_id),
+        await api.get_endpoint(mine, victim.endpoint_id),
+        [(key.id, key.revoked_at) for key in await api.list_keys(mine)],
+    )
+
+
+async def test_the_victim_itself_reaches_all_of_it(world: World, victim: Victim) -> None:
+    assert all(row is not None for row in await everything(world, victim))

@@ -1,0 +1,284 @@
+"""What a contract test acts on: both sides of one store, its clock, and short ways to say common things."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
+
+from cope.adapters.memory import FixedClock, MemoryStore, SequentialIds
+from cope.core.errors import ErrorInfo
+from cope.core.history import FinishedStep
+from cope.core.ids import AttemptId, BatchId, ProjectId, TaskId
+from cope.core.lifecycle import BatchStatus, HoldReason, TaskState
+from cope.core.money import NanoUSD, TokenUsage
+from cope.core.records import Batch, Delivery, Event, MonthlyBudget, Project, TaskDetail
+from cope.core.result import error_body
+from cope.core.stages import Stage, Tier
+from cope.ports.store import (
+    ApiStore,
+    BatchJob,
+    ClaimedTask,
+    CommitStatus,
+    GiveBack,
+    Granted,
+    NewBatch,
+    NewLiveTask,
+    NewTask,
+    ReserveRequest,
+    ReserveResult,
+    ResultLine,
+    Settlement,
+    StepCommit,
+    SweepReport,
+    ToDone,
+    ToFailed,
+    ToQueue,
+    WorkerStore,
+)
+from tests.support import finished_step, make_batch, make_file, make_new_task, make_project
+
+LEASE_S = 30.0
+SECRET = "whsec_cHJvamVjdC1zZWNyZXQtb2YtdGhlLXRlc3Rz"
+
+
+class World(ABC):
+    """A fresh, empty store. `advance` moves its clock."""
+
+    def __init__(self, api: ApiStore, worker: WorkerStore) -> None:
+        self.api = api
+        self.worker = worker
+
+    @abstractmethod
+    async def advance(self, seconds: float) -> None:
+        """Let time pass for leases, due times and windows."""
+
+    @abstractmethod
+    def now(self) -> datetime:
+        """The store's present, aware, UTC."""
+
+    # ---- what comes in ---------------------------------------------------------------------------------------------
+
+    async def project(
+        self, *, cap: NanoUSD | None = None, time_zone: str = "UTC", name: str = "tests", secret: str = SECRET
+    ) -> Project:
+        """A stored project; no limit unless given a cap."""
+        return await self.api.create_project(make_project(name, cap=cap, time_zone=time_zone), secret)
+
+    async def submit(self, project: Project, *, webhook_url: str | None = None) -> Batch:
+        """A batch that is still `validating`."""
+        file = await self.api.create_file(make_file(project.id))
+        batch = make_batch(project.id, file.id, created_at=self.now(), webhook_url=webhook_url)
+        return await self.api.create_batch(NewBatch(batch, batch.id.encode(), None, is_retry=False))
+
+    async def batch(
+        self,
+        project: Project,
+        lines: int = 1,
+        *,
+        queue: str = "small",
+        priority: int = 0,
+        expires_in_s: float = 86_400,
+        webhook_url: str | None = None,
+    ) -> Batch:
+        """A batch in progress with this many tasks, `line-1`, `line-2`, …"""
+        await self.submit(project, webhook_url=webhook_url)
+        job = await self.worker.claim_validation(lease_s=LEASE_S)
+        assert job is not None
+        rows = [make_new_task(line, queue=queue, priority=priority) for line in range(1, lines + 1)]
+        count = await self.worker.ingest(
+            job, pages(rows), model=lambda: "cope", expires_in=timedelta(seconds=expires_in_s)
+        )
+        assert count == lines
+        return await self.see(job.batch)
+
+    async def live(
+        self, project: Project, *, queue: str = "small", body: bytes = b"body", retry: bool = False
+    ) -> TaskId:
+        """A live call."""
+        task = make_new_task(0, queue=queue, custom_id="")
+        return await self.api.create_live_task(NewLiveTask(task, project.id, None, body, is_retry=retry))
+
+    # ---- what is seen ----------------------------------------------------------------------------------------------
+
+    async def see(self, batch: Batch) -> Batch:
+        """The batch as it is now."""
+        seen = await self.api.get_batch(batch.project_id, batch.id)
+        assert seen is not None
+        return seen
+
+    async def detail(self, project_id: ProjectId, task_id: TaskId) -> TaskDetail:
+        """The task as it is now."""
+        seen = await self.api.get_task(project_id, task_id)
+        assert seen is not None
+        return seen
+
+    async def state(self, task: ClaimedTask) -> TaskState:
+        """The state of a task that was claimed."""
+        return (await self.detail(task.project_id, task.task_id)).state
+
+    async def states(self, batch: Batch) -> list[str]:
+        """The states of a batch's tasks, sorted."""
+        page = await self.api.list_tasks(batch.project_id, batch.id, state=None, after=None, limit=1000)
+        return sorted(task.state.value for task in page.items)
+
+    async def budget(self, project: Project) -> MonthlyBudget:
+        """The present month's."""
+        return await self.api.get_budget(project.id)
+
+    async def lines(self, batch: Batch, *, failed: bool, by_input: bool = True) -> list[ResultLine]:
+        """All result lines of one kind."""
+        return [line async for page in self.worker.results(batch.id, failed=failed, by_input=by_input) for line in page]
+
+    async def events(self, project: Project) -> tuple[Event, ...]:
+        """Every event so far, sequenced."""
+        await self.sweep()
+        return await self.api.list_events(project.id, after=0, limit=10_000, batch_id=None)
+
+    # ---- what workers do -------------------------------------------------------------------------------------------
+
+    async def claim(self, queue: str = "small", *, limit: int = 100, lease_s: float = LEASE_S) -> list[ClaimedTask]:
+        """As one worker."""
+        return await self.worker.claim(queue, worker="worker-1", limit=limit, lease_s=lease_s)
+
+    async def claim_one(self, queue: str = "small", *, lease_s: float = LEASE_S) -> ClaimedTask:
+        """The next task, which must be there."""
+        (task,) = await self.claim(queue, limit=1, lease_s=lease_s)
+        return task
+
+    async def reserve(self, task: ClaimedTask, amount: int, *, step: str = "stage3") -> ReserveResult:
+        """For one paid call."""
+        (result,) = await self.worker.reserve([ask(task, amount, step=step)])
+        return result
+
+    async def send(self, task: ClaimedTask, amount: int, *, step: str = "stage3") -> Granted:
+        """Reserved and marked as sent."""
+        granted = await self.reserve(task, amount, step=step)
+        assert isinstance(granted, Granted)
+        assert await self.worker.mark_sent([granted.attempt_id]) == {granted.attempt_id}
+        return granted
+
+    async def commit(self, *commits: StepCommit) -> list[CommitStatus]:
+        """In one transaction."""
+        return await self.worker.commit(commits)
+
+    async def hold(self, task: ClaimedTask, needed: int) -> None:
+        """Give a task back because its next paid call does not fit under the cap."""
+        back = GiveBack(task.task_id, task.fence, hold=HoldReason.BUDGET, needed=NanoUSD(needed))
+        await self.worker.give_back([back])
+
+    async def sweep(self) -> SweepReport:
+        """Once."""
+        return await self.worker.sweep(lease_s=LEASE_S)
+
+    async def finalisation(self) -> BatchJob:
+        """The upkeep job of writing a batch's files, which must be due."""
+        job = await self.worker.claim_finalisation(lease_s=LEASE_S)
+        assert job is not None
+        return job
+
+    async def finish(self, batch: Batch) -> BatchStatus | None:
+        """Write a batch's files and close it."""
+        job = await self.finalisation()
+        assert job.batch.id == batch.id
+        output = make_file(batch.project_id, purpose="batch_output", filename="output.jsonl")
+        return await self.worker.finish_batch(job, output=output, error=None)
+
+    async def finish_all(self, project: Project, lines: int = 1, *, webhook_url: str | None = None) -> Batch:
+        """A batch from submission to its end."""
+        batch = await self.batch(project, lines, webhook_url=webhook_url)
+        await self.commit(*[done(task) for task in await self.claim(limit=lines)])
+        assert await self.finish(batch) is BatchStatus.COMPLETED
+        return await self.see(batch)
+
+    async def deliveries(self) -> list[Delivery]:
+        """Those due now."""
+        return await self.worker.claim_deliveries(limit=100, lease_s=LEASE_S)
+
+
+class MemoryWorld(World):
+    """The shipped in-memory store with a clock that stands still."""
+
+    def __init__(self) -> None:
+        self._clock = FixedClock()
+        store = MemoryStore(self._clock, SequentialIds())
+        super().__init__(store, store)
+
+    async def advance(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+
+async def pages(rows: Sequence[NewTask], *, page: int = 400) -> AsyncIterator[Sequence[NewTask]]:
+    """Rows as the ingest use case hands them over."""
+    for start in range(0, len(rows), page):
+        yield rows[start : start + page]
+
+
+def ask(task: ClaimedTask, amount: int, *, step: str = "stage3") -> ReserveRequest:
+    """The reservation of one paid call."""
+    return ReserveRequest(
+        task_id=task.task_id,
+        fence=task.fence,
+        project_id=task.project_id,
+        batch_id=task.batch_id,
+        step=step,
+        model="large",
+        price_version="2026-11-01",
+        amount=NanoUSD(amount),
+        request_id=f"{task.task_id}-{task.fence:06d}",
+    )
+
+
+def bill(granted: Granted | AttemptId, cost: int, *, overrun: int = 0) -> Settlement:
+    """What an attempt came to."""
+    attempt_id = granted.attempt_id if isinstance(granted, Granted) else granted
+    return Settlement(
+        attempt_id=attempt_id,
+        cost=NanoUSD(cost),
+        overrun=NanoUSD(overrun),
+        usage=TokenUsage(prompt=20, completion=10, calls=1),
+        flag="overrun" if overrun else None,
+        provider_id="chatcmpl-1",
+    )
+
+
+def large_step(cost: int = 0, *, name: str = "stage3") -> FinishedStep:
+    """A step of the large model."""
+    return finished_step(name, stage=Stage.LARGE_EXECUTES, tier=Tier.LARGE, cost=NanoUSD(cost))
+
+
+def done(
+    task: ClaimedTask,
+    *,
+    step: FinishedStep | None = None,
+    body: str = '{"answer": "5"}',
+    stage: int = 1,
+    bills: tuple[Settlement, ...] = (),
+) -> StepCommit:
+    """The step's end is the task's answer."""
+    return StepCommit(task.task_id, task.fence, step or finished_step(), ToDone(body, stage, accepted=True), bills)
+
+
+def goes_on(
+    task: ClaimedTask,
+    queue: str = "large",
+    *,
+    step: FinishedStep | None = None,
+    bills: tuple[Settlement, ...] = (),
+) -> StepCommit:
+    """The task escalates."""
+    return StepCommit(task.task_id, task.fence, step or finished_step(), ToQueue(queue), bills)
+
+
+def fails(task: ClaimedTask, *, code: str = "context_length_exceeded", status: int = 400) -> StepCommit:
+    """The task ends in the error file."""
+    error = ErrorInfo(code, "It does not fit.", status=status)
+    body = json.dumps(error_body(error))
+    return StepCommit(task.task_id, task.fence, None, ToFailed(error, body, status))
+
+
+def batch_ids(tasks: Sequence[ClaimedTask]) -> set[BatchId | None]:
+    """Whose tasks these are."""
+    return {task.batch_id for task in tasks}
