@@ -9,6 +9,7 @@ CopeError
 ├── BudgetExhausted           a cap refuses the worst case of a paid call
 ├── Unauthorized / Forbidden  no key, a wrong key / a key that may not
 ├── Misconfigured             a setting is missing or contradicts another; the process must not start
+├── AnswerHelperUnavailable   no process that reads answers can be started: retryable, nobody's answer is to blame
 └── ModelError                a model call failed
     ├── ModelUnreachable      nothing was sent, or an idempotent call broke: retryable
     ├── ModelRateLimited      429; `retry_after_s` where the provider says it: retryable, not the task's fault
@@ -98,6 +99,13 @@ class Misconfigured(CopeError):
     """A setting is missing or contradicts another. The message names it."""
 
     code = "misconfigured"
+
+
+class AnswerHelperUnavailable(CopeError):
+    """The helper that reads answers can't be started. Answers must not count as unparsable for it."""
+
+    code = "answer_helper_unavailable"
+    retryable = True
 
 
 class ModelError(CopeError):

@@ -1,6 +1,7 @@
 """Keys that need real arithmetic. Imports mpmath, and for foreign LaTeX sympy: for the helper process only."""
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 from mpmath import mp
@@ -9,7 +10,9 @@ from cope.core.answers import numeric
 from cope.core.answers.exact import TooBig
 from cope.core.answers.expression import Expression, Symbol
 from cope.core.answers.keys import FOREIGN, canonical_key
+from cope.core.answers.limits import HELPER_BITS
 from cope.core.answers.model import AnswerKey, Unreadable
+from cope.core.answers.structure import number_key
 from cope.core.problem import Kind
 
 _MAX_FOREIGN_CHARS = 300
@@ -58,6 +61,11 @@ def _foreign_key(text: str) -> str | None:
         return None
     if not isinstance(done, sympy.Expr) or done.has(sympy.oo, -sympy.oo, sympy.zoo, sympy.nan):
         return "oo" if done == sympy.oo else "-oo" if done == -sympy.oo else None
+    if done.is_Rational:
+        value = Fraction(int(done.p), int(done.q))
+        if max(value.numerator.bit_length(), value.denominator.bit_length()) > HELPER_BITS:
+            raise Unreadable("too large")
+        return number_key(value)
     symbols = {symbol: _own_name(str(symbol)) for symbol in done.free_symbols}
 
     def evaluate(at: Mapping[str, Any]) -> Any:
