@@ -78,19 +78,30 @@ class _Helper:
             )
 
     async def ask(self, request: messages.Request) -> messages.Reply:
-        """Raises `_Died`, or `TimeoutError` past the clock's limit. After either, or a cancellation, it is spent."""
+        """Raises `_Died`, `TimeoutError` past the clock's limit, or `AnswerHelperUnavailable` if sympy does not load.
+
+        After any of them, or a cancellation, the helper is spent.
+        """
         self.spent = True  # until the reply is here, what comes out of the pipe belongs to this request
         self._uses += 1
+        state = messages.WORKING
         try:
             self._stdin.write(messages.encode_request(request))
             await self._stdin.drain()
             async with asyncio.timeout(self._limits.wall_s) as deadline:
                 while (line := await self._stdout.readline()) in {messages.LOADING, messages.WORKING}:
-                    more = self._limits.start_s if line == messages.LOADING else self._limits.wall_s
+                    state = line
+                    more = self._limits.start_s if state == messages.LOADING else self._limits.wall_s
                     deadline.reschedule(asyncio.get_running_loop().time() + more)
         except (BrokenPipeError, ConnectionResetError):
             raise _Died from None
+        except TimeoutError:
+            if state == messages.LOADING:
+                raise AnswerHelperUnavailable("The answer helper takes too long to load sympy.") from None
+            raise
         if not line.endswith(b"\n"):
+            if state == messages.LOADING:  # no fault of the answer: it was not even looked at
+                raise AnswerHelperUnavailable("The answer helper can't load sympy within its limits.")
             raise _Died
         reply = messages.decode_reply(line)
         self.spent = reply.tired or self._uses >= self._limits.max_uses
