@@ -73,6 +73,7 @@ SAME = {
         "5.0"
     ),
     "sums": r"55|\sum_{k=1}^{10} k|\frac{10\cdot 11}{2}",
+    "words among numbers stay text": r"2 hours 30 minutes|2 \text{ hours } 30 \text{ minutes}",
     "determinants": r"-2|\begin{vmatrix}1&2\\3&4\end{vmatrix}|\sqrt[3]{-8}",
 }  # fmt: skip
 
@@ -86,6 +87,7 @@ DIFFERENT = [
     r"\sin x", r"\sin^{-1}x", "ab", r"\text{ab}", "a+b", "5!", "5", r"\log 5", r"\ln 5", r"\sqrt[3]{5}",
     "5 million", "2,2", "10^{500}", "10^{501}", "58_8", "1.5", "15", "f(2)", r"\frac{1}{x}", "0", "-0.5",
     r"\frac{\pi}{2}", r"90^\circ", "A", "B", "abc", r"\triangle ABC", r"\angle ABC", "no solution",
+    "2 hours 30 minutes", "2 hours 40 minutes",
 ]  # fmt: skip
 
 

@@ -172,6 +172,8 @@ class _Reader:
     def _leaf(self, text: str) -> str:
         bare, scale = words.strip_units(text)
         try:
+            if words.has_words(bare):
+                raise NotAnExpression("words")
             node = parse_expression(bare)
         except NotAnExpression:
             return self._leaves.other(text) or text_key(text)

@@ -27,6 +27,7 @@ _SHORT_WORDS = frozenset({"no", "up"})
 _VOWELS = frozenset("aeiou")
 _NOT_WORDS = FUNCTIONS | {"sqrt", "infty"}
 _PROSE = re.compile(r"[A-Za-z][A-Za-z\s'.\-]*")
+_RUN_OF_LETTERS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}")
 _UNIT_WORD = re.compile(r"([A-Za-z]+(?:/[A-Za-z]+)?)[.]?(?:\^\{?[23]\}?)?")
 _ATTACHED_UNIT = re.compile(r"(.*\d)([A-Za-z]{2,})(?:\^\{?[23]\}?)?", re.DOTALL)
 _TEXT_UNIT = re.compile(r"(.*\S)\s*\\text\{([A-Za-z\s./'\-^23]*)\}\s*(?:\^\s*(?:\{\s*[23]\s*\}|[23]))?", re.DOTALL)
@@ -44,6 +45,11 @@ def is_prose(text: str, *, marked: bool) -> bool:
     if marked:
         return len(text) > 1
     return any(_is_word(word.strip(".'")) for word in re.split(r"[\s\-]+", text))
+
+
+def has_words(text: str) -> bool:
+    """Whether plain words of four letters or more stand in it: `2 hours 30` is no product of variables."""
+    return any(_is_word(found) for found in _RUN_OF_LETTERS.findall(text))
 
 
 def strip_units(text: str) -> tuple[str, Fraction]:
