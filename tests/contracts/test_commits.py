@@ -1,10 +1,16 @@
 """Each step exactly once, and what a batch shows of it."""
 
+from dataclasses import replace
+
+import pytest
+
 from cope.core.lifecycle import BatchStatus, TaskState
 from cope.core.money import TokenUsage
+from cope.core.policies.spec import PolicyName
+from cope.core.task import StoreLevel
 from cope.ports.store import CommitStatus, GiveBack
 from tests.contracts.world import World, done, fails, goes_on, large_step
-from tests.support import finished_step, sample
+from tests.support import finished_step, make_policy, make_spec, sample
 
 
 async def test_committing_the_same_step_twice_writes_it_once(world: World) -> None:
@@ -115,7 +121,9 @@ async def test_a_done_task_shows_its_result_history_and_end(world: World) -> Non
     seen = await world.detail(project.id, task.task_id)
     assert seen.state is TaskState.DONE
     assert seen.result == '{"choices": []}'
-    assert seen.history == (step,)
+    (kept,) = seen.history
+    assert (kept.name, kept.reason, kept.usage) == (step.name, step.reason, step.usage)
+    assert [one.answer for one in kept.samples] == ["5", None]
     assert seen.finished_at is not None
     assert seen.custom_id == "line-1"
     assert seen.error is None
@@ -192,3 +200,51 @@ async def test_large_steps_are_kept_with_their_cost(world: World) -> None:
 
     (step,) = (await world.detail(project.id, task.task_id)).history
     assert (step.cost, step.price_version) == (212_000, "2026-11-01")
+
+
+@pytest.mark.parametrize(
+    ("level", "solutions", "answers"),
+    [
+        (StoreLevel.FULL, ["six", "five", "5!"], ["6", "5", "5"]),
+        (StoreLevel.ANSWERS, [None, "five", None], ["6", "5", "5"]),
+        (StoreLevel.NONE, [None, None, None], [None, None, None]),
+    ],
+)
+async def test_a_finished_task_keeps_the_texts_that_its_store_level_says(
+    world: World, level: StoreLevel, solutions: list[str | None], answers: list[str | None]
+) -> None:
+    project = await world.project()
+    policy = make_policy(PolicyName.SMALL_MAJORITY, n=3)
+    task_id = await world.live(project, spec=make_spec(policy=policy, store=level))
+    task = await world.claim_one()
+    samples = (sample(0, "6", solution="six"), sample(1, "5", solution="five"), sample(2, "5", solution="5!"))
+    step = finished_step("solve", *(replace(one, plan=None) for one in samples))
+
+    await world.commit(done(task, step=step))
+
+    (kept,) = (await world.detail(project.id, task_id)).history
+    assert [one.solution for one in kept.samples] == solutions
+    assert [one.answer for one in kept.samples] == answers
+    assert kept.usage == step.usage
+
+
+@pytest.mark.parametrize("level", list(StoreLevel))
+async def test_a_task_that_goes_on_keeps_every_text_its_next_step_may_need(world: World, level: StoreLevel) -> None:
+    project = await world.project()
+    await world.live(project, spec=make_spec(store=level))
+    step = finished_step("stage1", *(sample(n, str(n), plan=f"plan {n}") for n in range(4)))
+
+    await world.commit(goes_on(await world.claim_one(), "large", step=step))
+
+    assert (await world.claim_one("large")).history == (step,)
+
+
+async def test_a_failed_task_keeps_no_text_if_its_caller_wants_none_kept(world: World) -> None:
+    project = await world.project()
+    task_id = await world.live(project, spec=make_spec(store=StoreLevel.NONE))
+    await world.commit(goes_on(await world.claim_one(), step=finished_step("stage1", sample(0, plan="a plan"))))
+
+    await world.commit(fails(await world.claim_one("large")))
+
+    (kept,) = (await world.detail(project.id, task_id)).history
+    assert [(one.plan, one.solution, one.answer) for one in kept.samples] == [(None, None, None)]

@@ -3,7 +3,10 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+from psycopg import sql
 
 from cope.adapters.memory import FixedClock, MemoryStore, SequentialIds
 from cope.core.errors import ErrorInfo
@@ -14,6 +17,7 @@ from cope.core.money import NanoUSD, TokenUsage
 from cope.core.records import Batch, Delivery, Event, MonthlyBudget, Project, TaskDetail
 from cope.core.result import error_body
 from cope.core.stages import Stage, Tier
+from cope.core.task import TaskSpec
 from cope.ports.store import (
     ApiStore,
     BatchJob,
@@ -92,10 +96,16 @@ class World(ABC):
         return await self.see(job.batch)
 
     async def live(
-        self, project: Project, *, queue: str = "small", body: bytes = b"body", retry: bool = False
+        self,
+        project: Project,
+        *,
+        queue: str = "small",
+        body: bytes = b"body",
+        retry: bool = False,
+        spec: TaskSpec | None = None,
     ) -> TaskId:
         """A live call."""
-        task = make_new_task(0, queue=queue, custom_id="")
+        task = make_new_task(0, queue=queue, custom_id="live", spec=spec)
         return await self.api.create_live_task(NewLiveTask(task, project.id, None, body, is_retry=retry))
 
     # ---- what is seen ----------------------------------------------------------------------------------------------
@@ -208,6 +218,32 @@ class MemoryWorld(World):
 
     def now(self) -> datetime:
         return self._clock.now()
+
+
+class PostgresWorld(World):
+    """Real Postgres under its real roles. Its clock can't be moved, so every time in it is moved back instead."""
+
+    def __init__(self, api: ApiStore, worker: WorkerStore, superuser_url: str) -> None:
+        super().__init__(api, worker)
+        self._superuser_url = superuser_url
+
+    async def advance(self, seconds: float) -> None:
+        with psycopg.connect(self._superuser_url, autocommit=True) as conn:
+            columns = conn.execute(
+                "SELECT table_name, column_name FROM information_schema.columns"
+                " WHERE table_schema = 'public' AND data_type = 'timestamp with time zone'"
+            ).fetchall()
+            for table, column in columns:
+                name = sql.Identifier(column)
+                conn.execute(
+                    sql.SQL("UPDATE {} SET {} = {} - make_interval(secs => %s) WHERE {} IS NOT NULL").format(
+                        sql.Identifier(table), name, name, name
+                    ),
+                    [seconds],
+                )
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
 
 
 async def pages(rows: Sequence[NewTask], *, page: int = 400) -> AsyncIterator[Sequence[NewTask]]:

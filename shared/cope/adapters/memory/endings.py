@@ -9,6 +9,7 @@ from cope.adapters.memory.tables import BatchRow, Tables, TaskRow
 from cope.core.errors import ErrorInfo
 from cope.core.lifecycle import AttemptState, BatchStatus, TaskState
 from cope.core.records import Batch
+from cope.core.retention import prune_history
 from cope.ports.store import ToDone, ToFailed
 
 NEVER_EXECUTED = {
@@ -69,6 +70,7 @@ def _end(db: Tables, row: TaskRow, state: TaskState) -> None:
     row.needed = None
     row.lease_until = None
     row.finished_at = db.now()
+    row.history = prune_history(row.spec, row.history)
     note(
         db,
         row.project_id,

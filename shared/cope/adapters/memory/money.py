@@ -79,19 +79,22 @@ def settle(db: Tables, settlement: Settlement, answer: str | None = None) -> Non
         AttemptState.UNCONFIRMED,
     }:
         return
+    # A cost beyond the reserve would be an overrun by another name: it must not enter the sums that the cap bounds.
+    cost = NanoUSD(min(settlement.cost, attempt.reserved))
+    overrun = NanoUSD(settlement.overrun + settlement.cost - cost)
     if attempt.state is AttemptState.UNCONFIRMED:
-        _book(db, attempt, unconfirmed=-attempt.reserved, spent=settlement.cost, overrun=settlement.overrun)
+        _book(db, attempt, unconfirmed=-attempt.reserved, spent=cost, overrun=overrun)
     else:
-        _book(db, attempt, reserved=-attempt.reserved, spent=settlement.cost, overrun=settlement.overrun)
+        _book(db, attempt, reserved=-attempt.reserved, spent=cost, overrun=overrun)
     attempt.state = AttemptState.SETTLED
     attempt.settled_at = db.now()
-    attempt.cost = settlement.cost
-    attempt.overrun = settlement.overrun
+    attempt.cost = cost
+    attempt.overrun = overrun
     attempt.usage = settlement.usage
     attempt.flag = settlement.flag
     attempt.provider_id = settlement.provider_id
     attempt.answer = answer
-    if settlement.overrun > 0:
+    if overrun > 0:
         _stop_project(db, attempt)
 
 

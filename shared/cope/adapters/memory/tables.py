@@ -24,7 +24,14 @@ from cope.core.ids import (
     ProjectId,
     TaskId,
 )
-from cope.core.lifecycle import TERMINAL_TASK_STATES, AttemptState, BatchStatus, HoldReason, TaskState
+from cope.core.lifecycle import (
+    TERMINAL_BATCH_STATUSES,
+    TERMINAL_TASK_STATES,
+    AttemptState,
+    BatchStatus,
+    HoldReason,
+    TaskState,
+)
 from cope.core.money import ZERO, NanoUSD, Price, TokenUsage
 from cope.core.records import ApiKey, Attempt, Batch, Event, MonthlyBudget, Project, StoredFile, WebhookEndpoint
 from cope.core.task import OnBudget, TaskSpec
@@ -56,6 +63,21 @@ class BatchRow:
     unfinished: int = 0
     ended: int = 0
     needs: Counter[NanoUSD] = field(default_factory=Counter)
+
+    @property
+    def lacks_files(self) -> bool:
+        """Whether its tasks have all ended and its files are not written."""
+        over = self.unfinished == 0 and self.batch.status is not BatchStatus.VALIDATING
+        return over and self.batch.status not in TERMINAL_BATCH_STATUSES
+
+    @property
+    def needs_upkeep(self) -> bool:
+        """Whether it waits to be validated or closed."""
+        return self.batch.status is BatchStatus.VALIDATING or self.lacks_files
+
+    def job_free(self, now: datetime) -> bool:
+        """Whether nobody holds its upkeep job."""
+        return self.job_until is None or self.job_until <= now
 
 
 @dataclass(slots=True)

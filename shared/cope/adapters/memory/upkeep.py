@@ -10,7 +10,7 @@ from cope.adapters.memory.sweep import SweepMixin
 from cope.adapters.memory.tables import BatchRow, TaskRow
 from cope.core.errors import Conflict
 from cope.core.ids import BatchId, FileId, ProjectId
-from cope.core.lifecycle import TERMINAL_BATCH_STATUSES, BatchStatus, TaskState
+from cope.core.lifecycle import BatchStatus, TaskState
 from cope.core.money import Price
 from cope.core.records import Batch, Delivery, LineError, Project, StoredFile
 from cope.ports.store import BatchJob, NewTask, ResultLine, WebhookOutcome
@@ -23,11 +23,13 @@ class UpkeepMixin(SweepMixin):
 
     async def claim_validation(self, *, lease_s: float) -> BatchJob | None:
         """The oldest batch in `validating` that nobody works on."""
-        return self._claim_job((r for r in self._db.batches.values() if _is_new(r)), lease_s)
+        return self._claim_job(
+            (r for r in self._db.batches.values() if r.batch.status is BatchStatus.VALIDATING), lease_s
+        )
 
     async def claim_finalisation(self, *, lease_s: float) -> BatchJob | None:
         """The oldest batch that only lacks its files."""
-        return self._claim_job((r for r in self._db.batches.values() if _lacks_files(r)), lease_s)
+        return self._claim_job((row for row in self._db.batches.values() if row.lacks_files), lease_s)
 
     async def renew_batch_job(self, job: BatchJob, *, lease_s: float) -> bool:
         """Keep the job; False if it was lost."""
@@ -93,7 +95,7 @@ class UpkeepMixin(SweepMixin):
     async def finish_batch(self, job: BatchJob, *, output: StoredFile, error: StoredFile | None) -> BatchStatus | None:
         """`cancelled` or `expired` where that is why it ended, else `completed`."""
         owner = self._owned(job)
-        if owner is None or not _lacks_files(owner):
+        if owner is None or not owner.lacks_files:
             return None
         now, batch = self._db.now(), owner.batch
         self._db.files[output.id] = output
@@ -165,9 +167,8 @@ class UpkeepMixin(SweepMixin):
         self._db.prices.update({(price.price_id, price.version): price for price in prices})
 
     def _claim_job(self, rows: Iterator[BatchRow], lease_s: float) -> BatchJob | None:
-        now = self._db.now()
         for owner in rows:
-            if owner.job_until is None or owner.job_until <= now:
+            if owner.job_free(self._db.now()):
                 owner.fence += 1
                 owner.job_until = self._db.later(lease_s)
                 return BatchJob(owner.batch, owner.fence)
@@ -177,16 +178,6 @@ class UpkeepMixin(SweepMixin):
         owner = self._db.batches.get(job.batch.id)
         held = owner is not None and owner.fence == job.fence and owner.job_until is not None
         return owner if held else None
-
-
-def _is_new(owner: BatchRow) -> bool:
-    return owner.batch.status is BatchStatus.VALIDATING
-
-
-def _lacks_files(owner: BatchRow) -> bool:
-    status = owner.batch.status
-    over = owner.unfinished == 0 and status is not BatchStatus.VALIDATING
-    return over and status not in TERMINAL_BATCH_STATUSES
 
 
 def _closed(owner: BatchRow, batch: Batch, now: datetime) -> Batch:

@@ -102,9 +102,12 @@ class WorkMixin:
         money.settle(self._db, settlement, answer)
 
     async def due(self) -> Mapping[str, int]:
-        """How many tasks are due per queue, capped at 1,000 each."""
-        queues = {row.queue for row in self._db.tasks.values() if row.state is TaskState.READY}
-        counts = {queue: sum(1 for _ in self._db.due_tasks(queue)) for queue in sorted(queues)}
+        """How much is due per queue, capped at 1,000 each; queues with nothing due are left out."""
+        db, now = self._db, self._db.now()
+        queues = {row.queue for row in db.tasks.values() if row.state is TaskState.READY}
+        counts = {queue: sum(1 for _ in db.due_tasks(queue)) for queue in sorted(queues)}
+        counts["upkeep"] = sum(1 for owner in db.batches.values() if owner.needs_upkeep and owner.job_free(now))
+        counts["webhooks"] = sum(1 for row in db.deliveries.values() if not row.over and row.due_at <= now)
         return {queue: min(count, _DUE_SHOWN) for queue, count in counts.items() if count}
 
     def _lease(self, row: TaskRow, lease_s: float) -> ClaimedTask:
@@ -139,7 +142,6 @@ class WorkMixin:
             self._keep_step(row, commit.finished)
         self._book(commit.settlements, commit.released)
         row.lease_until = None
-        row.needed = None
         row.state = TaskState.READY
         match commit.next:
             case ToQueue(queue):
