@@ -1,0 +1,143 @@
+"""Batches: create once, see, list, cancel."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from cope.adapters.postgres.api_projects import ApiProjects
+from cope.adapters.postgres.database import Connection, fetch, fetch_one
+from cope.adapters.postgres.ending import end_batch_tasks
+from cope.adapters.postgres.journal import Note, write_notes
+from cope.adapters.postgres.paging import page_of
+from cope.adapters.postgres.records import BATCH, batch_of
+from cope.core.errors import Conflict
+from cope.core.ids import BatchId, ProjectId
+from cope.core.lifecycle import TaskState
+from cope.core.records import Batch
+from cope.ports.store import NewBatch, Page
+
+_INSERT = """
+INSERT INTO batches (id, project_id, key_id, endpoint, input_file_id, completion_window, status, created_at, defaults,
+  metadata, webhook_url, model, output_expires_after_s, body_hash, idempotency_key)
+VALUES (%(id)s, %(project_id)s, %(key_id)s, %(endpoint)s, %(input_file_id)s, %(completion_window)s, %(status)s,
+  %(created_at)s, %(defaults)s, %(metadata)s, %(webhook_url)s, %(model)s, %(output_expires_after_s)s, %(body_hash)s,
+  %(idempotency_key)s)
+"""
+
+# Two requests with one body, or one key, wait for each other: the second must see what the first has created.
+_ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))"
+
+_SAME_KEY = """
+SELECT id, body_hash, created_at < now() - interval '24 hours' AS forgotten FROM batches
+WHERE project_id = %s AND idempotency_key = %s
+"""
+
+_SAME_BODY = """
+SELECT id FROM batches WHERE project_id = %s AND body_hash = %s AND created_at >= now() - interval '15 minutes'
+ORDER BY id DESC LIMIT 1
+"""
+
+
+class ApiBatches(ApiProjects):
+    """What a project's key may do with batches."""
+
+    async def create_batch(self, new: NewBatch) -> Batch:
+        """An explicit key is remembered for 24 hours."""
+        project_id = new.batch.project_id
+        async with self._db.transaction(project=project_id) as conn:
+            await conn.execute(_ONE_AT_A_TIME, [f"{project_id} {new.idempotency_key or new.body_hash.hex()}"])
+            first = await self._first_of(conn, new)
+            if first is None:
+                await conn.execute(_INSERT, _values(new))
+                note = Note(project_id, "batch.created", new.batch.id, data={"id": new.batch.id})
+                await write_notes(conn, [note])
+                first = new.batch.id
+            batch = await _see(conn, project_id, first)
+        assert batch is not None
+        return batch
+
+    async def get_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+        """This project's batch, or None."""
+        async with self._db.transaction(project=project_id) as conn:
+            return await _see(conn, project_id, batch_id)
+
+    async def list_batches(self, project_id: ProjectId, *, after: BatchId | None, limit: int) -> Page[Batch]:
+        """Newest first."""
+        async with self._db.transaction(project=project_id) as conn:
+            rows = await fetch(
+                conn,
+                BATCH
+                + """
+                WHERE b.project_id = %(project)s AND (%(after)s::text IS NULL OR b.id < %(after)s)
+                ORDER BY b.id DESC LIMIT %(limit)s
+                """,
+                {"project": project_id, "after": after, "limit": limit + 1},
+            )
+        return page_of([batch_of(row) for row in rows], limit)
+
+    async def cancel_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+        """A batch that is already finalizing is returned as it is: its work is done.
+
+        No task of it is claimed from the first transaction on. The second ends tasks (`ending.AT_ONCE` of them, the
+        sweep the rest); it comes apart because tasks are locked before their batch.
+        """
+        async with self._db.transaction(project=project_id) as conn:
+            cancelling = await conn.execute(
+                """
+                UPDATE batches SET status = 'cancelling', cancelling_at = now(), ending = 'cancelled',
+                  expires_at = CASE WHEN held_since IS NULL THEN expires_at
+                                    ELSE expires_at + (now() - held_since) END,
+                  held_since = NULL, job_until = NULL
+                WHERE id = %s AND project_id = %s AND status IN ('validating', 'in_progress')
+                """,
+                [batch_id, project_id],
+            )
+            if cancelling.rowcount:
+                await write_notes(conn, [Note(project_id, "batch.cancelling", batch_id, data={"id": batch_id})])
+        async with self._db.transaction(project=project_id) as conn:
+            if cancelling.rowcount:
+                await end_batch_tasks(conn, batch_id, TaskState.CANCELLED)
+            return await _see(conn, project_id, batch_id)
+
+    @staticmethod
+    async def _first_of(conn: Connection, new: NewBatch) -> BatchId | None:
+        project_id = new.batch.project_id
+        if new.idempotency_key is not None:
+            known = await fetch_one(conn, _SAME_KEY, [project_id, new.idempotency_key])
+            if known is None:
+                return None
+            if known["forgotten"]:
+                await conn.execute("UPDATE batches SET idempotency_key = NULL WHERE id = %s", [known["id"]])
+                return None
+            if bytes(known["body_hash"]) != new.body_hash:
+                raise Conflict("This idempotency key was used for another body.", code="idempotency_key_reused")
+            return BatchId(known["id"])
+        same = await fetch_one(conn, _SAME_BODY, [project_id, new.body_hash]) if new.is_retry else None
+        return None if same is None else BatchId(same["id"])
+
+
+async def _see(conn: Connection, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+    row = await fetch_one(conn, BATCH + "WHERE b.id = %s AND b.project_id = %s", [batch_id, project_id])
+    return None if row is None else batch_of(row)
+
+
+def _values(new: NewBatch) -> Mapping[str, Any]:
+    batch = new.batch
+    return {
+        "id": batch.id,
+        "project_id": batch.project_id,
+        "key_id": batch.key_id,
+        "endpoint": batch.endpoint,
+        "input_file_id": batch.input_file_id,
+        "completion_window": batch.completion_window,
+        "status": batch.status.value,
+        "created_at": batch.created_at,
+        "defaults": batch.defaults,
+        "metadata": None if batch.metadata is None else orjson.dumps(dict(batch.metadata)).decode(),
+        "webhook_url": batch.webhook_url,
+        "model": batch.model,
+        "output_expires_after_s": batch.output_expires_after_s,
+        "body_hash": new.body_hash,
+        "idempotency_key": new.idempotency_key,
+    }

@@ -1,0 +1,275 @@
+"""Projects, keys, caps and files: `ApiStore`'s part for the operator and for uploads."""
+
+from cope.adapters.postgres.batches import insert_file
+from cope.adapters.postgres.counters import BatchDeltas
+from cope.adapters.postgres.database import Connection, Database, fetch, fetch_one
+from cope.adapters.postgres.journal import Note, write_notes
+from cope.adapters.postgres.paging import page_of
+from cope.adapters.postgres.records import budget_of, file_of, key_of, project_of
+from cope.adapters.postgres.reserve import ensure_budget
+from cope.adapters.postgres.sealing import Sealer
+from cope.adapters.postgres.settlement import batches_in_progress
+from cope.core.errors import Conflict, NotFound
+from cope.core.ids import FileId, KeyId, ProjectId
+from cope.core.money import NanoUSD
+from cope.core.records import ApiKey, MonthlyBudget, Project, StoredFile
+from cope.ports.store import Page
+
+_MONTH = "SELECT to_char(now() AT TIME ZONE time_zone, 'YYYY-MM') AS month FROM projects WHERE id = %s"
+
+
+class ApiProjects:
+    """Every transaction says first whose rows it may see."""
+
+    def __init__(self, db: Database, sealer: Sealer) -> None:
+        self._db = db
+        self._sealer = sealer
+
+    # ---- projects --------------------------------------------------------------------------------------------------
+
+    async def create_project(self, project: Project, webhook_secret: str) -> Project:
+        """The project as stored."""
+        async with self._db.transaction(project=project.id) as conn:
+            await self._insert_project(conn, project, webhook_secret)
+        return project
+
+    async def ensure_project(self, project: Project, key: ApiKey, webhook_secret: str) -> None:
+        """Nothing where a key of this hash exists, revoked or not. Two starts at once: one waits for the other."""
+        async with self._db.transaction(project=project.id, key_hash=key.hash.hex()) as conn:
+            await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [key.hash.hex()])
+            if await fetch_one(conn, "SELECT FROM api_keys WHERE hash = %s", [key.hash]) is not None:
+                return
+            if await fetch_one(conn, "SELECT FROM projects WHERE id = %s", [project.id]) is None:
+                await self._insert_project(conn, project, webhook_secret)
+            await _insert_key(conn, key)
+
+    async def list_projects(self, *, after: ProjectId | None, limit: int) -> Page[Project]:
+        """Oldest first."""
+        async with self._db.transaction(operator="on") as conn:
+            rows = await fetch(
+                conn,
+                "SELECT * FROM projects WHERE %s::text IS NULL OR id > %s ORDER BY id LIMIT %s",
+                [after, after, limit + 1],
+            )
+        return page_of([project_of(row) for row in rows], limit)
+
+    async def get_project(self, project_id: ProjectId) -> Project | None:
+        """The project, or None."""
+        async with self._db.transaction(project=project_id) as conn:
+            row = await fetch_one(conn, "SELECT * FROM projects WHERE id = %s", [project_id])
+        return None if row is None else project_of(row)
+
+    async def update_project(
+        self,
+        project_id: ProjectId,
+        *,
+        name: str | None = None,
+        paused: bool | None = None,
+        default_kind: str | None = None,
+        time_zone: str | None = None,
+        archived: bool | None = None,
+    ) -> Project | None:
+        """What is None stays as it is. A pause stops the clock of the batches in progress."""
+        async with self._db.transaction(project=project_id) as conn:
+            deltas = BatchDeltas()
+            if paused is not None or archived is not None:
+                deltas.touch(await batches_in_progress(conn, [project_id]))
+                await deltas.lock(conn)
+            row = await fetch_one(
+                conn,
+                """
+                UPDATE projects SET name = coalesce(%(name)s, name), paused = coalesce(%(paused)s, paused),
+                  default_kind = coalesce(%(default_kind)s, default_kind),
+                  time_zone = coalesce(%(time_zone)s, time_zone),
+                  archived_at = CASE WHEN %(archived)s::bool IS NULL THEN archived_at WHEN %(archived)s THEN now() END
+                WHERE id = %(id)s RETURNING *
+                """,
+                {
+                    "id": project_id,
+                    "name": name,
+                    "paused": paused,
+                    "default_kind": default_kind,
+                    "time_zone": time_zone,
+                    "archived": archived,
+                },
+            )
+            if row is not None:
+                await deltas.write(conn)
+        return None if row is None else project_of(row)
+
+    async def _insert_project(self, conn: Connection, project: Project, webhook_secret: str) -> None:
+        await conn.execute(
+            """
+            INSERT INTO projects (id, name, created_at, time_zone, cap, default_kind, paused, archived_at,
+                                  webhook_secret)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+            """,
+            [
+                project.id,
+                project.name,
+                project.created_at,
+                project.time_zone,
+                project.cap,
+                project.default_kind,
+                project.paused,
+                project.archived_at,
+                self._sealer.seal(webhook_secret),
+            ],
+        )
+
+    # ---- money -----------------------------------------------------------------------------------------------------
+
+    async def set_cap(self, project_id: ProjectId, cap: NanoUSD | None) -> MonthlyBudget:
+        """This month's row and any later one get the new cap; the ceiling stays over what was granted."""
+        async with self._db.transaction(project=project_id) as conn:
+            await conn.execute("UPDATE projects SET cap = %s WHERE id = %s", [cap, project_id])
+            month = await self._month(conn, project_id)
+            await ensure_budget(conn, project_id, month)
+            rows = await fetch(
+                conn,
+                """
+                UPDATE budgets SET cap = %(cap)s,
+                  ceiling = CASE WHEN %(cap)s::bigint IS NULL THEN NULL
+                                 WHEN spent + reserved + unconfirmed <= %(cap)s THEN %(cap)s
+                                 WHEN ceiling IS NULL THEN spent + reserved + unconfirmed
+                                 ELSE greatest(ceiling, %(cap)s) END
+                WHERE project_id = %(id)s AND month >= %(month)s RETURNING *
+                """,
+                {"cap": cap, "id": project_id, "month": month},
+            )
+            await write_notes(conn, [Note(project_id, "budget.cap_changed", data={"cap_nanousd": cap})])
+        return next(budget_of(row) for row in rows if row["month"] == month)
+
+    async def get_budget(self, project_id: ProjectId, month: str | None = None) -> MonthlyBudget:
+        """Raises `NotFound` if there is no such project."""
+        async with self._db.transaction(project=project_id) as conn:
+            month = month or await self._month(conn, project_id)
+            row = await fetch_one(
+                conn,
+                """
+                SELECT p.id AS project_id, %(month)s AS month,
+                  CASE WHEN b.month IS NULL THEN p.cap ELSE b.cap END AS cap,
+                  coalesce(b.spent, 0) AS spent, coalesce(b.reserved, 0) AS reserved,
+                  coalesce(b.unconfirmed, 0) AS unconfirmed, coalesce(b.overrun, 0) AS overrun
+                FROM projects p LEFT JOIN budgets b ON b.project_id = p.id AND b.month = %(month)s WHERE p.id = %(id)s
+                """,
+                {"id": project_id, "month": month},
+            )
+        if row is None:
+            raise NotFound(f"There is no project {project_id!r}.")
+        return budget_of(row)
+
+    @staticmethod
+    async def _month(conn: Connection, project_id: ProjectId) -> str:
+        row = await fetch_one(conn, _MONTH, [project_id])
+        if row is None:
+            raise NotFound(f"There is no project {project_id!r}.")
+        return str(row["month"])
+
+    # ---- keys ------------------------------------------------------------------------------------------------------
+
+    async def find_key(self, key_hash: bytes) -> ApiKey | None:
+        """A key that is neither revoked nor of an archived project. `last_used_at` is stamped once a minute at most."""
+        async with self._db.transaction(key_hash=key_hash.hex()) as conn:
+            row = await fetch_one(conn, "SELECT * FROM api_keys WHERE hash = %s AND revoked_at IS NULL", [key_hash])
+            if row is None:
+                return None
+            await conn.execute("SELECT set_config('cope.project', %s, true)", [row["project_id"]])
+            project = await fetch_one(conn, "SELECT archived_at FROM projects WHERE id = %s", [row["project_id"]])
+            if project is None or project["archived_at"] is not None:
+                return None
+            await conn.execute(
+                """
+                UPDATE api_keys SET last_used_at = now()
+                WHERE id = %s AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
+                """,
+                [row["id"]],
+            )
+        return key_of(row)
+
+    async def create_key(self, key: ApiKey) -> ApiKey:
+        """The key as stored."""
+        async with self._db.transaction(project=key.project_id) as conn:
+            await _insert_key(conn, key)
+        return key
+
+    async def list_keys(self, project_id: ProjectId) -> tuple[ApiKey, ...]:
+        """Oldest first, revoked ones included."""
+        async with self._db.transaction(project=project_id) as conn:
+            rows = await fetch(conn, "SELECT * FROM api_keys WHERE project_id = %s ORDER BY id", [project_id])
+        return tuple(key_of(row) for row in rows)
+
+    async def revoke_key(self, project_id: ProjectId, key_id: KeyId) -> bool:
+        """False where the project has no such live key."""
+        async with self._db.transaction(project=project_id) as conn:
+            revoked = await conn.execute(
+                "UPDATE api_keys SET revoked_at = now() WHERE id = %s AND project_id = %s AND revoked_at IS NULL",
+                [key_id, project_id],
+            )
+        return revoked.rowcount == 1
+
+    # ---- files -----------------------------------------------------------------------------------------------------
+
+    async def create_file(self, file: StoredFile) -> StoredFile:
+        """The row as stored."""
+        async with self._db.transaction(project=file.project_id) as conn:
+            await insert_file(conn, file)
+        return file
+
+    async def get_file(self, project_id: ProjectId, file_id: FileId) -> StoredFile | None:
+        """This project's file, or None."""
+        async with self._db.transaction(project=project_id) as conn:
+            row = await fetch_one(conn, "SELECT * FROM files WHERE id = %s AND project_id = %s", [file_id, project_id])
+        return None if row is None else file_of(row)
+
+    async def list_files(
+        self, project_id: ProjectId, *, after: FileId | None, limit: int, ascending: bool, purpose: str | None
+    ) -> Page[StoredFile]:
+        """By id, which is by age."""
+        beyond, order = (">", "ASC") if ascending else ("<", "DESC")
+        async with self._db.transaction(project=project_id) as conn:
+            rows = await fetch(
+                conn,
+                f"""
+                SELECT * FROM files WHERE project_id = %(project)s
+                  AND (%(after)s::text IS NULL OR id {beyond} %(after)s)
+                  AND (%(purpose)s::text IS NULL OR purpose = %(purpose)s) ORDER BY id {order} LIMIT %(limit)s
+                """,  # noqa: S608
+                {"project": project_id, "after": after, "purpose": purpose, "limit": limit + 1},
+            )
+        return page_of([file_of(row) for row in rows], limit)
+
+    async def delete_file(self, project_id: ProjectId, file_id: FileId) -> bool:
+        """False where the project has no such file."""
+        async with self._db.transaction(project=project_id) as conn:
+            deleted = await conn.execute("DELETE FROM files WHERE id = %s AND project_id = %s", [file_id, project_id])
+            reader = await fetch_one(
+                conn,
+                """
+                SELECT id FROM batches WHERE project_id = %s AND input_file_id = %s
+                  AND status IN ('validating', 'in_progress', 'finalizing', 'cancelling') LIMIT 1
+                """,
+                [project_id, file_id],
+            )
+            if reader is not None:
+                raise Conflict(f"File {file_id!r} is being read by batch {reader['id']!r}.", code="file_in_use")
+        return deleted.rowcount == 1
+
+
+async def _insert_key(conn: Connection, key: ApiKey) -> None:
+    await conn.execute(
+        """
+        INSERT INTO api_keys (id, project_id, name, hash, hint, created_at, revoked_at, last_used_at)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+        """,
+        [
+            key.id,
+            key.project_id,
+            key.name,
+            key.hash,
+            key.hint,
+            key.created_at,
+            key.revoked_at,
+            key.last_used_at,
+        ],
+    )

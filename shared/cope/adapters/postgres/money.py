@@ -1,0 +1,300 @@
+"""The books of one transaction: what happens to attempts, ledger and budgets. Pure until written.
+
+reserved ─▶ sent ─▶ settled          every arrow is a row of the ledger, except `sent`
+    └─▶ released └─▶ unconfirmed ─▶ settled (kind `late`)
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cope.adapters.postgres.counters import BatchDeltas
+from cope.adapters.postgres.database import Connection, Row, fetch
+from cope.adapters.postgres.journal import Note
+from cope.core.codec import encode_usage
+from cope.core.lifecycle import AttemptState
+from cope.ports.store import Settlement
+
+_OPEN = {AttemptState.RESERVED, AttemptState.SENT}
+
+
+@dataclass(frozen=True, slots=True)
+class HeldAttempt:
+    """An attempt whose row this transaction has locked."""
+
+    id: str
+    task_id: str
+    project_id: str
+    batch_id: str | None
+    month: str
+    state: AttemptState
+    reserved: int
+    price_version: str
+
+
+@dataclass(slots=True)
+class Sums:
+    """What is added to one budget row."""
+
+    spent: int = 0
+    reserved: int = 0
+    unconfirmed: int = 0
+    overrun: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    attempt: HeldAttempt
+    kind: str
+    amount: int
+    freed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    state: AttemptState
+    settlement: Settlement | None = None
+    cost: int | None = None
+    overrun: int = 0
+    answer: str | None = None
+
+
+class Books:
+    """Collects what this transaction does to money, over attempts that it has locked.
+
+    Whatever an attempt's state forbids (settling twice, releasing what is settled) changes nothing.
+    """
+
+    def __init__(self, attempts: Iterable[HeldAttempt] = ()) -> None:
+        self._attempts = {attempt.id: attempt for attempt in attempts}
+        self._changes: dict[str, _Change] = {}
+        self._entries: list[_Entry] = []
+        self._sums: dict[tuple[str, str], Sums] = defaultdict(Sums)
+        self._spent: dict[tuple[str | None, str], int] = defaultdict(int)
+        self.overran: list[Note] = []
+
+    def add(self, attempts: Iterable[HeldAttempt]) -> None:
+        """More attempts that were locked."""
+        self._attempts.update({attempt.id: attempt for attempt in attempts})
+
+    def settle(self, settlement: Settlement, answer: str | None = None) -> None:
+        """The reserve becomes what was spent; an overrun is added apart and stops the project."""
+        attempt = self._attempts.get(settlement.attempt_id)
+        state = self._state(settlement.attempt_id)
+        if attempt is None or state not in {*_OPEN, AttemptState.UNCONFIRMED}:
+            return
+        late = state is AttemptState.UNCONFIRMED
+        sums = self._sums[attempt.project_id, attempt.month]
+        if late:
+            sums.unconfirmed -= attempt.reserved
+        else:
+            sums.reserved -= attempt.reserved
+        # What the caller calls cost is at most the reserve; were it more, it would be an overrun by another name.
+        cost = min(settlement.cost, attempt.reserved)
+        overrun = settlement.overrun + settlement.cost - cost
+        sums.spent += cost
+        sums.overrun += overrun
+        self._spent[attempt.batch_id, attempt.project_id] += cost
+        self._entries.append(_Entry(attempt, "late" if late else "settled", cost, attempt.reserved))
+        self._changes[attempt.id] = _Change(AttemptState.SETTLED, settlement, cost, overrun, answer)
+        if overrun:
+            self._entries.append(_Entry(attempt, "overrun", overrun, 0))
+            data = {"overrun_nanousd": overrun}
+            self.overran.append(
+                Note(attempt.project_id, "budget.overrun", attempt.batch_id, attempt.task_id, data=data)
+            )
+
+    def release(self, attempt_id: str) -> None:
+        """The call never left: its reserve is free again."""
+        attempt = self._attempts.get(attempt_id)
+        if attempt is None or self._state(attempt_id) not in _OPEN:
+            return
+        self._sums[attempt.project_id, attempt.month].reserved -= attempt.reserved
+        self._entries.append(_Entry(attempt, "released", 0, attempt.reserved))
+        self._changes[attempt_id] = _Change(AttemptState.RELEASED)
+
+    def doubt(self, attempt_id: str) -> None:
+        """Nobody knows whether it was billed: the reserve stays counted, as unconfirmed."""
+        attempt = self._attempts.get(attempt_id)
+        if attempt is None or self._state(attempt_id) not in _OPEN:
+            return
+        sums = self._sums[attempt.project_id, attempt.month]
+        sums.reserved -= attempt.reserved
+        sums.unconfirmed += attempt.reserved
+        self._entries.append(_Entry(attempt, "unconfirmed", attempt.reserved, attempt.reserved))
+        self._changes[attempt_id] = _Change(AttemptState.UNCONFIRMED)
+
+    def count(self, deltas: BatchDeltas) -> None:
+        """Add what was spent to the batches' shares."""
+        for (batch_id, project_id), spent in self._spent.items():
+            deltas.of(batch_id, project_id).spent += spent
+
+    @property
+    def stopped(self) -> list[str]:
+        """Projects that a provider billed beyond the bound."""
+        return sorted({note.project_id for note in self.overran})
+
+    async def write_attempts(self, conn: Connection) -> None:
+        """The attempts' new states and the ledger. Comes before batches and budgets (lock order)."""
+        if not self._changes:
+            return
+        rows = [(attempt_id, change) for attempt_id, change in sorted(self._changes.items())]
+        bills = [change.settlement for _, change in rows]
+        await conn.execute(
+            _CHANGE,
+            [
+                [attempt_id for attempt_id, _ in rows],
+                [change.state.value for _, change in rows],
+                [change.cost for _, change in rows],
+                [change.overrun for _, change in rows],
+                [None if bill is None or bill.usage is None else _array(encode_usage(bill.usage)) for bill in bills],
+                [None if bill is None else bill.flag for bill in bills],
+                [None if bill is None else bill.provider_id for bill in bills],
+                [change.answer for _, change in rows],
+            ],
+        )
+        await write_ledger(conn, [(entry.attempt, entry.kind, entry.amount, entry.freed) for entry in self._entries])
+
+    async def write_budgets(self, conn: Connection) -> None:
+        """The budget rows, last: the shortest hold of the hottest lock."""
+        changed = sorted((key, sums) for key, sums in self._sums.items() if sums != Sums())
+        if not changed:
+            return
+        projects, months = [key[0] for key, _ in changed], [key[1] for key, _ in changed]
+        if len(changed) > 1:
+            await conn.execute(_LOCK_BUDGETS, [projects, months])
+        await conn.execute(
+            _ADD_SUMS,
+            [
+                projects,
+                months,
+                [sums.spent for _, sums in changed],
+                [sums.reserved for _, sums in changed],
+                [sums.unconfirmed for _, sums in changed],
+                [sums.overrun for _, sums in changed],
+            ],
+        )
+
+    def _state(self, attempt_id: str) -> AttemptState | None:
+        if attempt_id in self._changes:
+            return self._changes[attempt_id].state
+        attempt = self._attempts.get(attempt_id)
+        return None if attempt is None else attempt.state
+
+
+def held_attempt(row: Row) -> HeldAttempt:
+    """From a row of `attempts`."""
+    return HeldAttempt(
+        id=row["id"],
+        task_id=row["task_id"],
+        project_id=row["project_id"],
+        batch_id=row["batch_id"],
+        month=row["month"],
+        state=AttemptState(row["state"]),
+        reserved=row["reserved"],
+        price_version=row["price_version"],
+    )
+
+
+async def lock_attempts(conn: Connection, attempt_ids: Sequence[str]) -> list[HeldAttempt]:
+    """Lock these attempts, in order."""
+    if not attempt_ids:
+        return []
+    rows = await fetch(
+        conn, "SELECT * FROM attempts WHERE id = ANY (%s) ORDER BY id FOR NO KEY UPDATE", [sorted(attempt_ids)]
+    )
+    return [held_attempt(row) for row in rows]
+
+
+async def lock_open_attempts(conn: Connection, task_ids: Sequence[str]) -> list[HeldAttempt]:
+    """Lock what these tasks have reserved or sent, in order."""
+    rows = await fetch(
+        conn,
+        """
+        SELECT * FROM attempts WHERE task_id = ANY (%s) AND state IN ('reserved', 'sent')
+        ORDER BY id FOR NO KEY UPDATE
+        """,
+        [list(task_ids)],
+    )
+    return [held_attempt(row) for row in rows]
+
+
+async def write_ledger(conn: Connection, entries: Sequence[tuple[HeldAttempt, str, int, int]]) -> None:
+    """Append (attempt, kind, amount, freed) rows."""
+    if not entries:
+        return
+    await conn.execute(
+        """
+        INSERT INTO ledger (project_id, month, batch_id, task_id, attempt_id, kind, amount, freed, price_version)
+        SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[],
+                             %s::bigint[], %s::text[])
+        """,
+        [
+            [attempt.project_id for attempt, *_ in entries],
+            [attempt.month for attempt, *_ in entries],
+            [attempt.batch_id for attempt, *_ in entries],
+            [attempt.task_id for attempt, *_ in entries],
+            [attempt.id for attempt, *_ in entries],
+            [kind for _, kind, _, _ in entries],
+            [amount for _, _, amount, _ in entries],
+            [freed for *_, freed in entries],
+            [attempt.price_version for attempt, *_ in entries],
+        ],
+    )
+
+
+async def ledger_difference(conn: Connection) -> list[Row]:
+    """Budget rows that differ from what the ledger adds up to; empty when the books are right."""
+    return [dict(row) for row in await fetch(conn, _DIFFERENCE)]
+
+
+def _array(values: list[int]) -> str:
+    # unnest would flatten an array of arrays, so each travels as its text.
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+_CHANGE = """
+UPDATE attempts a SET
+  state = c.state,
+  cost = coalesce(c.cost, a.cost),
+  overrun = c.overrun,
+  usage = coalesce(c.usage::int[], a.usage),
+  flag = coalesce(c.flag, a.flag),
+  provider_id = coalesce(c.provider_id, a.provider_id),
+  answer = coalesce(c.answer, a.answer),
+  settled_at = CASE WHEN c.state = 'settled' THEN now() ELSE a.settled_at END
+FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[])
+  AS c (id, state, cost, overrun, usage, flag, provider_id, answer)
+WHERE a.id = c.id
+"""
+
+_LOCK_BUDGETS = """
+SELECT FROM budgets WHERE (project_id, month) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
+ORDER BY project_id, month FOR NO KEY UPDATE
+"""
+
+_ADD_SUMS = """
+UPDATE budgets b SET spent = b.spent + d.spent, reserved = b.reserved + d.reserved,
+  unconfirmed = b.unconfirmed + d.unconfirmed, overrun = b.overrun + d.overrun
+FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
+  AS d (project_id, month, spent, reserved, unconfirmed, overrun)
+WHERE b.project_id = d.project_id AND b.month = d.month
+"""
+
+_DIFFERENCE = """
+WITH rebuilt AS (
+  SELECT project_id, month,
+    coalesce(sum(amount) FILTER (WHERE kind IN ('settled', 'late')), 0) AS spent,
+    coalesce(sum(CASE kind WHEN 'reserved' THEN amount WHEN 'settled' THEN -freed WHEN 'released' THEN -freed
+                           WHEN 'unconfirmed' THEN -freed END), 0) AS reserved,
+    coalesce(sum(CASE kind WHEN 'unconfirmed' THEN amount WHEN 'late' THEN -freed END), 0) AS unconfirmed,
+    coalesce(sum(amount) FILTER (WHERE kind = 'overrun'), 0) AS overrun
+  FROM ledger GROUP BY project_id, month
+)
+SELECT coalesce(b.project_id, r.project_id) AS project_id, coalesce(b.month, r.month) AS month,
+  b.spent - coalesce(r.spent, 0) AS spent, b.reserved - coalesce(r.reserved, 0) AS reserved,
+  b.unconfirmed - coalesce(r.unconfirmed, 0) AS unconfirmed, b.overrun - coalesce(r.overrun, 0) AS overrun
+FROM budgets b FULL JOIN rebuilt r USING (project_id, month)
+WHERE (b.spent, b.reserved, b.unconfirmed, b.overrun)
+  IS DISTINCT FROM (coalesce(r.spent, 0), coalesce(r.reserved, 0), coalesce(r.unconfirmed, 0), coalesce(r.overrun, 0))
+"""

@@ -1,0 +1,233 @@
+"""From rows to the frozen records of `cope.core.records`."""
+
+from collections.abc import Mapping
+
+import orjson
+
+from cope.adapters.postgres.counters import HELD_COLUMNS
+from cope.adapters.postgres.database import Row
+from cope.adapters.postgres.sealing import Sealer
+from cope.adapters.postgres.taskrows import decode_error
+from cope.core.codec import decode_step
+from cope.core.ids import (
+    AttemptId,
+    BatchId,
+    EndpointId,
+    EventId,
+    FileId,
+    KeyId,
+    ProjectId,
+    TaskId,
+)
+from cope.core.lifecycle import AttemptState, BatchStatus, HoldReason, TaskState
+from cope.core.money import NanoUSD
+from cope.core.records import (
+    ApiKey,
+    Attempt,
+    Batch,
+    Event,
+    LineError,
+    MonthlyBudget,
+    Project,
+    StoredFile,
+    TaskDetail,
+    WebhookEndpoint,
+)
+
+# What a batch shows beyond its own row. Open money is summed from the few open attempts, so that reserving need not
+# touch the batch's row; the least need is that of the first thousand held, the ones that are looked at next.
+BATCH = """
+SELECT b.*,
+  (SELECT coalesce(sum(a.reserved) FILTER (WHERE a.state <> 'unconfirmed'), 0) FROM attempts a
+   WHERE a.batch_id = b.id AND a.state IN ('reserved', 'sent', 'unconfirmed')) AS reserved,
+  (SELECT coalesce(sum(a.reserved) FILTER (WHERE a.state = 'unconfirmed'), 0) FROM attempts a
+   WHERE a.batch_id = b.id AND a.state IN ('reserved', 'sent', 'unconfirmed')) AS unconfirmed,
+  CASE WHEN b.held_budget > 0 THEN (SELECT min(h.needed) FROM (
+    SELECT t.needed FROM tasks t WHERE t.project_id = b.project_id AND t.batch_id = b.id AND t.state = 'held'
+      AND t.hold = 'budget' ORDER BY t.priority, t.turn, t.id LIMIT 1000) h) END AS needed,
+  CASE WHEN b.failed > 0 THEN (SELECT json_object_agg(e.code, e.count)::text FROM batch_errors e
+    WHERE e.batch_id = b.id) END AS error_counts
+FROM batches b
+"""
+
+
+def project_of(row: Row) -> Project:
+    """From `projects`."""
+    return Project(
+        id=ProjectId(row["id"]),
+        name=row["name"],
+        created_at=row["created_at"],
+        time_zone=row["time_zone"],
+        cap=_money(row["cap"]),
+        default_kind=row["default_kind"],
+        paused=row["paused"],
+        archived_at=row["archived_at"],
+    )
+
+
+def key_of(row: Row) -> ApiKey:
+    """From `api_keys`."""
+    return ApiKey(
+        id=KeyId(row["id"]),
+        project_id=ProjectId(row["project_id"]),
+        name=row["name"],
+        hash=bytes(row["hash"]),
+        hint=row["hint"],
+        created_at=row["created_at"],
+        revoked_at=row["revoked_at"],
+        last_used_at=row["last_used_at"],
+    )
+
+
+def file_of(row: Row) -> StoredFile:
+    """From `files`."""
+    return StoredFile(
+        id=FileId(row["id"]),
+        project_id=ProjectId(row["project_id"]),
+        filename=row["filename"],
+        purpose=row["purpose"],
+        bytes=row["bytes"],
+        lines=row["lines"],
+        sha256=row["sha256"],
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+    )
+
+
+def budget_of(row: Row) -> MonthlyBudget:
+    """From `budgets`."""
+    return MonthlyBudget(
+        project_id=ProjectId(row["project_id"]),
+        month=row["month"],
+        cap=_money(row["cap"]),
+        spent=NanoUSD(row["spent"]),
+        reserved=NanoUSD(row["reserved"]),
+        unconfirmed=NanoUSD(row["unconfirmed"]),
+        overrun=NanoUSD(row["overrun"]),
+    )
+
+
+def batch_of(row: Row) -> Batch:
+    """From a row of `BATCH`."""
+    return Batch(
+        id=BatchId(row["id"]),
+        project_id=ProjectId(row["project_id"]),
+        key_id=None if row["key_id"] is None else KeyId(row["key_id"]),
+        endpoint=row["endpoint"],
+        input_file_id=FileId(row["input_file_id"]),
+        completion_window=row["completion_window"],
+        status=BatchStatus(row["status"]),
+        created_at=row["created_at"],
+        defaults=row["defaults"],
+        metadata=None if row["metadata"] is None else orjson.loads(row["metadata"]),
+        webhook_url=row["webhook_url"],
+        model=row["model"],
+        output_file_id=None if row["output_file_id"] is None else FileId(row["output_file_id"]),
+        error_file_id=None if row["error_file_id"] is None else FileId(row["error_file_id"]),
+        output_expires_after_s=row["output_expires_after_s"],
+        errors=tuple(LineError(**error) for error in orjson.loads(row["errors"])),
+        in_progress_at=row["in_progress_at"],
+        expires_at=row["expires_at"],
+        finalizing_at=row["finalizing_at"],
+        completed_at=row["completed_at"],
+        failed_at=row["failed_at"],
+        expired_at=row["expired_at"],
+        cancelling_at=row["cancelling_at"],
+        cancelled_at=row["cancelled_at"],
+        total=row["total"],
+        done=row["done"],
+        failed=row["failed"],
+        by_stage=_by_stage(row),
+        held={reason: row[column] for reason, column in HELD_COLUMNS.items() if row[column]},
+        held_since=row["held_since"],
+        needed=_money(row["needed"]),
+        spent=NanoUSD(row["spent"]),
+        reserved=NanoUSD(int(row["reserved"])),
+        unconfirmed=NanoUSD(int(row["unconfirmed"])),
+        prompt_tokens=row["prompt_tokens"],
+        cached_tokens=row["cached_tokens"],
+        completion_tokens=row["completion_tokens"],
+        reasoning_tokens=row["reasoning_tokens"],
+        error_counts=orjson.loads(row["error_counts"]) if row["error_counts"] else {},
+    )
+
+
+def _by_stage(row: Row) -> Mapping[str, int]:
+    counts = {"1": row["stage1"], "2": row["stage2"], "3": row["stage3"], "failed": row["failed"]}
+    return {stage: number for stage, number in counts.items() if number}
+
+
+def attempt_of(row: Row) -> Attempt:
+    """From `attempts`."""
+    return Attempt(
+        id=AttemptId(row["id"]),
+        task_id=TaskId(row["task_id"]),
+        step=row["step"],
+        model=row["model"],
+        state=AttemptState(row["state"]),
+        month=row["month"],
+        reserved=NanoUSD(row["reserved"]),
+        cost=_money(row["cost"]),
+        price_version=row["price_version"],
+        created_at=row["created_at"],
+        sent_at=row["sent_at"],
+        settled_at=row["settled_at"],
+        flag=row["flag"],
+    )
+
+
+def task_of(row: Row, attempts: tuple[Attempt, ...]) -> TaskDetail:
+    """From a row of `tasks` with its policy's text as `spec` and its steps' data as `steps`."""
+    batch_id = None if row["batch_id"] is None else BatchId(row["batch_id"])
+    return TaskDetail(
+        id=TaskId(row["id"]),
+        project_id=ProjectId(row["project_id"]),
+        batch_id=batch_id,
+        custom_id=None if batch_id is None else row["custom_id"],
+        state=TaskState(row["state"]),
+        hold=None if row["hold"] is None else HoldReason(row["hold"]),
+        queue=row["queue"],
+        policy=row["spec"],
+        created_at=row["created_at"],
+        finished_at=row["finished_at"],
+        tries=row["tries"],
+        crashes=row["crashes"],
+        payload=row["payload"],
+        history=tuple(decode_step(step) for step in row["steps"]),
+        result=row["result"],
+        error=decode_error(row["error"]),
+        attempts=attempts,
+    )
+
+
+def endpoint_of(row: Row, sealer: Sealer) -> WebhookEndpoint:
+    """From `webhook_endpoints`, with the secret opened."""
+    return WebhookEndpoint(
+        id=EndpointId(row["id"]),
+        project_id=ProjectId(row["project_id"]),
+        name=row["name"],
+        url=row["url"],
+        event_types=tuple(row["event_types"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        secret=sealer.open(row["secret"]),
+        disabled_at=row["disabled_at"],
+    )
+
+
+def event_of(row: Row) -> Event:
+    """From `events`."""
+    return Event(
+        offset=row["offset"],
+        id=EventId(row["id"]),
+        project_id=ProjectId(row["project_id"]),
+        batch_id=None if row["batch_id"] is None else BatchId(row["batch_id"]),
+        task_id=None if row["task_id"] is None else TaskId(row["task_id"]),
+        type=row["type"],
+        at=row["at"],
+        data=row["data"],
+    )
+
+
+def _money(amount: int | None) -> NanoUSD | None:
+    return None if amount is None else NanoUSD(amount)

@@ -1,0 +1,151 @@
+"""The sweep: what time alone brings about. Several short transactions; each may run anywhere, twice at once."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from cope.adapters.postgres.claim import Policies, due
+from cope.adapters.postgres.counters import BatchDeltas
+from cope.adapters.postgres.database import Connection, Database, Row, fetch
+from cope.adapters.postgres.ending import end_batch_tasks
+from cope.adapters.postgres.holds import resume_holds
+from cope.adapters.postgres.journal import Note, write_notes
+from cope.adapters.postgres.money import Books, held_attempt
+from cope.adapters.postgres.recount import recount_one
+from cope.adapters.postgres.sequencer import sequence_events
+from cope.adapters.postgres.settlement import close_books
+from cope.adapters.postgres.steps import prune_ended
+from cope.adapters.postgres.taskrows import TaskRef, count, never_executed, notes_of, write_tasks
+from cope.core.lifecycle import AttemptState, TaskState
+from cope.ports.store import SweepReport
+
+_AT_ONCE = 1000
+
+_Act: TypeAlias = Callable[[Connection], Awaitable[int]]
+
+
+async def sweep(db: Database, policies: Policies) -> SweepReport:
+    """Once over everything; what it did."""
+    reclaimed = await _repeat(db, lambda conn: _reclaim(conn, policies))
+    released = unconfirmed = 0
+    async with db.transaction() as conn:
+        released, unconfirmed = await _end_orphans(conn)
+    expired = await _end_batches(db)
+    async with db.transaction() as conn:
+        resumed = await resume_holds(conn)
+    async with db.transaction() as conn:
+        repaired = await recount_one(conn)
+    sequenced = 0
+    async with db.transaction() as conn:
+        sequenced = await sequence_events(conn)
+    async with db.connection() as conn:
+        queues = await due(conn)
+    return SweepReport(
+        reclaimed=reclaimed,
+        released=released,
+        unconfirmed=unconfirmed,
+        resumed=resumed,
+        expired=expired,
+        sequenced=sequenced,
+        repaired=repaired,
+        due=queues,
+    )
+
+
+async def _repeat(db: Database, act: _Act) -> int:
+    """Until a full page is not filled any more."""
+    total = 0
+    while True:
+        async with db.transaction() as conn:
+            done = await act(conn)
+        total += done
+        if done < _AT_ONCE:
+            return total
+
+
+async def _reclaim(conn: Connection, policies: Policies) -> int:
+    """Leases that ran out: the task is ready again, or ends if it was to end. The fence rises now, not at the next
+    claim: the old worker's commit must find that it came too late."""
+    rows = await fetch(
+        conn,
+        """
+        UPDATE tasks t SET state = 'ready', crashes = t.crashes + 1, fence = t.fence + 1, lease_until = NULL,
+          lease_owner = NULL, not_before = now()
+        FROM (SELECT id FROM tasks WHERE state = 'leased' AND lease_until <= now()
+              ORDER BY lease_until LIMIT %s FOR NO KEY UPDATE SKIP LOCKED) late
+        WHERE t.id = late.id
+        RETURNING t.id, t.project_id, t.batch_id, t.custom_id, t.crashes, t.ending
+        """,
+        [_AT_ONCE],
+    )
+    if not rows:
+        return 0
+    await write_notes(conn, [_reclaimed(row) for row in rows])
+    writes = [
+        never_executed(TaskRef(r["id"], r["project_id"], r["batch_id"], r["custom_id"]), TaskState(r["ending"]))
+        for r in rows
+        if r["ending"] is not None
+    ]
+    if writes:
+        await write_tasks(conn, writes)
+        await prune_ended(conn, policies, [write.task.id for write in writes])
+        await write_notes(conn, notes_of(writes))
+        deltas = BatchDeltas()
+        count(writes, deltas)
+        await close_books(conn, Books(), deltas)
+    return len(rows)
+
+
+def _reclaimed(row: Row) -> Note:
+    return Note(row["project_id"], "task.reclaimed", row["batch_id"], row["id"], {"crashes": row["crashes"]})
+
+
+async def _end_orphans(conn: Connection) -> tuple[int, int]:
+    """Attempts whose lease is over, however it ended: how many were (released, left unconfirmed)."""
+    rows = await fetch(
+        conn,
+        """
+        SELECT a.* FROM attempts a JOIN tasks t ON t.id = a.task_id
+        WHERE a.state IN ('reserved', 'sent') AND (t.state <> 'leased' OR t.fence <> a.fence)
+        ORDER BY a.id LIMIT %s FOR NO KEY UPDATE OF a SKIP LOCKED
+        """,
+        [10 * _AT_ONCE],
+    )
+    attempts = [held_attempt(row) for row in rows]
+    books = Books(attempts)
+    released = 0
+    for attempt in attempts:
+        if attempt.state is AttemptState.RESERVED:
+            books.release(attempt.id)
+            released += 1
+        else:
+            books.doubt(attempt.id)
+    await close_books(conn, books, BatchDeltas())
+    return released, len(attempts) - released
+
+
+async def _end_batches(db: Database) -> int:
+    """Windows that ran out, and the tasks of batches that are to end. A window stands still while the batch does."""
+    async with db.transaction() as conn:
+        expired = await fetch(
+            conn,
+            """
+            UPDATE batches SET ending = 'expired' WHERE id IN (
+              SELECT id FROM batches
+              WHERE status = 'in_progress' AND expires_at <= now() AND held_since IS NULL AND ending IS NULL
+              ORDER BY id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED)
+            RETURNING id
+            """,
+            [_AT_ONCE],
+        )
+    async with db.connection() as conn:
+        ending = await fetch(
+            conn,
+            """
+            SELECT id, ending FROM batches
+            WHERE status IN ('in_progress', 'cancelling') AND ending IS NOT NULL AND done + failed < total ORDER BY id
+            """,
+        )
+    for batch in ending:
+        async with db.transaction() as conn:
+            await end_batch_tasks(conn, batch["id"], TaskState(batch["ending"]))
+    return len(expired)

@@ -1,0 +1,223 @@
+"""`WorkerStore` on Postgres, as role `cope_worker`: each method one transaction over the statements of its file."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import timedelta
+
+import psycopg
+
+from cope.adapters.postgres import batches, claim, commit, prices, reserve, webhooks
+from cope.adapters.postgres.database import Connection, Database, fetch_one
+from cope.adapters.postgres.ingest import JobLost, ingest
+from cope.adapters.postgres.records import file_of, project_of
+from cope.adapters.postgres.sealing import Sealer
+from cope.adapters.postgres.sequencer import sequence_events
+from cope.adapters.postgres.sweep import sweep
+from cope.core.ids import AttemptId, BatchId, FileId, ProjectId, TaskId
+from cope.core.lifecycle import BatchStatus
+from cope.core.money import Price
+from cope.core.records import Delivery, LineError, Project, StoredFile
+from cope.ports.store import (
+    BatchJob,
+    ClaimedTask,
+    CommitStatus,
+    GiveBack,
+    Lease,
+    NewTask,
+    ReserveRequest,
+    ReserveResult,
+    ResultLine,
+    Settlement,
+    StepCommit,
+    SweepReport,
+    WebhookOutcome,
+)
+
+_LEADER_LOCK = 0x6C656164
+
+
+class PostgresWorkerStore:
+    """Over all projects. `secret_key` is the Fernet key that webhook secrets are sealed with.
+
+    Raises `StoreUnavailable` where the database does not answer. One instance per process and event loop.
+    """
+
+    def __init__(self, url: str, *, secret_key: str, min_size: int = 1, max_size: int = 4) -> None:
+        self._db = Database(url, min_size=min_size, max_size=max_size, name="cope-worker")
+        self._sealer = Sealer(secret_key)
+        self._policies = claim.Policies()
+        self._leading: Connection | None = None
+
+    async def open(self) -> None:
+        """Start the connection pool."""
+        await self._db.open()
+
+    async def aclose(self) -> None:
+        """Close connections; a led sweep is free for another process."""
+        await self._stop_leading()
+        await self._db.close()
+
+    # ---- the straight line of a task -------------------------------------------------------------------------------
+
+    async def claim(self, queue: str, *, worker: str, limit: int, lease_s: float) -> list[ClaimedTask]:
+        """Live calls first, then by priority and turn."""
+        if limit < 1:
+            return []
+        async with self._db.transaction() as conn:
+            rows = await claim.claim(conn, queue, worker=worker, limit=limit, lease_s=lease_s)
+            await self._policies.load(conn, {row["policy_id"] for row in rows})
+        return [claim.claimed_task(row, self._policies) for row in rows]
+
+    async def renew(self, leases: Sequence[Lease], *, lease_s: float) -> set[TaskId]:
+        """The leases that are lost."""
+        if not leases:
+            return set()
+        async with self._db.transaction() as conn:
+            return await claim.renew(conn, leases, lease_s=lease_s)
+
+    async def reserve(self, requests: Sequence[ReserveRequest]) -> list[ReserveResult]:
+        """One result per request, in order."""
+        if not requests:
+            return []
+        async with self._db.transaction() as conn:
+            return await reserve.reserve(conn, requests)
+
+    async def mark_sent(self, attempts: Sequence[AttemptId]) -> set[AttemptId]:
+        """Committed when this returns."""
+        if not attempts:
+            return set()
+        async with self._db.transaction() as conn:
+            return await reserve.mark_sent(conn, attempts)
+
+    async def commit(self, commits: Sequence[StepCommit]) -> list[CommitStatus]:
+        """One status per commit, in order."""
+        if not commits:
+            return []
+        async with self._db.transaction() as conn:
+            return await commit.commit(conn, self._policies, commits)
+
+    async def give_back(self, returns: Sequence[GiveBack]) -> None:
+        """Leases end without a finished step."""
+        if not returns:
+            return
+        async with self._db.transaction() as conn:
+            await commit.give_back(conn, self._policies, returns)
+
+    async def store_late_answer(self, settlement: Settlement, answer: str) -> None:
+        """Settled once, and kept to be adopted."""
+        async with self._db.transaction() as conn:
+            await commit.store_late_answer(conn, settlement, answer)
+
+    # ---- the sweep -------------------------------------------------------------------------------------------------
+
+    async def sweep(self, *, lease_s: float) -> SweepReport:
+        """Several transactions. `lease_s` is not needed: every lease's end stands in its row."""
+        return await sweep(self._db, self._policies)
+
+    async def sequence_events(self) -> int:
+        """Only the sweep's last part: give new events their offsets. Cheap enough for every 100 ms."""
+        async with self._db.transaction() as conn:
+            return await sequence_events(conn)
+
+    async def try_lead(self) -> bool:
+        """The lock lives as long as its session: a leader that dies, or loses the database, leads no more."""
+        try:
+            if self._leading is not None:
+                await self._leading.execute("SELECT 1")
+                return True
+            return await self._try_to_lead()
+        except psycopg.Error:
+            await self._stop_leading()
+            return False
+
+    async def _try_to_lead(self) -> bool:
+        conn = await psycopg.AsyncConnection.connect(self._db.url, autocommit=True, application_name="cope-leader")
+        row = await (await conn.execute("SELECT pg_try_advisory_lock(%s)", [_LEADER_LOCK])).fetchone()
+        if row is not None and row[0]:
+            self._leading = conn
+            return True
+        await conn.close()
+        return False
+
+    async def _stop_leading(self) -> None:
+        conn, self._leading = self._leading, None
+        if conn is not None:
+            with contextlib.suppress(psycopg.Error):
+                await conn.close()
+
+    async def due(self) -> Mapping[str, int]:
+        """Per queue, capped at 1,000 each."""
+        async with self._db.connection() as conn:
+            return await claim.due(conn)
+
+    # ---- upkeep ----------------------------------------------------------------------------------------------------
+
+    async def claim_validation(self, *, lease_s: float) -> BatchJob | None:
+        """The oldest batch in `validating` that nobody works on."""
+        async with self._db.transaction() as conn:
+            return await batches.claim_job(conn, batches.NEW, lease_s=lease_s)
+
+    async def claim_finalisation(self, *, lease_s: float) -> BatchJob | None:
+        """The oldest batch that only lacks its files."""
+        async with self._db.transaction() as conn:
+            return await batches.claim_job(conn, batches.LACKS_FILES, lease_s=lease_s)
+
+    async def renew_batch_job(self, job: BatchJob, *, lease_s: float) -> bool:
+        """False if it was lost."""
+        async with self._db.transaction() as conn:
+            return await batches.renew_job(conn, job, lease_s=lease_s)
+
+    async def ingest(
+        self,
+        job: BatchJob,
+        rows: AsyncIterator[Sequence[NewTask]],
+        *,
+        model: Callable[[], str | None],
+        expires_in: timedelta,
+    ) -> int | None:
+        """All rows and the batch's start, or nothing."""
+        with contextlib.suppress(JobLost):
+            async with self._db.transaction() as conn:
+                return await ingest(conn, job, rows, model=model, expires_in=expires_in)
+        return None
+
+    async def fail_validation(self, job: BatchJob, errors: Sequence[LineError]) -> None:
+        """Nothing happens if the job was lost."""
+        async with self._db.transaction() as conn:
+            await batches.fail_validation(conn, job, errors)
+
+    def results(self, batch_id: BatchId, *, failed: bool, by_input: bool) -> AsyncIterator[Sequence[ResultLine]]:
+        """Pages of at most 1,000 lines. Holds a connection until it is exhausted or closed."""
+        return batches.results(self._db, batch_id, failed=failed, by_input=by_input)
+
+    async def finish_batch(self, job: BatchJob, *, output: StoredFile, error: StoredFile | None) -> BatchStatus | None:
+        """Files, status, event and deliveries in one transaction."""
+        async with self._db.transaction() as conn:
+            return await batches.finish_batch(conn, job, output=output, error=error)
+
+    async def claim_deliveries(self, *, limit: int, lease_s: float) -> list[Delivery]:
+        """The longest due first."""
+        async with self._db.transaction() as conn:
+            return await webhooks.claim_deliveries(conn, self._sealer, limit=limit, lease_s=lease_s)
+
+    async def finish_deliveries(self, outcomes: Sequence[WebhookOutcome]) -> None:
+        """Record attempts and schedule or end them."""
+        async with self._db.transaction() as conn:
+            await webhooks.finish_deliveries(conn, outcomes)
+
+    async def file(self, file_id: FileId) -> StoredFile | None:
+        """A file's row, of any project."""
+        async with self._db.connection() as conn:
+            row = await fetch_one(conn, "SELECT * FROM files WHERE id = %s", [file_id])
+        return None if row is None else file_of(row)
+
+    async def project(self, project_id: ProjectId) -> Project | None:
+        """A project's row."""
+        async with self._db.connection() as conn:
+            row = await fetch_one(conn, "SELECT * FROM projects WHERE id = %s", [project_id])
+        return None if row is None else project_of(row)
+
+    async def put_prices(self, new: Sequence[Price]) -> None:
+        """A different price under a known key is a `Conflict`."""
+        async with self._db.transaction() as conn:
+            await prices.put_prices(conn, new)
