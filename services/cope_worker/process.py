@@ -1,0 +1,145 @@
+"""One worker child: a single asyncio loop in a thread of its own, from fork to exit.
+
+The loop owns everything that waits: claims, model calls, leases, commits. Celery's side of the child only pokes it.
+It never stops between jobs: a loop that ran only inside a job would freeze between them, and leases would run out.
+"""
+
+import asyncio
+import contextlib
+import logging
+import mmap
+import os
+import socket
+import threading
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from celery import Celery
+
+from cope.bootstrap import WorkerParts, open_worker
+from cope.core.errors import Misconfigured
+from cope.settings import Settings
+from cope.usecases.deliver_webhooks import Courier
+from cope.usecases.drain import Drainer
+from cope.usecases.sweep import Sweeper
+from cope.usecases.upkeep import Upkeep
+
+logger = logging.getLogger(__name__)
+
+_RETRY_START_S = 2.0
+
+
+class _Runner(Protocol):
+    def poke(self) -> None: ...
+    def run(self, stopping: Any) -> Coroutine[Any, Any, None]: ...
+
+
+class StopFlag:
+    """One byte shared by the parent and every child forked after it was made: 1 means stop claiming."""
+
+    def __init__(self) -> None:
+        self._byte = mmap.mmap(-1, 1)
+
+    def raise_(self) -> None:
+        """Tell every process."""
+        self._byte[0] = 1
+
+    def __call__(self) -> bool:
+        """Whether it was raised."""
+        return self._byte[0] == 1
+
+
+class WorkerProcess:
+    """The loop's thread and the runners in it."""
+
+    def __init__(self, app: Celery, queues: tuple[str, ...], stopping: StopFlag) -> None:
+        self._app = app
+        self._queues = queues
+        self._stopping = stopping
+        self._runners: dict[str, _Runner] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._main, name="cope-loop")
+
+    def start(self) -> None:
+        """Begin; call after the fork."""
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until the loop has ended: claims stopped, paid calls committed."""
+        self._thread.join(timeout_s)
+
+    def poke(self, queue: str) -> None:
+        """Wake the runner of `queue`, from any thread."""
+        loop, runner = self._loop, self._runners.get(queue)
+        if loop is not None and runner is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has just closed
+                loop.call_soon_threadsafe(runner.poke)
+
+    def _main(self) -> None:
+        try:
+            asyncio.run(self._run())
+        except Misconfigured as wrong:
+            logger.critical("%s", wrong)
+            os._exit(2)
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        settings = Settings()
+        async with contextlib.AsyncExitStack() as resources:
+            parts = await self._open(settings, resources)
+            if parts is None:
+                return
+            self._runners = {queue: _runner(queue, parts, settings) for queue in self._queues}
+            sweeper = Sweeper(parts, lease_s=settings.lease_s, every_s=settings.sweep_s)
+            async with asyncio.TaskGroup() as group:
+                for runner in self._runners.values():
+                    group.create_task(runner.run(self._stopping))
+                group.create_task(sweeper.run(self._stopping))
+
+    async def _open(self, settings: Settings, resources: contextlib.AsyncExitStack) -> WorkerParts | None:
+        while not self._stopping():
+            attempt = contextlib.AsyncExitStack()
+            try:
+                parts = await open_worker(settings, self._app, attempt)
+            except Misconfigured:
+                raise
+            except Exception as away:
+                await attempt.aclose()
+                logger.warning("can't start yet (%s: %s); trying again", type(away).__name__, away)
+                await asyncio.sleep(_RETRY_START_S)
+            else:
+                resources.push_async_exit(attempt)
+                return parts
+        return None
+
+
+def _runner(queue: str, parts: WorkerParts, settings: Settings) -> _Runner:
+    if queue == "upkeep":
+        return Upkeep(parts, lease_s=settings.lease_s)
+    if queue == "webhooks":
+        return Courier(parts, lease_s=settings.lease_s)
+    concurrency = settings.small_concurrency if queue == "small" else settings.large_concurrency
+    worker = f"{socket.gethostname()}:{os.getpid()}:{queue}"
+    return Drainer(parts, queue=queue, worker=worker, concurrency=concurrency, lease_s=settings.lease_s)
+
+
+_current: WorkerProcess | None = None
+
+
+def begin(app: Celery, queues: tuple[str, ...], stopping: StopFlag) -> None:
+    """Start this child's loop."""
+    global _current
+    _current = WorkerProcess(app, queues, stopping)
+    _current.start()
+
+
+def end(timeout_s: float) -> None:
+    """Wait for this child's loop."""
+    if _current is not None:
+        _current.join(timeout_s)
+
+
+def poke(queue: str) -> None:
+    """Wake this child's runner of `queue`, if there is one."""
+    if _current is not None:
+        _current.poke(queue)

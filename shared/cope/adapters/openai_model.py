@@ -1,0 +1,197 @@
+"""Every model behind one protocol: the `openai` client against SGLang, OpenAI and whatever speaks like them.
+
+Time-outs, retries and 429s are the state machine's business, so the client's own retries are off. One client per event
+loop and address: it is made in the loop that uses it.
+"""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import openai
+import orjson
+from openai import AsyncOpenAI, DefaultAioHttpClient
+
+from cope.core.errors import (
+    ContextTooLong,
+    ModelError,
+    ModelMalformed,
+    ModelOverloaded,
+    ModelQuotaExhausted,
+    ModelRateLimited,
+    ModelRejected,
+    ModelUnreachable,
+)
+from cope.core.models import ModelEntry
+from cope.core.money import TokenUsage
+from cope.core.stages import Tier
+from cope.ports.model import ChatAnswer, ChatRequest
+
+_CONNECT_CAUSES = ("ConnectError", "ClientConnectorError", "ConnectionRefusedError", "ConnectTimeout")
+_ABORT_TIMEOUT_S = 5.0
+
+
+class OpenAIModel:
+    """A `ChatModel` over HTTP. Close it in the loop that used it."""
+
+    def __init__(self) -> None:
+        self._clients: dict[tuple[str, str], AsyncOpenAI] = {}
+        self._aborts: set[asyncio.Task[None]] = set()
+
+    async def chat(self, request: ChatRequest) -> ChatAnswer:
+        """One answer. Raises a `ModelError`; cancelling drops the connection and, where the server knows request ids,
+        tells it to abort."""
+        try:
+            return await self._with_stale_retry(request)
+        except asyncio.CancelledError:
+            if request.model.abort == "rid":
+                self._abort_later(request)
+            raise
+
+    async def _with_stale_retry(self, request: ChatRequest) -> ChatAnswer:
+        try:
+            return await self._send(request)
+        except ModelUnreachable as broken:
+            # A kept-alive connection that the server closed meanwhile. A free call may simply be made again; a paid one
+            # may have been billed, so it goes through the state machine.
+            if request.model.tier is Tier.LARGE or not broken.sent:
+                raise
+            return await self._send(request)
+
+    async def _send(self, request: ChatRequest) -> ChatAnswer:
+        client = self._client(request.model)
+        try:
+            raw = await client.chat.completions.with_raw_response.create(**_arguments(request))
+        except openai.APIStatusError as error:
+            raise _status_error(error) from None
+        except openai.APITimeoutError as error:
+            raise ModelOverloaded(f"{request.model.name}: no answer in time.", sent=_was_sent(error)) from None
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            raise ModelUnreachable(
+                f"{request.model.name}: {type(cause).__name__}: {cause}"[:300], sent=_was_sent(error)
+            ) from None
+        return _answer(request.model, raw.http_response.content)
+
+    def _client(self, model: ModelEntry) -> AsyncOpenAI:
+        key = (model.base_url, model.api_key)
+        if key not in self._clients:
+            self._clients[key] = AsyncOpenAI(
+                base_url=model.base_url,
+                api_key=model.api_key or "none",
+                max_retries=0,
+                timeout=model.timeout_s,
+                http_client=DefaultAioHttpClient(),
+            )
+        return self._clients[key]
+
+    def _abort_later(self, request: ChatRequest) -> None:
+        task = asyncio.get_running_loop().create_task(self._abort(request))
+        self._aborts.add(task)
+        task.add_done_callback(self._aborts.discard)
+
+    async def _abort(self, request: ChatRequest) -> None:
+        address = request.model.base_url.rstrip("/").removesuffix("/v1") + "/abort_request"
+        with contextlib.suppress(openai.OpenAIError, TimeoutError):
+            async with asyncio.timeout(_ABORT_TIMEOUT_S):
+                await self._client(request.model).post(address, body={"rid": request.request_id}, cast_to=object)
+
+    async def aclose(self) -> None:
+        """Finish aborts under way and close every connection."""
+        await asyncio.gather(*self._aborts, return_exceptions=True)
+        for client in self._clients.values():
+            await client.close()
+        self._clients.clear()
+
+
+def _arguments(request: ChatRequest) -> dict[str, Any]:
+    model = request.model
+    extra: dict[str, Any] = dict(model.extra_body)
+    if model.abort == "rid":
+        extra["rid"] = request.request_id
+    arguments: dict[str, Any] = {
+        "model": model.served_name,
+        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+        "temperature": request.temperature,
+        model.output_limit_field: request.max_tokens,
+    }
+    if request.top_p is not None:
+        arguments["top_p"] = request.top_p
+    if request.stop:
+        arguments["stop"] = list(request.stop)
+    if request.seed is not None:
+        arguments["seed"] = request.seed
+    for name in model.unsupported:
+        arguments.pop(name, None)
+    if extra:
+        arguments["extra_body"] = extra
+    return arguments
+
+
+def _answer(model: ModelEntry, content: bytes) -> ChatAnswer:
+    try:
+        body = orjson.loads(content)
+        choice = body["choices"][0]
+        text = choice["message"]["content"] or ""
+        if not isinstance(text, str):
+            raise TypeError("content is not text")
+        return ChatAnswer(text, str(choice.get("finish_reason") or "stop"), _usage(body.get("usage")), body.get("id"))
+    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError) as wrong:
+        raise ModelMalformed(f"{model.name}: the answer can't be read: {wrong}") from None
+
+
+def _usage(usage: Any) -> TokenUsage | None:
+    if not isinstance(usage, dict):
+        return None
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not isinstance(prompt, int) or not isinstance(completion, int) or prompt < 0 or completion < 0:
+        return None
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+    return TokenUsage(prompt, min(max(int(cached), 0), prompt), completion, int(reasoning), 1)
+
+
+def _was_sent(error: openai.APIConnectionError) -> bool:
+    cause: BaseException | None = error
+    while cause is not None:
+        if any(base.__name__ in _CONNECT_CAUSES for base in type(cause).__mro__):
+            return False
+        cause = cause.__cause__ or cause.__context__
+    return True
+
+
+def _status_error(error: openai.APIStatusError) -> ModelError:
+    told = retry_after_s(error.response.headers, now=datetime.now(UTC))
+    body: Any = error.body if isinstance(error.body, dict) else {}
+    code, kind = str(body.get("code") or ""), str(body.get("type") or "")
+    message = str(body.get("message") or error.message)[:1000]
+    status = error.status_code
+    if status == 429:
+        if "insufficient_quota" in {code, kind} or "quota" in code:
+            return ModelQuotaExhausted(message, answered=True, retry_after_s=told)
+        return ModelRateLimited(message, answered=True, retry_after_s=told)
+    if code == "context_length_exceeded" or (status == 400 and "context length" in message.lower()):
+        return ContextTooLong(message, answered=True)
+    if status in {408, 409} or status >= 500:
+        return ModelOverloaded(message, answered=True, retry_after_s=told)
+    return ModelRejected(f"HTTP {status}: {message}", answered=True)
+
+
+def retry_after_s(headers: Mapping[str, str], *, now: datetime) -> float | None:
+    """Seconds to wait from `retry-after-ms` or `Retry-After` (seconds or an HTTP date); None if absent or nonsense."""
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        with contextlib.suppress(ValueError):
+            seconds = float(value) * scale
+            return seconds if math.isfinite(seconds) and seconds >= 0 else None
+        with contextlib.suppress(ValueError, TypeError):
+            when = parsedate_to_datetime(value)
+            when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+            return max(0.0, (when - now).total_seconds())
+    return None

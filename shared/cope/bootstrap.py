@@ -1,0 +1,126 @@
+"""Where the parts are joined: settings in, one frozen object of ports out, for the API and for a worker."""
+
+import contextlib
+from dataclasses import dataclass
+
+from celery import Celery
+
+from cope.adapters.answer_helper import helper_judge
+from cope.adapters.celery_wakeup import CeleryWakeUp, make_celery
+from cope.adapters.http_webhooks import HttpWebhookSender
+from cope.adapters.local_files import LocalFiles
+from cope.adapters.local_limiter import LocalLimiter
+from cope.adapters.openai_model import OpenAIModel
+from cope.adapters.postgres.api_store import PostgresApiStore
+from cope.adapters.postgres.worker_store import PostgresWorkerStore
+from cope.adapters.redis_limiter import RedisLimiter
+from cope.adapters.system import SystemClock, SystemIds
+from cope.catalog import load_catalog, load_prices
+from cope.core.models import ModelCatalog
+from cope.core.prices import PriceTable
+from cope.ports.answers import AnswerJudge
+from cope.ports.files import FileStore
+from cope.ports.model import ChatModel
+from cope.ports.store import ApiStore, WorkerStore
+from cope.ports.support import Clock, IdMaker, Limiter, WakeUp, WebhookSender
+from cope.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ApiParts:
+    """What the API is made of."""
+
+    settings: Settings
+    store: ApiStore
+    files: FileStore
+    wake: WakeUp
+    catalog: ModelCatalog
+    prices: PriceTable
+    clock: Clock
+    ids: IdMaker
+    webhooks: WebhookSender
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerParts:
+    """What a worker process is made of. Made in the event loop that uses it."""
+
+    settings: Settings
+    store: WorkerStore
+    files: FileStore
+    wake: WakeUp
+    limiter: Limiter
+    model: ChatModel
+    judge: AnswerJudge
+    catalog: ModelCatalog
+    prices: PriceTable
+    clock: Clock
+    ids: IdMaker
+    webhooks: WebhookSender
+
+
+async def open_api(settings: Settings, resources: contextlib.AsyncExitStack) -> ApiParts:
+    """The API's parts; `resources` closes them. Raises `Misconfigured` naming a missing setting."""
+    store = PostgresApiStore(settings.need("api_database_url"), secret_key=settings.need("secret_key"), max_size=8)
+    await store.open()
+    resources.push_async_callback(store.aclose)
+    wake = CeleryWakeUp(make_celery(settings.broker_url), settings.broker_url)
+    resources.push_async_callback(wake.aclose)
+    webhooks = _webhooks(settings)
+    resources.push_async_callback(webhooks.aclose)
+    return ApiParts(
+        settings=settings,
+        store=store,
+        files=LocalFiles(settings.data_dir),
+        wake=wake,
+        catalog=load_catalog(settings),
+        prices=load_prices(settings),
+        clock=SystemClock(),
+        ids=SystemIds(),
+        webhooks=webhooks,
+    )
+
+
+async def open_worker(settings: Settings, app: Celery, resources: contextlib.AsyncExitStack) -> WorkerParts:
+    """A worker process's parts; `resources` closes them. Raises `Misconfigured` naming a missing setting."""
+    catalog, prices = load_catalog(settings), load_prices(settings)
+    now = SystemClock().now()
+    for entry in catalog.entries.values():
+        prices.of_model(entry, now)  # a model without a price in force is refused at the start, not at its first call
+    store = PostgresWorkerStore(settings.need("worker_database_url"), secret_key=settings.need("secret_key"))
+    await store.open()
+    resources.push_async_callback(store.aclose)
+    await store.put_prices(prices.rows)
+    wake = CeleryWakeUp(app, settings.broker_url)
+    resources.push_async_callback(wake.aclose)
+    model = OpenAIModel()
+    resources.push_async_callback(model.aclose)
+    judge = helper_judge()
+    resources.push_async_callback(judge.aclose)
+    webhooks = _webhooks(settings)
+    resources.push_async_callback(webhooks.aclose)
+    limiter: Limiter
+    if settings.broker_url.startswith(("redis://", "rediss://")):
+        shared = RedisLimiter(settings.broker_url, catalog)
+        resources.push_async_callback(shared.aclose)
+        limiter = shared
+    else:
+        limiter = LocalLimiter(catalog)
+    return WorkerParts(
+        settings=settings,
+        store=store,
+        files=LocalFiles(settings.data_dir),
+        wake=wake,
+        limiter=limiter,
+        model=model,
+        judge=judge,
+        catalog=catalog,
+        prices=prices,
+        clock=SystemClock(),
+        ids=SystemIds(),
+        webhooks=webhooks,
+    )
+
+
+def _webhooks(settings: Settings) -> HttpWebhookSender:
+    return HttpWebhookSender(hosts=settings.allowed_webhook_hosts, networks=settings.allowed_webhook_networks)

@@ -1,0 +1,103 @@
+"""Every setting, read once from the environment. Names are `COPE_` plus the field's, in capitals (see .env.example)."""
+
+import ipaddress
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cope.core.errors import Misconfigured
+from cope.core.money import NanoUSD, parse_usd
+
+
+class Settings(BaseSettings):
+    """Typed settings. A process that lacks one it needs says its name and does not start."""
+
+    model_config = SettingsConfigDict(env_prefix="COPE_", extra="ignore", frozen=True)
+
+    api_database_url: str = ""
+    worker_database_url: str = ""
+    owner_database_url: str = ""
+    broker_url: str = ""
+    secret_key: SecretStr = SecretStr("")
+    data_dir: Path = Path(".cope/files")
+
+    api_host: str = "127.0.0.1"
+    api_port: int = 8000
+    admin_key: SecretStr = SecretStr("")
+    bootstrap_api_key: SecretStr = SecretStr("")
+    bootstrap_webhook_secret: SecretStr = SecretStr("")
+    default_cap_usd: str = "10"
+    webhook_allow: str = ""
+
+    models_file: Path | None = None
+    prices_file: Path | None = None
+    prompts_file: Path | None = None
+    allow_reference: bool = False
+    small_base_url: str = ""
+    small_model: str = ""
+    small_api_key: SecretStr = SecretStr("")
+    small_prompt_set: str = "instruct"
+    small_context: int = 32_768
+    small_price: str = ""
+    small_concurrency: int = Field(default=64, ge=1, le=4096)
+    small_abort: Literal["none", "rid"] = "none"
+    large_base_url: str = ""
+    large_model: str = ""
+    large_api_key: SecretStr = SecretStr("")
+    large_prompt_set: str = "instruct"
+    large_context: int = 128_000
+    large_price: str = ""
+    large_rpm: int | None = None
+    large_tpm: int | None = None
+    large_concurrency: int = Field(default=32, ge=1, le=4096)
+    large_output_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    large_timeout_s: float = 600.0
+
+    lease_s: float = Field(default=30.0, gt=0)
+    sweep_s: float = Field(default=1.0, gt=0)
+    max_file_bytes: int = 4 * 1024**3
+    max_file_lines: int = 1_000_000
+    max_line_bytes: int = 8 * 1024**2
+    max_json_depth: int = 64
+
+    @field_validator("default_cap_usd")
+    @classmethod
+    def _cap_is_money(cls, value: str) -> str:
+        if value != "unlimited":
+            parse_usd(value)
+        return value
+
+    @property
+    def default_cap(self) -> NanoUSD | None:
+        """The cap of a new project; None only where `unlimited` is said."""
+        return None if self.default_cap_usd == "unlimited" else parse_usd(self.default_cap_usd)
+
+    @property
+    def allowed_webhook_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """The networks of COPE_WEBHOOK_ALLOW."""
+        return tuple(network for entry in self._webhook_entries() if (network := _network(entry)) is not None)
+
+    @property
+    def allowed_webhook_hosts(self) -> frozenset[str]:
+        """The host names of COPE_WEBHOOK_ALLOW, lower case."""
+        return frozenset(entry.lower() for entry in self._webhook_entries() if _network(entry) is None)
+
+    def _webhook_entries(self) -> list[str]:
+        return [entry.strip() for entry in self.webhook_allow.split(",") if entry.strip()]
+
+    def need(self, name: str) -> str:
+        """The non-empty text of a setting. Raises `Misconfigured` naming its environment variable."""
+        value = getattr(self, name)
+        text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        if not text:
+            raise Misconfigured(f"Set COPE_{name.upper()}: this process can't start without it.")
+        return text
+
+
+def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return None
