@@ -128,8 +128,7 @@ class Decoder:
 def _norm(x: Array, weight: Array, epsilon: float) -> Array:
     # einsum rather than mean(x*x): one pass, no temporary.
     power = np.einsum("ij,ij->i", x, x)[:, None] / np.float32(x.shape[1])
-    result = np.asarray(x / np.sqrt(power + np.float32(epsilon)) * weight, dtype=np.float32)
-    return result
+    return np.asarray(x / np.sqrt(power + np.float32(epsilon)) * weight, dtype=np.float32)
 
 
 def _rotate(x: Array, cos: Array, sin: Array) -> Array:

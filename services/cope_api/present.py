@@ -1,0 +1,240 @@
+"""Records as the JSON that OpenAI's client reads, with our `cope` blocks beside it."""
+
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from cope.core.codec import encode_usage
+from cope.core.history import FinishedStep
+from cope.core.lifecycle import TERMINAL_BATCH_STATUSES, BatchStatus
+from cope.core.money import format_usd
+from cope.core.records import Batch, MonthlyBudget, Project, StoredFile, TaskDetail, WebhookEndpoint
+from cope_api.context import seconds
+
+Json = dict[str, Any]
+
+
+def file_json(file: StoredFile) -> Json:
+    """OpenAI's FileObject."""
+    return {
+        "id": file.id,
+        "object": "file",
+        "bytes": file.bytes,
+        "created_at": seconds(file.created_at),
+        "expires_at": seconds(file.expires_at),
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "status": "processed",
+        "status_details": None,
+    }
+
+
+def batch_json(batch: Batch, now: datetime) -> Json:
+    """OpenAI's Batch; a held batch stays `in_progress` and says so in `cope.hold`."""
+    errors = [{"code": e.code, "message": e.message, "param": e.param, "line": e.line} for e in batch.errors]
+    return {
+        "id": batch.id,
+        "object": "batch",
+        "endpoint": batch.endpoint,
+        "model": batch.model,
+        "errors": {"object": "list", "data": errors} if errors else None,
+        "input_file_id": batch.input_file_id,
+        "completion_window": batch.completion_window,
+        "status": batch.status.value,
+        "output_file_id": batch.output_file_id,
+        "error_file_id": batch.error_file_id,
+        "created_at": seconds(batch.created_at),
+        "in_progress_at": seconds(batch.in_progress_at),
+        "expires_at": seconds(batch.expires_at),
+        "finalizing_at": seconds(batch.finalizing_at),
+        "completed_at": seconds(batch.completed_at),
+        "failed_at": seconds(batch.failed_at),
+        "expired_at": seconds(batch.expired_at),
+        "cancelling_at": seconds(batch.cancelling_at),
+        "cancelled_at": seconds(batch.cancelled_at),
+        "request_counts": {
+            "total": batch.total,
+            "completed": batch.done,
+            "failed": batch.failed,
+            "held": sum(batch.held.values()),
+        },
+        "usage": {
+            "input_tokens": batch.prompt_tokens,
+            "input_tokens_details": {"cached_tokens": batch.cached_tokens},
+            "output_tokens": batch.completion_tokens,
+            "output_tokens_details": {"reasoning_tokens": batch.reasoning_tokens},
+            "total_tokens": batch.prompt_tokens + batch.completion_tokens,
+        },
+        "metadata": dict(batch.metadata) if batch.metadata is not None else None,
+        "cope": {
+            "outcome": _outcome(batch),
+            "hold": _hold(batch),
+            "by_stage": dict(batch.by_stage),
+            "spent_usd": format_usd(batch.spent),
+            "reserved_usd": format_usd(batch.reserved),
+            "unconfirmed_usd": format_usd(batch.unconfirmed),
+            "eta": _eta(batch, now),
+            "errors": [{"code": code, "message": None, "count": count} for code, count in batch.error_counts.items()],
+        },
+    }
+
+
+def _outcome(batch: Batch) -> str | None:
+    if batch.status not in TERMINAL_BATCH_STATUSES:
+        return None
+    if batch.status is not BatchStatus.COMPLETED:
+        return batch.status.value
+    if not batch.failed:
+        return "all_succeeded"
+    return "partly_failed" if batch.done else "all_failed"
+
+
+def _hold(batch: Batch) -> Json | None:
+    if not batch.held or batch.status in TERMINAL_BATCH_STATUSES:
+        return None
+    reason = max(batch.held, key=lambda r: batch.held[r])
+    return {
+        "reason": reason.value,
+        "since": seconds(batch.held_since),
+        "resumes_at": None,
+        "needed_usd": None if batch.needed is None else format_usd(batch.needed),
+    }
+
+
+def _eta(batch: Batch, now: datetime) -> Json | None:
+    """Seconds left at the rate so far; the p90 allows for a third less of it. None before the first result."""
+    ended = batch.done + batch.failed
+    if batch.status is not BatchStatus.IN_PROGRESS or not ended or batch.in_progress_at is None:
+        return None
+    left = (batch.total - ended) * (now - batch.in_progress_at).total_seconds() / ended
+    limited = _hold(batch)
+    return {
+        "p50": round(left),
+        "p90": round(left * 1.5),
+        "limited_by": None if limited is None else limited["reason"],
+    }
+
+
+def task_json(task: TaskDetail) -> Json:
+    """A task with its whole history: every plan, sample, answer and vote that its store level keeps."""
+    return {
+        "id": task.id,
+        "object": "cope.task",
+        "batch_id": task.batch_id,
+        "custom_id": task.custom_id,
+        "state": task.state.value,
+        "hold": None if task.hold is None else task.hold.value,
+        "queue": task.queue,
+        "created_at": seconds(task.created_at),
+        "finished_at": seconds(task.finished_at),
+        "tries": task.tries,
+        "crashes": task.crashes,
+        "policy": orjson.Fragment(task.policy),
+        "request": orjson.Fragment(task.payload),
+        "steps": [_step(step) for step in task.history],
+        "result": None if task.result is None else orjson.Fragment(task.result),
+        "error": None if task.error is None else {"code": task.error.code, "message": task.error.message},
+        "attempts": [
+            {
+                "id": a.id,
+                "step": a.step,
+                "model": a.model,
+                "state": a.state.value,
+                "month": a.month,
+                "reserved_usd": format_usd(a.reserved),
+                "cost_usd": None if a.cost is None else format_usd(a.cost),
+                "price_version": a.price_version,
+                "flag": a.flag,
+            }
+            for a in task.attempts
+        ],
+    }
+
+
+def _step(step: FinishedStep) -> Json:
+    return {
+        "name": step.name,
+        "stage": int(step.stage),
+        "tier": step.tier.value,
+        "model": step.model,
+        "n": step.n,
+        "reason": step.reason,
+        "stopped_early": step.stopped_early,
+        "prompt_version": step.prompt_version,
+        "cost_nanousd": int(step.cost),
+        "usage": dict(
+            zip(("prompt", "cached", "completion", "reasoning", "calls"), encode_usage(step.usage), strict=True)
+        ),
+        "started_at": step.started_at.isoformat(),
+        "finished_at": step.finished_at.isoformat(),
+        "samples": [
+            {
+                "index": s.index,
+                "status": s.status.value,
+                "plan": s.plan,
+                "solution": s.solution,
+                "answer": s.answer,
+                "answer_key": s.key,
+                "finish_reason": s.finish_reason,
+                "error": s.error,
+            }
+            for s in step.samples
+        ],
+    }
+
+
+def project_json(project: Project) -> Json:
+    """OpenAI's Project, with ours beside it."""
+    return {
+        "id": project.id,
+        "object": "organization.project",
+        "name": project.name,
+        "created_at": seconds(project.created_at),
+        "archived_at": seconds(project.archived_at),
+        "status": "archived" if project.archived_at else "active",
+        "cope": {
+            "time_zone": project.time_zone,
+            "default_kind": project.default_kind,
+            "paused": project.paused,
+            "cap_usd": None if project.cap is None else format_usd(project.cap),
+        },
+    }
+
+
+def spend_limit_json(budget: MonthlyBudget) -> Json:
+    """OpenAI's project spend limit in whole cents, and the exact amounts beside it."""
+    cap = budget.cap
+    return {
+        "object": "project.spend_limit",
+        "threshold_amount": None if cap is None else cap // 10_000_000,
+        "currency": "USD",
+        "interval": "month",
+        "enforcement": {"status": "inactive" if cap is None else "enforcing"},
+        "cope": {
+            "month": budget.month,
+            "cap_usd": None if cap is None else format_usd(cap),
+            "spent_usd": format_usd(budget.spent),
+            "reserved_usd": format_usd(budget.reserved),
+            "unconfirmed_usd": format_usd(budget.unconfirmed),
+            "overrun_usd": format_usd(budget.overrun),
+        },
+    }
+
+
+def endpoint_json(endpoint: WebhookEndpoint, *, with_secret: bool = False) -> Json:
+    """OpenAI's webhook endpoint; the secret only on its creation."""
+    body: Json = {
+        "id": endpoint.id,
+        "object": "webhook_endpoint",
+        "created_at": seconds(endpoint.created_at),
+        "updated_at": seconds(endpoint.updated_at),
+        "name": endpoint.name,
+        "url": endpoint.url,
+        "event_types": list(endpoint.event_types),
+        "signing_secret_hint": endpoint.secret[-4:] if endpoint.secret else None,
+        "cope": {"disabled_at": seconds(endpoint.disabled_at)},
+    }
+    if with_secret:
+        body["signing_secret"] = endpoint.secret
+    return body
