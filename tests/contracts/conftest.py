@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import psycopg
 import pytest
-from cope.adapters.postgres.api_store import PostgresApiStore
 from cryptography.fernet import Fernet
 from psycopg import sql
 
+from cope.adapters.postgres.api_store import PostgresApiStore
 from cope.adapters.postgres.migrate import API, OWNER, WORKER, create_roles, upgrade
 from cope.adapters.postgres.worker_store import PostgresWorkerStore
 from cope_local.postgres import EmbeddedPostgres

@@ -119,6 +119,20 @@ async def test_lowering_the_cap_below_what_is_granted_never_fails_and_takes_noth
     assert (await world.see(batch)).spent == 700
 
 
+async def test_a_project_without_a_cap_may_be_given_one_below_what_it_has_already_spent(world: World) -> None:
+    project = await world.project(cap=None)
+    await world.batch(project, 2, queue="large")
+    first, second = await world.claim("large", limit=2)
+    granted = await world.send(first, 800)
+
+    capped = await world.api.set_cap(project.id, NanoUSD(100))
+
+    assert (capped.cap, capped.reserved) == (100, 800)
+    await world.commit(done(first, step=large_step(700), bills=(bill(granted, 700),)))
+    assert isinstance(await world.reserve(second, 1), Refused)
+    assert sums(await world.budget(project)) == (700, 0, 0, 0)
+
+
 async def test_a_refusal_under_a_lowered_cap_says_a_headroom_of_zero_and_not_less(world: World) -> None:
     project = await world.project(cap=NanoUSD(1_000))
     await world.batch(project, 2, queue="large")
