@@ -134,7 +134,7 @@ def _norm(x: Array, weight: Array, epsilon: float) -> Array:
 def _rotate(x: Array, cos: Array, sin: Array) -> Array:
     half = x.shape[-1] // 2
     turned = np.concatenate([-x[..., half:], x[..., :half]], axis=-1)
-    result: Array = x * cos + turned * sin
+    result: Array = x * cos + turned * sin  # type: ignore[assignment]
     return result
 
 

@@ -1,0 +1,135 @@
+"""The API as one application: `create_app` over any parts, real or in memory."""
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from fastapi import APIRouter, FastAPI, Request
+from starlette.datastructures import MutableHeaders
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cope.bootstrap import ApiParts
+from cope.core.errors import NotFound
+from cope.core.ids import PROJECT, ProjectId
+from cope.core.records import Project
+from cope.core.request_policy import SELECTABLE
+from cope.core.webhooks import make_secret
+from cope_api import admin, batches, failures, files, live, webhooks
+from cope_api.context import Gate, list_body, parts_of, project_of
+from cope_api.failures import json_response
+
+router = APIRouter()
+_REQUEST_ID = "x-request-id"
+
+
+class _RequestIds:
+    """Every response carries `x-request-id`, and every request is counted by status. Pure ASGI: streams pass through."""
+
+    def __init__(self, app: ASGIApp, counts: "Counter[int]") -> None:
+        self._app = app
+        self._counts = counts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = f"req_{secrets.token_hex(16)}"
+
+        async def with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._counts[message["status"]] += 1
+                headers = MutableHeaders(scope=message)
+                headers[_REQUEST_ID] = request_id
+                headers["x-content-type-options"] = "nosniff"
+            await send(message)
+
+        await self._app(scope, receive, with_id)
+
+
+def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiParts]]) -> FastAPI:
+    """The application. `open_parts` makes the parts in the loop that serves; the stack given to it closes them."""
+    counts: Counter[int] = Counter()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as resources:
+            parts = await open_parts(resources)
+            app.state.parts, app.state.gate, app.state.waiter = parts, Gate(parts), live.LiveWaiter(parts)
+            await _ensure_project(parts)
+            waiter = asyncio.create_task(app.state.waiter.run())
+            yield
+            waiter.cancel()
+            await asyncio.gather(waiter, return_exceptions=True)
+
+    app = FastAPI(title="COPE", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    failures.install(app)
+    for part in (router, files.router, batches.router, live.router, webhooks.router, admin.router):
+        app.include_router(part)
+    app.state.counts = counts
+    app.add_middleware(_RequestIds, counts=counts)
+    return app
+
+
+async def _ensure_project(parts: ApiParts) -> None:
+    """The project that the bootstrap key belongs to, made at the first start."""
+    key = parts.settings.bootstrap_api_key.get_secret_value()
+    if not key:
+        return
+    secret = parts.settings.bootstrap_webhook_secret.get_secret_value() or make_secret(parts.ids.secret(32))
+    # The id follows from the key, so that processes that start together make one project, not one each.
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    project = Project(
+        id=ProjectId(f"{PROJECT}{digest[:26]}"),
+        name="default",
+        created_at=parts.clock.now(),
+        time_zone="UTC",
+        cap=parts.settings.default_cap,
+        default_kind="math",
+        paused=False,
+    )
+    await parts.store.ensure_project(project, admin.make_key(parts, project.id, "bootstrap", key), secret)
+
+
+@router.get("/health")
+async def health() -> Response:
+    """The process is alive."""
+    return json_response({"status": "ok"})
+
+
+@router.get("/ready")
+async def ready(request: Request) -> Response:
+    """The database answers and its schema is this version's."""
+    await parts_of(request).store.ping()
+    return json_response({"status": "ok"})
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Requests by status, in Prometheus' text form."""
+    counts: Counter[int] = request.app.state.counts
+    lines = ["# TYPE cope_api_requests_total counter"]
+    lines += [f'cope_api_requests_total{{status="{status}"}} {count}' for status, count in sorted(counts.items())]
+    return PlainTextResponse("\n".join(lines) + "\n")
+
+
+@router.get("/v1/models")
+async def models(request: Request) -> Response:
+    """What `model` may name: policies, and the configured models."""
+    parts, _, _ = await project_of(request)
+    names = [*SELECTABLE, *sorted(parts.catalog.entries)]
+    return json_response(
+        list_body([{"id": n, "object": "model", "created": 0, "owned_by": "cope"} for n in names], has_more=False)
+    )
+
+
+@router.get("/v1/models/{name:path}")
+async def model(request: Request, name: str) -> Response:
+    """One of them."""
+    parts, _, _ = await project_of(request)
+    if name not in SELECTABLE and name not in parts.catalog.entries:
+        raise NotFound(f"There is no model {name!r}.", code="model_not_found")
+    return json_response({"id": name, "object": "model", "created": 0, "owned_by": "cope"})

@@ -1,0 +1,190 @@
+"""Batches and their tasks."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, cast
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from cope.bootstrap import ApiParts
+from cope.core.errors import BadRequest, Conflict, NotAvailableYet, NotFound
+from cope.core.ids import BATCH, BatchId, FileId, TaskId
+from cope.core.lifecycle import TERMINAL_BATCH_STATUSES, BatchStatus, TaskState
+from cope.core.problem import Kind
+from cope.core.records import Batch
+from cope.core.request import BatchCope, parse_cope_defaults
+from cope.core.request_values import as_int, as_mapping, as_text
+from cope.ports.store import NewBatch
+from cope.usecases.ingest import window_seconds
+from cope_api.context import (
+    clean_id,
+    json_object,
+    limit_of,
+    list_body,
+    only_keys,
+    project_of,
+    project_row,
+    raw_body,
+    text_query,
+)
+from cope_api.failures import json_response
+from cope_api.present import batch_json, task_json
+
+router = APIRouter()
+_KEYS = frozenset({"input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after", "cope"})
+_SERVED, _LATER = "/v1/chat/completions", frozenset({"/v1/responses"})
+_LONGEST_KEY = 255
+
+
+@router.post("/v1/batches")
+async def create(request: Request) -> Response:
+    """Accept a batch: it is `validating` until upkeep has read its file. A repetition returns the first one."""
+    parts, project_id, principal = await project_of(request)
+    raw = await raw_body(request)
+    body = json_object(raw)
+    only_keys(body, _KEYS)
+    project = await project_row(parts, project_id)
+    cope = parse_cope_defaults(body.get("cope"), catalog=parts.catalog, kind=Kind(project.default_kind))
+    if cope.webhook_url is not None:
+        reason = parts.webhooks.refuse_reason(cope.webhook_url)
+        if reason is not None:
+            raise BadRequest(f"`cope.webhook_url` can't be used: {reason}.", param="cope.webhook_url")
+    input_file = FileId(as_text(body.get("input_file_id"), "input_file_id", longest=64))
+    file = await parts.store.get_file(project_id, input_file)
+    if file is None:
+        raise BadRequest(f"There is no file {input_file!r}.", param="input_file_id", code="file_not_found")
+    if file.purpose != "batch":
+        raise BadRequest("The input file's purpose must be `batch`.", param="input_file_id")
+    window = as_text(body.get("completion_window"), "completion_window", longest=8)
+    window_seconds(window)
+    batch = Batch(
+        id=BatchId(parts.ids.new(BATCH)),
+        project_id=project_id,
+        key_id=principal.key_id,
+        endpoint=_endpoint(body.get("endpoint")),
+        input_file_id=input_file,
+        completion_window=window,
+        status=BatchStatus.VALIDATING,
+        created_at=parts.clock.now(),
+        defaults=_defaults(cope),
+        metadata=_metadata(body.get("metadata")),
+        webhook_url=cope.webhook_url,
+        output_expires_after_s=_output_expiry(body.get("output_expires_after")),
+    )
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= _LONGEST_KEY:
+        raise BadRequest(f"`Idempotency-Key` must have 1 to {_LONGEST_KEY} characters.", param="Idempotency-Key")
+    retries = request.headers.get("x-stainless-retry-count", "0")
+    made = await parts.store.create_batch(
+        NewBatch(batch, hashlib.sha256(raw).digest(), key, is_retry=retries.isdigit() and int(retries[:4]) >= 1)
+    )
+    await parts.wake.poke("upkeep")
+    return json_response(batch_json(made, parts.clock.now()))
+
+
+def _defaults(cope: BatchCope) -> str:
+    order = {"order": "input"} if cope.by_input else {}
+    return orjson.dumps({**cope.line_defaults, **order}).decode()
+
+
+def _endpoint(value: object) -> str:
+    endpoint = as_text(value, "endpoint", longest=64)
+    if endpoint in _LATER:
+        raise NotAvailableYet(f"`{endpoint}` is not served as a batch endpoint yet: use {_SERVED}.", param="endpoint")
+    if endpoint != _SERVED:
+        raise BadRequest(f"`endpoint` must be {_SERVED}.", param="endpoint")
+    return endpoint
+
+
+def _metadata(value: object) -> Mapping[str, str] | None:
+    if value is None:
+        return None
+    given = as_mapping(value, "metadata")
+    if len(given) > 16:
+        raise BadRequest("`metadata` holds at most 16 pairs.", param="metadata")
+    for key, text in given.items():
+        if len(key) > 64 or "\x00" in key or not isinstance(text, str) or len(text) > 512 or "\x00" in text:
+            raise BadRequest(
+                "`metadata` maps keys of up to 64 characters to texts of up to 512, without NUL.", param="metadata"
+            )
+    return cast("Mapping[str, str]", given)
+
+
+def _output_expiry(value: object) -> int | None:
+    if value is None:
+        return None
+    given = as_mapping(value, "output_expires_after")
+    if given.get("anchor") != "created_at":
+        raise BadRequest("`anchor` must be created_at.", param="output_expires_after.anchor")
+    return as_int(given.get("seconds"), "output_expires_after.seconds", low=3600, high=2_592_000)
+
+
+@router.get("/v1/batches")
+async def list_batches(request: Request) -> Response:
+    """The project's batches, newest first."""
+    parts, project_id, _ = await project_of(request)
+    after = text_query(request, "after")
+    page = await parts.store.list_batches(
+        project_id,
+        after=None if after is None else BatchId(after),
+        limit=limit_of(request, default=20, most=100),
+    )
+    now = parts.clock.now()
+    return json_response(list_body([batch_json(batch, now) for batch in page.items], page.has_more))
+
+
+async def _batch(request: Request, batch_id: str) -> tuple[ApiParts, Batch]:
+    parts, project_id, _ = await project_of(request)
+    batch = await parts.store.get_batch(project_id, BatchId(clean_id(batch_id)))
+    if batch is None:
+        raise NotFound(f"There is no batch {batch_id!r}.")
+    return parts, batch
+
+
+@router.get("/v1/batches/{batch_id}")
+async def retrieve(request: Request, batch_id: str) -> Response:
+    """One batch."""
+    parts, batch = await _batch(request, batch_id)
+    return json_response(batch_json(batch, parts.clock.now()))
+
+
+@router.post("/v1/batches/{batch_id}/cancel")
+async def cancel(request: Request, batch_id: str) -> Response:
+    """Begin no further step; finished lines are kept, and a paid call under way commits first."""
+    parts, batch = await _batch(request, batch_id)
+    if batch.status in TERMINAL_BATCH_STATUSES:
+        raise Conflict(f"The batch is {batch.status.value} already.", code="batch_not_cancellable")
+    cancelled = await parts.store.cancel_batch(batch.project_id, batch.id)
+    await parts.wake.poke("upkeep")
+    return json_response(batch_json(cancelled or batch, parts.clock.now()))
+
+
+@router.get("/v1/batches/{batch_id}/tasks")
+async def list_tasks(request: Request, batch_id: str) -> Response:
+    """The batch's tasks with their histories, a page at a time."""
+    parts, batch = await _batch(request, batch_id)
+    state = text_query(request, "status")
+    if state is not None and state not in tuple(TaskState):
+        raise BadRequest(f"`status` must be one of {', '.join(TaskState)}.", param="status")
+    after = text_query(request, "after")
+    page = await parts.store.list_tasks(
+        batch.project_id,
+        batch.id,
+        state=state,
+        after=None if after is None else TaskId(after),
+        limit=limit_of(request, default=20, most=100),
+    )
+    items: list[dict[str, Any]] = [task_json(task) for task in page.items]
+    return json_response(list_body(items, page.has_more))
+
+
+@router.get("/v1/tasks/{task_id}")
+async def get_task(request: Request, task_id: str) -> Response:
+    """One task with its whole history."""
+    parts, project_id, _ = await project_of(request)
+    task = await parts.store.get_task(project_id, TaskId(clean_id(task_id)))
+    if task is None:
+        raise NotFound(f"There is no task {task_id!r}.")
+    return json_response(task_json(task))

@@ -1,0 +1,181 @@
+"""Live chat completions: a task without a batch, first in every queue, and whoever waits for it."""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from starlette.responses import Response, StreamingResponse
+
+from cope.adapters.celery_wakeup import LIVE_CHANNEL
+from cope.bootstrap import ApiParts
+from cope.core.ids import ProjectId, TaskId
+from cope.core.problem import Kind
+from cope.core.request import RequestDefaults, parse_request
+from cope.core.task import OnBudget
+from cope.ports.store import LiveResult, NewLiveTask
+from cope.usecases.ingest import new_live_task
+from cope_api.context import json_object, project_of, project_row, raw_body
+from cope_api.failures import NO_RETRY
+
+logger = logging.getLogger(__name__)
+router = APIRouter()
+
+_POLL_S = 0.2
+_DISCONNECT_CHECK_S = 0.5
+_KEEP_ALIVE_S = 10.0
+_PIECE = 24
+
+
+class LiveWaiter:
+    """Who waits for which live task. Told over Redis when it is there; one batched query each 200 ms in any case."""
+
+    def __init__(self, parts: ApiParts) -> None:
+        self._parts = parts
+        self._waiting: dict[TaskId, asyncio.Future[LiveResult]] = {}
+        self._look = asyncio.Event()
+
+    async def wait(self, task_id: TaskId) -> LiveResult:
+        """The task's end. Several callers may wait for one task (an SDK's retry joins the first call)."""
+        future = self._waiting.get(task_id)
+        if future is None:
+            future = self._waiting[task_id] = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(future)
+
+    async def run(self) -> None:
+        """Poll and listen until cancelled."""
+        listener = asyncio.create_task(self._listen())
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._look.wait(), _POLL_S)
+                self._look.clear()
+                await self._poll()
+        finally:
+            listener.cancel()
+            await asyncio.gather(listener, return_exceptions=True)
+
+    async def _poll(self) -> None:
+        if not self._waiting:
+            return
+        try:
+            results = await self._parts.store.live_results(list(self._waiting))
+        except Exception:
+            logger.warning("live calls could not be looked up; trying again", exc_info=True)
+            return
+        for result in results:
+            future = self._waiting.pop(result.task_id, None)
+            if future is not None and not future.done():
+                future.set_result(result)
+
+    async def _listen(self) -> None:
+        url = self._parts.settings.broker_url
+        if not url.startswith(("redis://", "rediss://")):
+            return
+        while True:
+            with contextlib.suppress(RedisError, OSError):
+                async with Redis.from_url(url, socket_connect_timeout=1) as client, client.pubsub() as channel:
+                    await channel.subscribe(LIVE_CHANNEL)
+                    async for message in channel.listen():
+                        data = message.get("data")
+                        if isinstance(data, bytes) and TaskId(data.decode("ascii", "replace")) in self._waiting:
+                            self._look.set()
+            await asyncio.sleep(2.0)
+
+
+@router.post("/v1/chat/completions")
+async def chat(request: Request) -> Response:
+    """Solve one problem now. Running out of money is refused at once unless `cope.on_budget` says to hold."""
+    parts, project_id, principal = await project_of(request)
+    raw = await raw_body(request)
+    body = json_object(raw)
+    streaming = body.pop("stream", False) is True
+    stream_options = body.pop("stream_options", None) if streaming else None
+    project = await project_row(parts, project_id)
+    parsed = parse_request(
+        body,
+        defaults=RequestDefaults(Kind(project.default_kind), on_budget=OnBudget.FAIL),
+        catalog=parts.catalog,
+    )
+    retries = request.headers.get("x-stainless-retry-count", "0")
+    task = new_live_task(parts.ids, parsed)
+    task_id = await parts.store.create_live_task(
+        NewLiveTask(
+            task=task,
+            project_id=project_id,
+            key_id=principal.key_id,
+            body_hash=hashlib.sha256(raw).digest(),
+            is_retry=retries.isdigit() and int(retries[:4]) >= 1,
+        )
+    )
+    await parts.wake.poke(task.queue)
+    waiter: LiveWaiter = request.app.state.waiter
+    if streaming:
+        wants_usage = isinstance(stream_options, dict) and stream_options.get("include_usage") is True
+        return StreamingResponse(
+            _stream(request, waiter, project_id, task_id, wants_usage=wants_usage),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
+        )
+    result = await _result(request, waiter, project_id, task_id)
+    headers = NO_RETRY if result.status == 429 else {}
+    return Response(result.body.encode(), result.status, headers, "application/json")
+
+
+async def _result(request: Request, waiter: LiveWaiter, project_id: ProjectId, task_id: TaskId) -> LiveResult:
+    """The task's end; a caller that goes away cancels it before its next step."""
+    waiting = asyncio.create_task(waiter.wait(task_id))
+    try:
+        while True:
+            done, _ = await asyncio.wait([waiting], timeout=_DISCONNECT_CHECK_S)
+            if done:
+                return waiting.result()
+            if await request.is_disconnected():
+                await request.app.state.parts.store.cancel_live_task(project_id, task_id)
+                return LiveResult(task_id, 499, "{}")
+    finally:
+        waiting.cancel()
+
+
+async def _stream(
+    request: Request, waiter: LiveWaiter, project_id: ProjectId, task_id: TaskId, *, wants_usage: bool
+) -> AsyncIterator[bytes]:
+    """The accepted answer as chunks. Only an accepted answer is ever sent, so the first chunk comes with the vote."""
+    waiting = asyncio.create_task(waiter.wait(task_id))
+    try:
+        while not (await asyncio.wait([waiting], timeout=_KEEP_ALIVE_S))[0]:
+            yield b": the cascade is at work\n\n"
+        result = waiting.result()
+    except asyncio.CancelledError:
+        await request.app.state.parts.store.cancel_live_task(project_id, task_id)
+        raise
+    finally:
+        waiting.cancel()
+    body: dict[str, Any] = orjson.loads(result.body)
+    if result.status != 200:
+        yield _event(body)
+        return
+    head = {key: body[key] for key in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
+    for choice in body["choices"]:
+        yield _chunk(head, choice["index"], {"role": "assistant", "content": ""})
+        text = choice["message"]["content"]
+        for start in range(0, len(text), _PIECE):
+            yield _chunk(head, choice["index"], {"content": text[start : start + _PIECE]})
+        yield _chunk(head, choice["index"], {}, choice["finish_reason"])
+    if wants_usage:
+        yield _event({**head, "choices": [], "usage": body["usage"], "cope": body["cope"]})
+    yield b"data: [DONE]\n\n"
+
+
+def _chunk(head: dict[str, Any], index: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
+    return _event({**head, "choices": [{"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}]})
+
+
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(body) + b"\n\n"
