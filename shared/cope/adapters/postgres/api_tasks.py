@@ -49,12 +49,12 @@ class ApiTasks(ApiBatches):
         async with self._db.transaction(project=project_id) as conn:
             rows = await fetch(
                 conn,
-                _DETAIL
+                _DETAIL  # noqa: S608
                 + """
                 WHERE t.project_id = %(project)s AND t.batch_id = %(batch)s
                   AND t.line > coalesce((SELECT line FROM tasks WHERE id = %(after)s), -1)
                   AND (%(state)s::text IS NULL OR t.state = %(state)s) ORDER BY t.line LIMIT %(limit)s
-                """,  # noqa: S608
+                """,
                 {"project": project_id, "batch": batch_id, "after": after, "state": state, "limit": limit + 1},
             )
             return page_of(await _with_attempts(conn, rows), limit)
