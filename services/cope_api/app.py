@@ -27,7 +27,7 @@ _REQUEST_ID = "x-request-id"
 
 
 class _RequestIds:
-    """Every response carries `x-request-id`, and every request is counted by status. Pure ASGI: streams pass through."""
+    """Every response carries `x-request-id` and is counted by status. Pure ASGI: streams pass through."""
 
     def __init__(self, app: ASGIApp, counts: "Counter[int]") -> None:
         self._app = app

@@ -1,0 +1,109 @@
+"""``python -m cope_local up|down|demo``: the whole service on this machine."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from cope_local.errors import CannotStart
+from cope_local.stack import Stack, running_supervisor
+
+_DOWN_TIMEOUT_S = 90.0
+_DETACH_TIMEOUT_S = 150.0
+
+
+def main() -> None:
+    """Parse the command line. Exit codes: 0 done, 1 the demo found a fault, 2 it could not start."""
+    parser = argparse.ArgumentParser(prog="run", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start the stack and keep it running")
+    up.add_argument("--data-dir", type=Path, default=Path(".cope/stack"))
+    up.add_argument("--port", type=int, help="the API's port (default 8000, then as before)")
+    up.add_argument("--detach", action="store_true", help="return once it is ready")
+    down = commands.add_parser("down", help="stop a stack")
+    down.add_argument("--data-dir", type=Path, default=Path(".cope/stack"))
+    demo = commands.add_parser("demo", help="solve a sample batch, show the table, stop")
+    demo.add_argument("--problems", type=int, default=60, help="how many of the sample problems (default 60)")
+    arguments = parser.parse_args()
+    try:
+        if arguments.command == "up":
+            _up(arguments.data_dir, arguments.port, detach=arguments.detach)
+        elif arguments.command == "down":
+            _down(arguments.data_dir)
+        else:
+            from cope_local.demo import run_demo
+
+            raise SystemExit(run_demo(arguments.problems))
+    except CannotStart as wrong:
+        sys.stderr.write(f"run: {wrong}\n")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _up(data_dir: Path, port: int | None, *, detach: bool) -> None:
+    if detach:
+        _detach(data_dir)
+    stopping = False
+
+    def on_signal(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, on_signal)
+    stack = Stack(data_dir, port=port, tell=lambda what: print(f"  {what}", file=sys.stderr, flush=True))
+    stack.start()
+    signal.signal(signal.SIGINT, on_signal)
+    print(f"COPE is ready at {stack.base_url}; keys and addresses are in {stack.data_dir / 'stack.json'}", flush=True)
+    try:
+        stack.run_until(lambda: stopping)
+    finally:
+        stack.stop()
+
+
+def _detach(data_dir: Path) -> None:
+    """Fork: the child goes on as the supervisor in a session of its own; the parent waits until it is ready."""
+    running = running_supervisor(data_dir.resolve())
+    if running is not None:
+        raise CannotStart(f"A stack runs in {data_dir.resolve()} already (process {running}): ./run down stops it.")
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        data_dir.mkdir(parents=True, exist_ok=True)
+        log = os.open(data_dir / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        null = os.open(os.devnull, os.O_RDONLY)
+        for source, target in ((null, 0), (log, 1), (log, 2)):
+            os.dup2(source, target)
+        return
+    deadline = time.monotonic() + _DETACH_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if (data_dir / "stack.json").exists():
+            print(f"COPE is ready; keys and addresses are in {(data_dir / 'stack.json').resolve()}")
+            raise SystemExit(0)
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            words = (data_dir / "supervisor.log").read_text(errors="replace").strip().splitlines()
+            sys.stderr.write((words[-1] if words else "run: the stack did not start") + "\n")
+            raise SystemExit(os.waitstatus_to_exitcode(status) or 2)
+        time.sleep(0.1)
+    raise CannotStart(f"The stack was not ready within {_DETACH_TIMEOUT_S:.0f} s: see {data_dir / 'supervisor.log'}.")
+
+
+def _down(data_dir: Path) -> None:
+    pid = running_supervisor(data_dir.resolve())
+    if pid is None:
+        print(f"No stack runs in {data_dir.resolve()}.")
+        return
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _DOWN_TIMEOUT_S
+    while running_supervisor(data_dir.resolve()) == pid:
+        if time.monotonic() > deadline:
+            raise CannotStart(f"Process {pid} did not end within {_DOWN_TIMEOUT_S:.0f} s.")
+        time.sleep(0.1)
+    print("Stopped.")
+
+
+if __name__ == "__main__":
+    main()
