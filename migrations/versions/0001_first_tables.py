@@ -294,6 +294,15 @@ CREATE INDEX deliveries_due ON deliveries (due_at, id) WHERE state = 'pending';
 CREATE INDEX deliveries_endpoint ON deliveries (endpoint_id);
 """
 
+# lz4 compresses a step ten times faster than the default; a server built without it keeps the default.
+COMPRESSION = """
+DO $$ BEGIN
+  ALTER TABLE steps ALTER COLUMN data SET COMPRESSION lz4;
+  ALTER TABLE tasks ALTER COLUMN payload SET COMPRESSION lz4, ALTER COLUMN result SET COMPRESSION lz4;
+EXCEPTION WHEN feature_not_supported THEN NULL;
+END $$
+"""
+
 PROJECT_TABLES = (
     "api_keys",
     "files",
@@ -338,6 +347,7 @@ GRANT SELECT, INSERT ON ledger, prices TO cope_worker;
 def upgrade() -> None:
     """Tables, then who may see which rows. The ledger and prices are append-only: nobody is granted more."""
     op.execute(TABLES)
+    op.execute(COMPRESSION)
     for table in PROJECT_TABLES:
         op.execute(f"CREATE POLICY own_project ON {table} USING (project_id = current_setting('cope.project', true))")
     for table in ("projects", *PROJECT_TABLES):

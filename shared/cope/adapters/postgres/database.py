@@ -1,4 +1,8 @@
-"""Connections: one pool per store, and transactions that say whose rows they may see."""
+"""Connections: one pool per store, and transactions that say whose rows they may see.
+
+In statements, `%b` asks for binary parameters: an array of long texts in text form is escaped character by character,
+which cost half of a commit's time.
+"""
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
@@ -31,7 +35,12 @@ class Database:
             timeout=_CONNECT_WAIT_S,
             # A connection that the server dropped (a restart) is replaced before anybody is given it.
             check=AsyncConnectionPool.check_connection,
-            kwargs={"autocommit": True, "prepare_threshold": _PREPARE_AFTER, "application_name": name},
+            kwargs={
+                "autocommit": True,
+                "prepare_threshold": _PREPARE_AFTER,
+                "application_name": name,
+                "connect_timeout": 10,
+            },
         )
 
     async def open(self) -> None:

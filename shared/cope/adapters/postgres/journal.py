@@ -30,7 +30,7 @@ async def write_notes(conn: Connection, notes: Sequence[Note]) -> list[str]:
         """
         INSERT INTO events (id, project_id, batch_id, task_id, type, data)
         SELECT id, project_id, batch_id, task_id, type, data
-        FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[]) WITH ORDINALITY
+        FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[]) WITH ORDINALITY
           AS n (id, project_id, batch_id, task_id, type, data, place)
         ORDER BY place
         """,

@@ -19,7 +19,7 @@ async def insert_steps(conn: Connection, steps: Sequence[tuple[str, str, str]]) 
     if not steps:
         return
     await conn.execute(
-        "INSERT INTO steps (task_id, name, data) SELECT * FROM unnest(%s::text[], %s::text[], %s::text[]) "
+        "INSERT INTO steps (task_id, name, data) SELECT * FROM unnest(%b::text[], %b::text[], %b::text[]) "
         "ON CONFLICT DO NOTHING",
         [list(column) for column in zip(*steps, strict=True)],
     )
@@ -31,7 +31,7 @@ async def update_steps(conn: Connection, steps: Sequence[tuple[str, str, str]]) 
         return
     await conn.execute(
         """
-        UPDATE steps s SET data = n.data FROM unnest(%s::text[], %s::text[], %s::text[]) AS n (task_id, name, data)
+        UPDATE steps s SET data = n.data FROM unnest(%b::text[], %b::text[], %b::text[]) AS n (task_id, name, data)
         WHERE s.task_id = n.task_id AND s.name = n.name
         """,
         [list(column) for column in zip(*steps, strict=True)],

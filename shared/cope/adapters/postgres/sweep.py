@@ -6,7 +6,7 @@ from typing import TypeAlias
 from cope.adapters.postgres.claim import Policies, due
 from cope.adapters.postgres.counters import BatchDeltas
 from cope.adapters.postgres.database import Connection, Database, Row, fetch
-from cope.adapters.postgres.ending import end_batch_tasks
+from cope.adapters.postgres.ending import AT_ONCE, end_batch_tasks
 from cope.adapters.postgres.holds import resume_holds
 from cope.adapters.postgres.journal import Note, write_notes
 from cope.adapters.postgres.money import Books, held_attempt
@@ -19,6 +19,7 @@ from cope.core.lifecycle import AttemptState, TaskState
 from cope.ports.store import SweepReport
 
 _AT_ONCE = 1000
+_PAGES_PER_BATCH = 20
 
 _Act: TypeAlias = Callable[[Connection], Awaitable[int]]
 
@@ -146,6 +147,9 @@ async def _end_batches(db: Database) -> int:
             """,
         )
     for batch in ending:
-        async with db.transaction() as conn:
-            await end_batch_tasks(conn, batch["id"], TaskState(batch["ending"]))
+        for _ in range(_PAGES_PER_BATCH):
+            async with db.transaction() as conn:
+                looked_at = await end_batch_tasks(conn, batch["id"], TaskState(batch["ending"]))
+            if looked_at < AT_ONCE:
+                break
     return len(expired)

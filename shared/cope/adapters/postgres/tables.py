@@ -5,68 +5,23 @@ and grants are in the migrations. Money is BIGINT nano-dollars; ids sort by byte
 """
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import (
     ARRAY,
-    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
-    DateTime,
-    ForeignKey,
-    Identity,
     Index,
     Integer,
-    LargeBinary,
     SmallInteger,
     Text,
     text,
 )
 from sqlmodel import Field, SQLModel
 
+from cope.adapters.postgres.columns import big, column, identifier, moment, octets, of_project, sequence, whole, words
+
 METADATA = SQLModel.metadata
-
-
-def _column(type_: Any, *, null: bool = False, key: bool = False, default: str | None = None, of: str = "") -> Any:
-    references = [ForeignKey(of)] if of else []
-    server_default = None if default is None else text(default)
-    column: Column[Any] = Column(
-        type_, *references, primary_key=key, nullable=null and not key, server_default=server_default
-    )
-    return Field(default=None, sa_column=column)
-
-
-def _id(*, null: bool = False, key: bool = False, of: str = "") -> Any:
-    return _column(Text(collation="C"), null=null, key=key, of=of)
-
-
-def _text(*, null: bool = False, key: bool = False, default: str | None = None) -> Any:
-    return _column(Text(), null=null, key=key, default=default)
-
-
-def _int(*, null: bool = False, default: str | None = None) -> Any:
-    return _column(Integer(), null=null, default=default)
-
-
-def _big(*, null: bool = False, default: str | None = None) -> Any:
-    return _column(BigInteger(), null=null, default=default)
-
-
-def _time(*, null: bool = False, default: str | None = None) -> Any:
-    return _column(DateTime(timezone=True), null=null, default=default)
-
-
-def _bytes(*, null: bool = False) -> Any:
-    return _column(LargeBinary(), null=null)
-
-
-def _sequence() -> Any:
-    return Field(default=None, sa_column=Column(BigInteger(), Identity(always=True), primary_key=True))
-
-
-def _project() -> Any:
-    return _id(of="projects.id")
 
 
 class ProjectRow(SQLModel, table=True):
@@ -74,15 +29,15 @@ class ProjectRow(SQLModel, table=True):
 
     __tablename__ = "projects"
     __table_args__ = (CheckConstraint("cap >= 0", name="projects_cap_check"),)
-    id: str = _id(key=True)
-    name: str = _text()
-    created_at: datetime = _time()
-    time_zone: str = _text()
-    cap: int | None = _big(null=True)
-    default_kind: str = _text()
-    paused: bool = _column(Boolean(), default="false")
-    archived_at: datetime | None = _time(null=True)
-    webhook_secret: str = _text()
+    id: str = identifier(key=True)
+    name: str = words()
+    created_at: datetime = moment()
+    time_zone: str = words()
+    cap: int | None = big(null=True)
+    default_kind: str = words()
+    paused: bool = column(Boolean(), default="false")
+    archived_at: datetime | None = moment(null=True)
+    webhook_secret: str = words()
 
 
 class ApiKeyRow(SQLModel, table=True):
@@ -90,14 +45,14 @@ class ApiKeyRow(SQLModel, table=True):
 
     __tablename__ = "api_keys"
     __table_args__ = (Index("api_keys_hash", "hash", unique=True), Index("api_keys_project", "project_id", "id"))
-    id: str = _id(key=True)
-    project_id: str = _project()
-    name: str = _text()
-    hash: bytes = _bytes()
-    hint: str = _text()
-    created_at: datetime = _time()
-    revoked_at: datetime | None = _time(null=True)
-    last_used_at: datetime | None = _time(null=True)
+    id: str = identifier(key=True)
+    project_id: str = of_project()
+    name: str = words()
+    hash: bytes = octets()
+    hint: str = words()
+    created_at: datetime = moment()
+    revoked_at: datetime | None = moment(null=True)
+    last_used_at: datetime | None = moment(null=True)
 
 
 class FileRow(SQLModel, table=True):
@@ -105,23 +60,23 @@ class FileRow(SQLModel, table=True):
 
     __tablename__ = "files"
     __table_args__ = (Index("files_project", "project_id", "id"),)
-    id: str = _id(key=True)
-    project_id: str = _project()
-    filename: str = _text()
-    purpose: str = _text()
-    bytes: int = _big()
-    lines: int | None = _big(null=True)
-    sha256: str = _text()
-    created_at: datetime = _time()
-    expires_at: datetime | None = _time(null=True)
+    id: str = identifier(key=True)
+    project_id: str = of_project()
+    filename: str = words()
+    purpose: str = words()
+    bytes: int = big()
+    lines: int | None = big(null=True)
+    sha256: str = words()
+    created_at: datetime = moment()
+    expires_at: datetime | None = moment(null=True)
 
 
 class PolicyRow(SQLModel, table=True):
     """One row per distinct policy; the id is its hash, so a row never changes."""
 
     __tablename__ = "policies"
-    id: str = _id(key=True)
-    spec: str = _text()
+    id: str = identifier(key=True)
+    spec: str = words()
 
 
 class BatchRow(SQLModel, table=True):
@@ -146,63 +101,63 @@ class BatchRow(SQLModel, table=True):
             postgresql_where=text("status IN ('validating', 'in_progress', 'finalizing', 'cancelling')"),
         ),
     )
-    id: str = _id(key=True)
-    project_id: str = _project()
-    key_id: str | None = _id(null=True)
-    endpoint: str = _text()
-    input_file_id: str = _id()
-    completion_window: str = _text()
-    status: str = _text()
-    created_at: datetime = _time()
-    defaults: str = _text()
+    id: str = identifier(key=True)
+    project_id: str = of_project()
+    key_id: str | None = identifier(null=True)
+    endpoint: str = words()
+    input_file_id: str = identifier()
+    completion_window: str = words()
+    status: str = words()
+    created_at: datetime = moment()
+    defaults: str = words()
     # `metadata` is taken in a declarative class; the attribute differs, the column does not.
     metadata_: str | None = Field(default=None, sa_column=Column("metadata", Text(), nullable=True))
-    webhook_url: str | None = _text(null=True)
-    model: str | None = _text(null=True)
-    output_file_id: str | None = _id(null=True)
-    error_file_id: str | None = _id(null=True)
-    output_expires_after_s: int | None = _int(null=True)
-    errors: str = _text(default="'[]'")
-    in_progress_at: datetime | None = _time(null=True)
-    expires_at: datetime | None = _time(null=True)
-    finalizing_at: datetime | None = _time(null=True)
-    completed_at: datetime | None = _time(null=True)
-    failed_at: datetime | None = _time(null=True)
-    expired_at: datetime | None = _time(null=True)
-    cancelling_at: datetime | None = _time(null=True)
-    cancelled_at: datetime | None = _time(null=True)
-    ending: str | None = _text(null=True)
-    total: int = _int(default="0")
-    done: int = _int(default="0")
-    failed: int = _int(default="0")
-    stage1: int = _int(default="0")
-    stage2: int = _int(default="0")
-    stage3: int = _int(default="0")
-    held_budget: int = _int(default="0")
-    held_quota: int = _int(default="0")
-    held_paused: int = _int(default="0")
-    held_unparsable: int = _int(default="0")
-    held_since: datetime | None = _time(null=True)
-    spent: int = _big(default="0")
-    prompt_tokens: int = _big(default="0")
-    cached_tokens: int = _big(default="0")
-    completion_tokens: int = _big(default="0")
-    reasoning_tokens: int = _big(default="0")
-    body_hash: bytes = _bytes()
-    idempotency_key: str | None = _text(null=True)
-    job_fence: int = _int(default="0")
-    job_until: datetime | None = _time(null=True)
-    counted_at: datetime | None = _time(null=True)
+    webhook_url: str | None = words(null=True)
+    model: str | None = words(null=True)
+    output_file_id: str | None = identifier(null=True)
+    error_file_id: str | None = identifier(null=True)
+    output_expires_after_s: int | None = whole(null=True)
+    errors: str = words(default="'[]'")
+    in_progress_at: datetime | None = moment(null=True)
+    expires_at: datetime | None = moment(null=True)
+    finalizing_at: datetime | None = moment(null=True)
+    completed_at: datetime | None = moment(null=True)
+    failed_at: datetime | None = moment(null=True)
+    expired_at: datetime | None = moment(null=True)
+    cancelling_at: datetime | None = moment(null=True)
+    cancelled_at: datetime | None = moment(null=True)
+    ending: str | None = words(null=True)
+    total: int = whole(default="0")
+    done: int = whole(default="0")
+    failed: int = whole(default="0")
+    stage1: int = whole(default="0")
+    stage2: int = whole(default="0")
+    stage3: int = whole(default="0")
+    held_budget: int = whole(default="0")
+    held_quota: int = whole(default="0")
+    held_paused: int = whole(default="0")
+    held_unparsable: int = whole(default="0")
+    held_since: datetime | None = moment(null=True)
+    spent: int = big(default="0")
+    prompt_tokens: int = big(default="0")
+    cached_tokens: int = big(default="0")
+    completion_tokens: int = big(default="0")
+    reasoning_tokens: int = big(default="0")
+    body_hash: bytes = octets()
+    idempotency_key: str | None = words(null=True)
+    job_fence: int = whole(default="0")
+    job_until: datetime | None = moment(null=True)
+    counted_at: datetime | None = moment(null=True)
 
 
 class BatchErrorRow(SQLModel, table=True):
     """How many of a batch's tasks ended with which error code."""
 
     __tablename__ = "batch_errors"
-    batch_id: str = _id(key=True)
-    code: str = _text(key=True)
-    project_id: str = _id()
-    count: int = _big()
+    batch_id: str = identifier(key=True)
+    code: str = words(key=True)
+    project_id: str = identifier()
+    count: int = big()
 
 
 class TaskRow(SQLModel, table=True):
@@ -225,48 +180,48 @@ class TaskRow(SQLModel, table=True):
         Index("tasks_batch", "batch_id", "line", postgresql_where=text("batch_id IS NOT NULL")),
         Index("tasks_live", "project_id", "body_hash", postgresql_where=text("body_hash IS NOT NULL")),
     )
-    id: str = _id(key=True)
-    project_id: str = _id()
-    batch_id: str | None = _id(null=True)
-    key_id: str | None = _id(null=True)
-    policy_id: str = _id()
-    queue: str = _text()
-    state: str = _text(default="'ready'")
-    hold: str | None = _text(null=True)
-    ending: str | None = _text(null=True)
-    on_budget: str = _text()
-    custom_id: str | None = _text(null=True)
-    turn: int = _big()
-    seed: int = _big()
-    needed: int | None = _big(null=True)
-    not_before: datetime = _time(default="now()")
-    lease_until: datetime | None = _time(null=True)
-    created_at: datetime = _time(default="now()")
-    finished_at: datetime | None = _time(null=True)
-    priority: int = _int()
-    line: int = _int()
-    fence: int = _int(default="0")
-    tries: int = _int(default="0")
-    crashes: int = _int(default="0")
-    status: int | None = _int(null=True)
-    stage: int | None = _column(SmallInteger(), null=True)
-    accepted: bool | None = _column(Boolean(), null=True)
-    lease_owner: str | None = _text(null=True)
-    body_hash: bytes | None = _bytes(null=True)
-    payload: str = _text()
-    result: str | None = _text(null=True)
-    error: str | None = _text(null=True)
-    note: str | None = _text(null=True)
+    id: str = identifier(key=True)
+    project_id: str = identifier()
+    batch_id: str | None = identifier(null=True)
+    key_id: str | None = identifier(null=True)
+    policy_id: str = identifier()
+    queue: str = words()
+    state: str = words(default="'ready'")
+    hold: str | None = words(null=True)
+    ending: str | None = words(null=True)
+    on_budget: str = words()
+    custom_id: str | None = words(null=True)
+    turn: int = big()
+    seed: int = big()
+    needed: int | None = big(null=True)
+    not_before: datetime = moment(default="now()")
+    lease_until: datetime | None = moment(null=True)
+    created_at: datetime = moment(default="now()")
+    finished_at: datetime | None = moment(null=True)
+    priority: int = whole()
+    line: int = whole()
+    fence: int = whole(default="0")
+    tries: int = whole(default="0")
+    crashes: int = whole(default="0")
+    status: int | None = whole(null=True)
+    stage: int | None = column(SmallInteger(), null=True)
+    accepted: bool | None = column(Boolean(), null=True)
+    lease_owner: str | None = words(null=True)
+    body_hash: bytes | None = octets(null=True)
+    payload: str = words()
+    result: str | None = words(null=True)
+    error: str | None = words(null=True)
+    note: str | None = words(null=True)
 
 
 class StepRow(SQLModel, table=True):
     """A finished step with all its samples, as `cope.core.codec.encode_step` writes it."""
 
     __tablename__ = "steps"
-    task_id: str = _id(key=True)
-    name: str = _text(key=True)
-    at: datetime = _time(default="clock_timestamp()")
-    data: str = _text()
+    task_id: str = identifier(key=True)
+    name: str = words(key=True)
+    at: datetime = moment(default="clock_timestamp()")
+    data: str = words()
 
 
 class AttemptRow(SQLModel, table=True):
@@ -287,27 +242,27 @@ class AttemptRow(SQLModel, table=True):
             postgresql_where=text("state IN ('reserved', 'sent', 'unconfirmed')"),
         ),
     )
-    id: str = _id(key=True)
-    task_id: str = _id()
-    project_id: str = _id()
-    batch_id: str | None = _id(null=True)
-    step: str = _text()
-    model: str = _text()
-    state: str = _text()
-    month: str = _text()
-    price_version: str = _text()
-    request_id: str = _text()
-    reserved: int = _big()
-    cost: int | None = _big(null=True)
-    overrun: int = _big(default="0")
-    created_at: datetime = _time(default="now()")
-    sent_at: datetime | None = _time(null=True)
-    settled_at: datetime | None = _time(null=True)
-    fence: int = _int()
-    usage: list[int] | None = _column(ARRAY(Integer()), null=True)
-    flag: str | None = _text(null=True)
-    provider_id: str | None = _text(null=True)
-    answer: str | None = _text(null=True)
+    id: str = identifier(key=True)
+    task_id: str = identifier()
+    project_id: str = identifier()
+    batch_id: str | None = identifier(null=True)
+    step: str = words()
+    model: str = words()
+    state: str = words()
+    month: str = words()
+    price_version: str = words()
+    request_id: str = words()
+    reserved: int = big()
+    cost: int | None = big(null=True)
+    overrun: int = big(default="0")
+    created_at: datetime = moment(default="now()")
+    sent_at: datetime | None = moment(null=True)
+    settled_at: datetime | None = moment(null=True)
+    fence: int = whole()
+    usage: list[int] | None = column(ARRAY(Integer()), null=True)
+    flag: str | None = words(null=True)
+    provider_id: str | None = words(null=True)
+    answer: str | None = words(null=True)
 
 
 class LedgerRow(SQLModel, table=True):
@@ -321,17 +276,17 @@ class LedgerRow(SQLModel, table=True):
         ),
         CheckConstraint("amount >= 0 AND freed >= 0", name="ledger_money_check"),
     )
-    id: int = _sequence()
-    at: datetime = _time(default="now()")
-    project_id: str = _id()
-    month: str = _text()
-    batch_id: str | None = _id(null=True)
-    task_id: str = _id()
-    attempt_id: str = _id()
-    kind: str = _text()
-    amount: int = _big()
-    freed: int = _big()
-    price_version: str = _text()
+    id: int = sequence()
+    at: datetime = moment(default="now()")
+    project_id: str = identifier()
+    month: str = words()
+    batch_id: str | None = identifier(null=True)
+    task_id: str = identifier()
+    attempt_id: str = identifier()
+    kind: str = words()
+    amount: int = big()
+    freed: int = big()
+    price_version: str = words()
 
 
 class BudgetRow(SQLModel, table=True):
@@ -344,26 +299,26 @@ class BudgetRow(SQLModel, table=True):
             "spent >= 0 AND reserved >= 0 AND unconfirmed >= 0 AND overrun >= 0", name="budgets_sums_check"
         ),
     )
-    project_id: str = _id(key=True, of="projects.id")
-    month: str = _text(key=True)
-    cap: int | None = _big(null=True)
-    ceiling: int | None = _big(null=True)
-    spent: int = _big(default="0")
-    reserved: int = _big(default="0")
-    unconfirmed: int = _big(default="0")
-    overrun: int = _big(default="0")
+    project_id: str = identifier(key=True, of="projects.id")
+    month: str = words(key=True)
+    cap: int | None = big(null=True)
+    ceiling: int | None = big(null=True)
+    spent: int = big(default="0")
+    reserved: int = big(default="0")
+    unconfirmed: int = big(default="0")
+    overrun: int = big(default="0")
 
 
 class PriceRow(SQLModel, table=True):
     """Nano-dollars per million tokens; a dated row never changes."""
 
     __tablename__ = "prices"
-    price_id: str = _text(key=True)
-    version: str = _text(key=True)
-    input_per_mtok: int = _big()
-    cached_input_per_mtok: int = _big()
-    output_per_mtok: int = _big()
-    effective_at: datetime = _time()
+    price_id: str = words(key=True)
+    version: str = words(key=True)
+    input_per_mtok: int = big()
+    cached_input_per_mtok: int = big()
+    output_per_mtok: int = big()
+    effective_at: datetime = moment()
 
 
 class EventRow(SQLModel, table=True):
@@ -374,15 +329,15 @@ class EventRow(SQLModel, table=True):
         Index("events_unsequenced", "seq", postgresql_where=text('"offset" IS NULL')),
         Index("events_offset", "project_id", "offset", unique=True, postgresql_where=text('"offset" IS NOT NULL')),
     )
-    seq: int = _sequence()
-    offset: int | None = _big(null=True)
-    id: str = _id()
-    project_id: str = _id()
-    batch_id: str | None = _id(null=True)
-    task_id: str | None = _id(null=True)
-    type: str = _text()
-    at: datetime = _time(default="now()")
-    data: str = _text()
+    seq: int = sequence()
+    offset: int | None = big(null=True)
+    id: str = identifier()
+    project_id: str = identifier()
+    batch_id: str | None = identifier(null=True)
+    task_id: str | None = identifier(null=True)
+    type: str = words()
+    at: datetime = moment(default="now()")
+    data: str = words()
 
 
 class EventHeadRow(SQLModel, table=True):
@@ -391,7 +346,7 @@ class EventHeadRow(SQLModel, table=True):
     __tablename__ = "event_head"
     __table_args__ = (CheckConstraint("id = 1", name="event_head_single"),)
     id: int = Field(default=1, sa_column=Column(Integer(), primary_key=True, autoincrement=False))
-    last: int = _big()
+    last: int = big()
 
 
 class WebhookEndpointRow(SQLModel, table=True):
@@ -399,15 +354,15 @@ class WebhookEndpointRow(SQLModel, table=True):
 
     __tablename__ = "webhook_endpoints"
     __table_args__ = (Index("webhook_endpoints_project", "project_id", "id"),)
-    id: str = _id(key=True)
-    project_id: str = _project()
-    name: str = _text()
-    url: str = _text()
-    event_types: list[str] = _column(ARRAY(Text()))
-    created_at: datetime = _time()
-    updated_at: datetime = _time()
-    secret: str = _text()
-    disabled_at: datetime | None = _time(null=True)
+    id: str = identifier(key=True)
+    project_id: str = of_project()
+    name: str = words()
+    url: str = words()
+    event_types: list[str] = column(ARRAY(Text()))
+    created_at: datetime = moment()
+    updated_at: datetime = moment()
+    secret: str = words()
+    disabled_at: datetime | None = moment(null=True)
 
 
 class DeliveryRow(SQLModel, table=True):
@@ -419,17 +374,17 @@ class DeliveryRow(SQLModel, table=True):
         Index("deliveries_due", "due_at", "id", postgresql_where=text("state = 'pending'")),
         Index("deliveries_endpoint", "endpoint_id"),
     )
-    id: str = _id(key=True)
-    project_id: str = _id()
-    event_id: str = _id()
-    endpoint_id: str | None = _id(null=True)
-    url: str = _text()
-    body: str = _text()
-    attempt: int = _int(default="0")
-    state: str = _text(default="'pending'")
-    due_at: datetime = _time(default="now()")
-    created_at: datetime = _time(default="now()")
-    finished_at: datetime | None = _time(null=True)
-    status: int | None = _int(null=True)
-    error: str | None = _text(null=True)
-    excerpt: str | None = _text(null=True)
+    id: str = identifier(key=True)
+    project_id: str = identifier()
+    event_id: str = identifier()
+    endpoint_id: str | None = identifier(null=True)
+    url: str = words()
+    body: str = words()
+    attempt: int = whole(default="0")
+    state: str = words(default="'pending'")
+    due_at: datetime = moment(default="now()")
+    created_at: datetime = moment(default="now()")
+    finished_at: datetime | None = moment(null=True)
+    status: int | None = whole(null=True)
+    error: str | None = words(null=True)
+    excerpt: str | None = words(null=True)

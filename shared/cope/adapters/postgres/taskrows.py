@@ -140,8 +140,8 @@ UPDATE tasks t SET
   stage = w.stage,
   accepted = w.accepted,
   finished_at = CASE WHEN w.state NOT IN ('ready', 'held') THEN now() END
-FROM unnest(%s::text[], %s::text[], %s::text[], %s::float8[], %s::text[], %s::bigint[], %s::bool[], %s::text[],
-            %s::text[], %s::text[], %s::int[], %s::smallint[], %s::bool[])
+FROM unnest(%b::text[], %b::text[], %b::text[], %s::float8[], %b::text[], %s::bigint[], %s::bool[], %b::text[],
+            %b::text[], %b::text[], %s::int[], %s::smallint[], %s::bool[])
   AS w (id, state, queue, delay_s, hold, needed, count_try, note, result, error, status, stage, accepted)
 WHERE t.id = w.id
 """

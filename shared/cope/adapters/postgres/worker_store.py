@@ -131,7 +131,9 @@ class PostgresWorkerStore:
             return False
 
     async def _try_to_lead(self) -> bool:
-        conn = await psycopg.AsyncConnection.connect(self._db.url, autocommit=True, application_name="cope-leader")
+        conn = await psycopg.AsyncConnection.connect(
+            self._db.url, autocommit=True, application_name="cope-leader", connect_timeout=10
+        )
         row = await (await conn.execute("SELECT pg_try_advisory_lock(%s)", [_LEADER_LOCK])).fetchone()
         if row is not None and row[0]:
             self._leading = conn
