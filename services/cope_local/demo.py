@@ -168,15 +168,15 @@ def _delivered(sink: WebhookSink, batch_id: str) -> bool:
 
 def _print(console: Console, outcomes: list[Outcome]) -> None:
     table = Table(title="The same problems, three ways")
-    for column in ("policy", "right", "Stage 1", "Stage 2", "Stage 3", "API spend", "of large-only", "webhook", "time"):
-        table.add_column(column, justify="left" if column == "policy" else "right")
+    for column in ("policy", "right", "S1", "S2", "S3", "API spend", "of large", "webhook", "time"):
+        table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
     large = next(outcome.spent for outcome in outcomes if outcome.policy == "large")
     for o in outcomes:
         table.add_row(
             o.policy,
-            f"{o.right}/{o.total} ({100 * o.right / max(1, o.total):.0f} %)",
+            f"{o.right}/{o.total}",
             *(str(o.stages[stage]) if o.policy == "cope" else "" for stage in (1, 2, 3)),
-            f"${o.spent:f}",
+            f"${o.spent:.5f}",
             f"{100 * o.spent / large:.0f} %" if large else "",
             "received" if o.webhook else "MISSING",
             f"{o.seconds:.0f} s",

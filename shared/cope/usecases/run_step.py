@@ -13,7 +13,7 @@ from typing import Protocol, assert_never
 import orjson
 
 from cope.core import retry
-from cope.core.budget import settle, worst_case
+from cope.core.budget import output_limit, settle, worst_case
 from cope.core.codec import decode_step, encode_step
 from cope.core.errors import ErrorInfo, ModelError, ModelMalformed, ModelRateLimited
 from cope.core.history import FinishedStep
@@ -194,14 +194,14 @@ class StepRun:
                 step=plan.step.name,
                 model=plan.entry.name,
                 price_version=price.version,
-                amount=step_worst_case(task.spec, plan.step, plan.prompts, price),
+                amount=step_worst_case(task.spec, plan.step, plan.entry, plan.prompts, price),
                 request_id=self._request_id(),
             )
         )
 
     async def _pay(self, plan: _Plan, price: Price, granted: Granted) -> tuple[CommitStatus | None, int | None]:
         task = self._task
-        amount = step_worst_case(task.spec, plan.step, plan.prompts, price)
+        amount = step_worst_case(task.spec, plan.step, plan.entry, plan.prompts, price)
         self.paying = True  # before the mark, so that no cancellation falls between the mark and the call
         if not await self._ledger.mark_sent(granted):
             self.paying = False
@@ -337,17 +337,22 @@ class StepRun:
         return None
 
 
-def step_worst_case(spec: TaskSpec, step: Step, prompts: PromptSet, price: Price) -> NanoUSD:
-    """What a whole step can cost at most: every chain's planner and executor, with the longest plan a planner may hand
-    on (`chains.clip_plan`)."""
+def step_worst_case(spec: TaskSpec, step: Step, entry: ModelEntry, prompts: PromptSet, price: Price) -> NanoUSD:
+    """What a whole step can cost at most: every chain's planner and executor with the output limits that will be sent.
+
+    An executor that follows a planner is bounded by the longest plan that can be handed on (`chains.clip_plan`), and by
+    its whole output limit: a shorter plan leaves the context more room.
+    """
     total = 0
     own: GoalPlan | None = None
     if step.planner is not None:
-        total += worst_case(price, planner_messages(spec, step, prompts), step.planner.max_tokens, step.n)
+        messages = planner_messages(spec, step, prompts)
+        total += worst_case(price, messages, output_limit(entry, messages, step.planner.max_tokens), step.n)
         own = GoalPlan("x" * (step.planner.max_tokens * PLAN_BYTES_PER_TOKEN))
     if step.executor is not None:
         messages = executor_messages(spec, step, prompts, own)
-        total += worst_case(price, messages, step.executor.max_tokens, step.n)
+        limit = step.executor.max_tokens
+        total += worst_case(price, messages, limit if own else output_limit(entry, messages, limit), step.n)
     return NanoUSD(total)
 
 

@@ -1,0 +1,221 @@
+"""The whole service on real Postgres, Redis, Celery and the reference pair, through the unmodified openai client.
+
+One stack for all tests of this file; each brings its own batch. What is killed here is killed with -9.
+"""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from openai import OpenAI
+from openai.types import Batch
+
+from cope.adapters.postgres.money import ledger_difference
+from cope_local.children import free_port
+from cope_local.sink import WebhookSink
+from cope_local.stack import Stack, weights_folder
+
+pytestmark = [pytest.mark.integration, pytest.mark.e2e, pytest.mark.timeout(400)]
+
+TERMINAL = {"completed", "failed", "expired", "cancelled"}
+
+
+@pytest.fixture(scope="module")
+def stack(scratch: Path) -> Iterator[Stack]:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("COPE_")},
+        "COPE_EMBEDDED_ONLY": "1",
+        "COPE_LEASE_S": "3",
+        "COPE_SWEEP_S": "0.25",
+    }
+    environment.pop("DATABASE_URL", None)
+    running = Stack(scratch / "stack", port=free_port(), environment=environment)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[OpenAI]:
+    with OpenAI(base_url=stack.base_url, api_key=stack.secrets.api_key, max_retries=5) as client:
+        yield client
+
+
+@pytest.fixture
+def admin(stack: Stack) -> Iterator[OpenAI]:
+    with OpenAI(base_url=stack.base_url, api_key=stack.secrets.admin_key, max_retries=5) as client:
+        yield client
+
+
+def problems(count: int) -> list[dict[str, Any]]:
+    lines = (weights_folder().parent / "sample_problems.jsonl").read_text().splitlines()
+    sample = [json.loads(line) for line in lines]
+    return [{**sample[i % len(sample)], "id": f"line-{i}"} for i in range(count)]
+
+
+def submit(client: OpenAI, count: int, *, model: str = "cope", **cope: object) -> Batch:
+    lines = [
+        {
+            "custom_id": problem["id"],
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"model": model, "messages": [{"role": "user", "content": problem["problem"]}]},
+        }
+        for problem in problems(count)
+    ]
+    file = client.files.create(file=("in.jsonl", "\n".join(map(json.dumps, lines)).encode()), purpose="batch")
+    return client.batches.create(
+        input_file_id=file.id,
+        endpoint="/v1/chat/completions",
+        completion_window="24h",
+        extra_body={"cope": cope} if cope else None,
+    )
+
+
+def cope_of(batch: Batch) -> dict[str, Any]:
+    assert batch.model_extra is not None
+    return dict(batch.model_extra["cope"])
+
+
+def wait(stack: Stack, client: OpenAI, batch: Batch, *, timeout_s: float = 180) -> Batch:
+    deadline = time.monotonic() + timeout_s
+    while batch.status not in TERMINAL:
+        assert time.monotonic() < deadline, batch.model_dump_json(indent=1)
+        stack.watch()
+        time.sleep(0.2)
+        batch = client.batches.retrieve(batch.id)
+    return batch
+
+
+def lines_of(client: OpenAI, file_id: str | None) -> list[dict[str, Any]]:
+    return [] if file_id is None else [json.loads(line) for line in client.files.content(file_id).text.splitlines()]
+
+
+def assert_whole(client: OpenAI, batch: Batch, count: int) -> list[dict[str, Any]]:
+    """Every line in exactly one file, and spend equal to the sum of the steps to the nano-dollar."""
+    output, errors = lines_of(client, batch.output_file_id), lines_of(client, batch.error_file_id)
+    assert sorted(line["custom_id"] for line in output + errors) == sorted(f"line-{i}" for i in range(count))
+    assert batch.request_counts is not None
+    assert batch.request_counts.total == count == len(output) + len(errors)
+    blocks = [line["response"]["body"]["cope"] for line in output]
+    assert all(block["task_id"] for block in blocks)
+    if not errors:
+        nano = sum(step["cost_nanousd"] for block in blocks for step in block["steps"])
+        spent, _, decimals = cope_of(batch)["spent_usd"].partition(".")
+        assert int(spent) * 10**9 + int(decimals.ljust(9, "0")) == nano
+    return output
+
+
+def test_a_batch_goes_in_through_the_stock_client_and_comes_out_with_a_signed_webhook(stack: Stack, client: OpenAI):
+    sink = WebhookSink(stack.secrets.webhook_secret)
+    batch = wait(stack, client, submit(client, 12, kind="math", webhook_url=sink.url, store="full"))
+
+    assert batch.status == "completed"
+    output = assert_whole(client, batch, 12)
+    assert {line["response"]["body"]["cope"]["policy"] for line in output} == {"cope"}
+    deadline = time.monotonic() + 20
+    while not sink.received and time.monotonic() < deadline:
+        time.sleep(0.1)
+    sink.close()
+    assert sink.received == [("batch.completed", batch.id)]
+    task = client.get(f"/tasks/{output[0]['response']['body']['cope']['task_id']}", cast_to=object)
+    assert isinstance(task, dict)
+    assert task["steps"][0]["samples"][0]["plan"]
+
+
+def test_a_live_call_is_answered_whole_and_as_a_stream(client: OpenAI):
+    ask: Any = {"model": "small-majority", "messages": [{"role": "user", "content": problems(1)[0]["problem"]}]}
+    whole = client.chat.completions.create(**ask)
+    chunks = list(client.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
+
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens > 0
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices).endswith("}")
+    assert chunks[-1].usage is not None
+
+
+def test_at_the_cap_paid_work_is_held_and_a_raise_finishes_it(stack: Stack, admin: OpenAI):
+    project: Any = admin.post("/organization/projects", body={"name": "poor"}, cast_to=object)
+    limit = f"/organization/projects/{project['id']}/spend_limit"
+    admin.post(limit, body={"threshold_amount": 3}, cast_to=object)
+    key: Any = admin.post(
+        f"/organization/projects/{project['id']}/service_accounts", body={"name": "k"}, cast_to=object
+    )
+    with OpenAI(base_url=stack.base_url, api_key=key["api_key"]["value"], max_retries=5) as poor:
+        batch = submit(poor, 20, model="large")
+        deadline = time.monotonic() + 60
+        while not (cope_of(batch)["hold"] and cope_of(batch)["reserved_usd"] == "0.00"):
+            assert time.monotonic() < deadline, batch
+            time.sleep(0.2)
+            batch = poor.batches.retrieve(batch.id)
+        assert cope_of(batch)["hold"]["reason"] == "budget"
+        held: Any = admin.get(limit, cast_to=object)
+        assert 0 < float(held["cope"]["spent_usd"]) <= 0.03
+        admin.post(limit, body={"threshold_amount": 100}, cast_to=object)
+        batch = wait(stack, poor, batch)
+        assert_whole(poor, batch, 20)
+
+
+def test_killing_workers_and_redis_mid_batch_loses_no_line_and_doubles_none(stack: Stack, client: OpenAI):
+    batch = submit(client, 40)
+    pids: Any = stack.description()["pids"]
+    for name in ("worker-small", "worker-large", "redis", "worker-upkeep"):
+        time.sleep(1.0)
+        os.killpg(pids[name], signal.SIGKILL)
+        stack.watch()
+    batch = wait(stack, client, batch, timeout_s=240)
+
+    assert batch.status == "completed"
+    assert_whole(client, batch, 40)
+
+
+def test_a_crash_of_postgres_mid_batch_is_survived(stack: Stack, client: OpenAI):
+    batch = submit(client, 30)
+    time.sleep(2.0)
+    pids: Any = stack.description()["pids"]
+    os.kill(pids["postgres"], signal.SIGKILL)
+    batch = wait(stack, client, batch, timeout_s=240)
+
+    assert batch.status == "completed"
+    assert_whole(client, batch, 30)
+
+
+def test_a_cancelled_batch_keeps_its_finished_lines(stack: Stack, client: OpenAI):
+    batch = submit(client, 60)
+    while not (batch.request_counts and batch.request_counts.completed):
+        time.sleep(0.1)
+        batch = client.batches.retrieve(batch.id)
+    client.batches.cancel(batch.id)
+    batch = wait(stack, client, batch)
+
+    assert batch.status == "cancelled"
+    output = assert_whole(client, batch, 60)
+    assert output
+
+
+def test_a_file_with_bad_lines_fails_as_a_whole_and_names_each_of_them(stack: Stack, client: OpenAI):
+    bad = b'{"custom_id": "a"}\nnot json\n'
+    file = client.files.create(file=("bad.jsonl", bad), purpose="batch")
+    batch = wait(
+        stack,
+        client,
+        client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"),
+    )
+
+    assert batch.status == "failed"
+    assert batch.errors is not None
+    assert [error.line for error in batch.errors.data or []] == [1, 2]
+
+
+async def test_the_books_agree_with_the_ledger_after_everything_above(stack: Stack):
+    superuser = f"postgresql://postgres:{stack.secrets.postgres}@127.0.0.1:{stack.ports.postgres}/cope"
+    async with await psycopg.AsyncConnection.connect(superuser) as conn:
+        assert await ledger_difference(conn) == []
+        over = await conn.execute("SELECT count(*) FROM budgets WHERE spent + reserved + unconfirmed > ceiling")
+        assert await over.fetchone() == (0,)
