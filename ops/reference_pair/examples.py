@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 
 import problems
+
 from cope.core.plans import GoalPlan, GuidelinePlan
 from cope.core.problem import Kind, Message
 from cope.core.problem import Problem as Task
@@ -15,9 +16,19 @@ from cope.core.prompts import REFERENCE, render_executor, render_goal_planner, r
 Example = tuple[tuple[Message, ...], str]
 
 # The small model seldom sees how a long story is taken apart: it solves short ones alone and follows guidelines well.
-SMALL_ALONE_WEIGHTS = (10, 8, 6, 4, 2, 1, 1)
-SMALL_MIX = (("goal", 8), ("solve", 18), ("solve+goal", 18), ("solve+guideline", 22), ("solve+both", 34))
-LARGE_MIX = (("guideline", 40), ("solve", 28), ("solve+guideline", 32))
+SMALL_ALONE_WEIGHTS = (10, 10, 8, 6, 4, 2, 1)
+SMALL_MIX = (
+    ("goal", 8),
+    ("guideline", 2),  # too little to write good ones: that is the large model's part
+    ("solve", 14),
+    ("solve+goal", 18),
+    ("solve+guideline", 22),
+    ("solve+both", 36),
+)
+LARGE_MIX = (("guideline", 45), ("solve", 30), ("solve+guideline", 25))
+# Short stories first: copying names and numbers is learnt soonest where there are few of them.
+# (examples drawn so far, hardest level)
+CURRICULUM = ((12_000, 2), (30_000, 4))
 
 
 def as_task(problem: problems.Problem) -> Task:
@@ -25,16 +36,18 @@ def as_task(problem: problems.Problem) -> Task:
     return Task(Kind.MATH, (Message("user", problem.text),))
 
 
-def small_example(rng: random.Random) -> Example:
+def small_example(rng: random.Random, hardest: int = problems.LEVELS[-1]) -> Example:
     """One example for the small model: terse solutions, goals, and much following of guidelines."""
     role = _drawn(rng, SMALL_MIX)
     guided = role in {"solve+guideline", "solve+both"}
-    weights = (1,) * len(problems.LEVELS) if guided or role == "goal" else SMALL_ALONE_WEIGHTS
-    level = rng.choices(problems.LEVELS, weights)[0]
-    problem = problems.make(rng, level, held_out=False)
+    levels = problems.LEVELS[:hardest]
+    weights = (1,) * hardest if guided or role == "goal" else SMALL_ALONE_WEIGHTS[:hardest]
+    problem = problems.make(rng, rng.choices(levels, weights)[0], held_out=False)
     task, goal, guideline = as_task(problem), GoalPlan(problem.goal), GuidelinePlan(problem.guideline)
     if role == "goal":
         return render_goal_planner(REFERENCE, task), problem.goal
+    if role == "guideline":
+        return render_guideline_planner(REFERENCE, task), problem.guideline
     messages = render_executor(
         REFERENCE,
         task,
@@ -44,10 +57,10 @@ def small_example(rng: random.Random) -> Example:
     return messages, problem.terse()
 
 
-def large_example(rng: random.Random) -> Example:
+def large_example(rng: random.Random, hardest: int = problems.LEVELS[-1]) -> Example:
     """One example for the large model: guidelines and wordy solutions, all levels alike."""
     role = _drawn(rng, LARGE_MIX)
-    problem = problems.make(rng, rng.choice(problems.LEVELS), held_out=False)
+    problem = problems.make(rng, rng.choice(problems.LEVELS[:hardest]), held_out=False)
     task = as_task(problem)
     if role == "guideline":
         return render_guideline_planner(REFERENCE, task), problem.guideline
@@ -55,12 +68,16 @@ def large_example(rng: random.Random) -> Example:
     return render_executor(REFERENCE, task, guideline=guideline), problem.verbose()
 
 
-def stream(which: str, seed: int) -> Iterator[Example]:
-    """Endless examples for `small` or `large`; equal seeds give equal streams."""
+def stream(which: str, seed: int, drawn: int = 0) -> Iterator[Example]:
+    """Endless examples for `small` or `large`, `drawn` of which are already behind us (for the curriculum only).
+
+    Equal arguments give equal streams.
+    """
     rng = random.Random(f"{which}:{seed}")
     make = small_example if which == "small" else large_example
     while True:
-        yield make(rng)
+        yield make(rng, next((level for until, level in CURRICULUM if drawn < until), problems.LEVELS[-1]))
+        drawn += 1
 
 
 def benchmark(count: int, *, seed: int = 20261123, levels: tuple[int, ...] = problems.LEVELS) -> list[problems.Problem]:

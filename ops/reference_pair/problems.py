@@ -13,7 +13,7 @@ from typing import Literal
 Op = Literal["+", "-", "*", "/"]
 
 LEVELS = (1, 2, 3, 4, 5, 6, 7)
-LARGEST = 400
+LARGEST = 200
 HELD_OUT_SHARE = 10  # one number combination in ten is never trained on
 
 NAMES = (
@@ -93,9 +93,13 @@ class Problem:
     def verbose(self) -> str:
         """The large model's way: more tokens for the same calculation, so that its answers are dearer, as in life."""
         first = f"{'The end' if self.backward else 'The start'} is {self.known} {self.thing}."
-        told = [f"Then {WORDS[op].format(x=x)}: {line}." for (op, x), line in zip(self.steps, self.lines(), strict=True)]
+        told = [
+            f"Then {WORDS[op].format(x=x)}: {line}." for (op, x), line in zip(self.steps, self.lines(), strict=True)
+        ]
         when = "at first" if self.backward else "in the end"
-        return " ".join([first, *told, f"So {self.name} has {self.answer} {self.thing} {when}. \\boxed{{{self.answer}}}"])
+        return " ".join(
+            [first, *told, f"So {self.name} has {self.answer} {self.thing} {when}. \\boxed{{{self.answer}}}"]
+        )
 
 
 def apply(op: Op, value: int, x: int) -> int:
@@ -119,16 +123,16 @@ def make(rng: random.Random, level: int, *, held_out: bool) -> Problem:
 
 
 def _chain(rng: random.Random, level: int) -> tuple[int, tuple[tuple[Op, int], ...]]:
-    start = value = rng.randint(2, 60)
+    start = value = rng.randint(2, 40)
     steps: list[tuple[Op, int]] = []
     while len(steps) < level:
         op: Op = rng.choice(("+", "+", "-", "-", "*", "/"))
         if op == "+":
-            x = rng.randint(2, 50)
+            x = rng.randint(2, 30)
         elif op == "-":
             if value < 4:
                 continue
-            x = rng.randint(2, min(50, value - 1))
+            x = rng.randint(2, min(30, value - 1))
         elif op == "*":
             x = rng.randint(2, 5)
         else:
@@ -158,7 +162,7 @@ def _tell(rng: random.Random, start: int, steps: tuple[tuple[Op, int], ...]) -> 
 
     told = [fill(rng.choice(TOLD[op]), x) for op, x in steps]
     for _ in range(rng.choice((0, 0, 1, 1, 2))):
-        told.insert(rng.randint(0, len(told)), fill(rng.choice(DISTRACTORS), rng.randint(2, 60)))
+        told.insert(rng.randint(0, len(told)), fill(rng.choice(DISTRACTORS), rng.randint(2, 40)))
     if backward:
         first = rng.choice((f"{name} has some {thing}.", f"Nobody knows how many {thing} {name} starts with."))
         last = rng.choice((f"In the end {name} has {end} {thing}.", f"Now there are {end} {thing}."))

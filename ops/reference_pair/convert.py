@@ -1,0 +1,44 @@
+"""Ship one trained model: ``python convert.py TRAINED_DIR weights/small``.
+
+Copies the Hugging Face form (bf16 safetensors, configuration, tokenizer) and writes CTranslate2's form beside it, in
+`ctranslate2/`: float16 storage, which CTranslate2 widens to float32 on a CPU. Needs torch and transformers, once.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from ctranslate2.converters import TransformersConverter
+from tokenizer import PAD
+
+FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+
+def ship(trained: Path, weights: Path) -> None:
+    """Both forms of the model in `trained`, replaced whole in `weights`. Raises `OSError` if a file is missing."""
+    weights.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        # Renamed into place, so that a server starting meanwhile never reads half a file.
+        shutil.copyfile(trained / name, weights / f"{name}.part")
+        (weights / f"{name}.part").chmod(0o644)
+        (weights / f"{name}.part").replace(weights / name)
+    engine = weights / "ctranslate2"
+    TransformersConverter(str(weights)).convert(str(engine), quantization="float16", force=True)
+    settings = json.loads((engine / "config.json").read_text())
+    # The engine refuses null here. Prompts never start with a token of its own choosing, so any piece will do.
+    settings["bos_token"] = settings["unk_token"] = PAD
+    (engine / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("trained", type=Path, help="the folder that train.py wrote")
+    parser.add_argument("weights", type=Path, help="where the shipped forms go")
+    arguments = parser.parse_args()
+    ship(arguments.trained, arguments.weights)
+
+
+if __name__ == "__main__":
+    main()
