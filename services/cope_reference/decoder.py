@@ -1,14 +1,14 @@
 """The decoder in NumPy: many sequences of different lengths advance by one token in one step.
 
-Sequences hold rows 0..B-1 of one key/value cache, kept compact: when one ends, the last row moves into its place. So
-each product is one batched call, whatever mixture of requests is in flight. Greedy results equal those of transformers
-in float32 (tested where torch is present).
+Sequences hold rows 0..count-1 of one key/value cache, kept compact: when one ends, the last row moves into its place.
+So each product is one batched call, whatever mixture of requests is in flight. Shapes: b rows, t tokens, h heads, d
+head_dim. Greedy results equal those of transformers in float32.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cope_reference.weights import Array, Weights
+from cope_reference.weights import Array, Layer, Weights
 
 _GROWTH = 64
 
@@ -19,133 +19,144 @@ class Decoder:
     def __init__(self, weights: Weights, most: int) -> None:
         self.weights = weights
         self.most = most
-        self.lengths = np.zeros(most, dtype=np.int64)
         self.count = 0
-        self._capacity = 0
-        self._rows = 0
+        self.lengths = np.zeros(most, dtype=np.int64)
         shape = (len(weights.layers), 0, weights.heads, 0, weights.head_dim)
         self._keys: Array = np.zeros(shape, dtype=np.float32)
         self._values: Array = np.zeros(shape, dtype=np.float32)
         half = weights.head_dim // 2
         angles = np.outer(np.arange(weights.context), weights.rope_theta ** (-np.arange(half) / half))
-        self._cos: Array = np.concatenate([np.cos(angles)] * 2, axis=1).astype(np.float32)
-        self._sin: Array = np.concatenate([np.sin(angles)] * 2, axis=1).astype(np.float32)
+        self._cos: Array = np.cos(angles)[:, None, None].astype(np.float32)  # [context, 1, 1, d/2]
+        self._sin: Array = np.stack([-np.sin(angles), np.sin(angles)], axis=1)[:, None].astype(np.float32)
 
     # ---- rows ------------------------------------------------------------------------------------------------------
 
-    def add(self, keys: Array, values: Array) -> int:
-        """A new sequence whose first tokens are cached already ([layers, heads, tokens, head_dim]); its row."""
-        row, tokens = self.count, keys.shape[2]
+    def add(self, tokens: int) -> int:
+        """Begin an empty sequence with room for `tokens`; its row, always the last."""
+        self._reserve(self.count + 1, tokens)
+        row = self.count
+        self.lengths[row] = 0
         self.count += 1
-        self._reserve(self.count, tokens + 1)
-        self._keys[:, row, :, :tokens] = keys
-        self._values[:, row, :, :tokens] = values
-        self.lengths[row] = tokens
         return row
+
+    def load(self, row: int, keys: Array, values: Array) -> None:
+        """Append tokens to a sequence by what was computed before: [layers, h, t, d] each."""
+        first = int(self.lengths[row])
+        self._keys[:, row, :, first : first + keys.shape[2]] = keys
+        self._values[:, row, :, first : first + keys.shape[2]] = values
+        self.lengths[row] += keys.shape[2]
+
+    def cached(self, row: int) -> tuple[Array, Array]:
+        """A view of a row's keys and values, [layers, h, t, d] each; good until the next call of any other method."""
+        tokens = int(self.lengths[row])
+        return self._keys[:, row, :, :tokens], self._values[:, row, :, :tokens]
 
     def remove(self, row: int) -> None:
         """End a sequence; the last row takes its place."""
         self.count -= 1
-        last, tokens = self.count, self.lengths[self.count]
+        last, tokens = self.count, int(self.lengths[self.count])
         if row != last:
             self._keys[:, row, :, :tokens] = self._keys[:, last, :, :tokens]
             self._values[:, row, :, :tokens] = self._values[:, last, :, :tokens]
             self.lengths[row] = tokens
 
-    def cached(self, row: int) -> tuple[Array, Array]:
-        """Copies of a row's keys and values, [layers, heads, tokens, head_dim] each."""
-        tokens = self.lengths[row]
-        return self._keys[:, row, :, :tokens].copy(), self._values[:, row, :, :tokens].copy()
-
     def _reserve(self, rows: int, tokens: int) -> None:
-        if rows <= self._rows and tokens <= self._capacity:
+        have_rows, capacity = self._keys.shape[1], self._keys.shape[3]
+        if rows <= have_rows and tokens <= capacity:
             return
-        rows = max(self._rows, min(self.most, max(8, 2 * rows)) if rows > self._rows else rows)
-        capacity = max(self._capacity, min(self.weights.context, -(-tokens // _GROWTH) * _GROWTH))
-        for name in ("_keys", "_values"):
-            old: Array = getattr(self, name)
-            new = np.zeros((old.shape[0], rows, old.shape[2], capacity, old.shape[4]), dtype=np.float32)
-            new[:, : old.shape[1], :, : old.shape[3]] = old
-            setattr(self, name, new)
-        self._rows, self._capacity = rows, capacity
+        if rows > have_rows:
+            have_rows = min(self.most, max(8, 2 * rows))
+        if tokens > capacity:
+            capacity = min(self.weights.context, -(-tokens // _GROWTH) * _GROWTH)
+        old_keys, old_values = self._keys, self._values
+        shape = (old_keys.shape[0], have_rows, old_keys.shape[2], capacity, old_keys.shape[4])
+        # Zeros, not whatever memory holds: masked weights are exactly 0, and 0 times NaN would not be.
+        self._keys, self._values = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+        self._keys[:, : old_keys.shape[1], :, : old_keys.shape[3]] = old_keys
+        self._values[:, : old_keys.shape[1], :, : old_keys.shape[3]] = old_values
 
     # ---- computation -----------------------------------------------------------------------------------------------
 
     def step(self, tokens: NDArray[np.int64]) -> Array:
-        """Feed one token to every row (`tokens` is [count]); logits of what follows, [count, vocabulary]."""
+        """Feed one token to every row (`tokens` is [b]); logits of what follows, [b, vocabulary]."""
         w, b = self.weights, self.count
         positions = self.lengths[:b]
         longest = int(positions.max()) + 1
         self._reserve(b, longest)
-        x: Array = w.embedding[tokens]
-        cos: Array = self._cos[positions][:, None]
-        sin: Array = self._sin[positions][:, None]
-        unseen = np.arange(longest)[None, :] > positions[:, None]
         rows = np.arange(b)
-        scale = np.float32(w.head_dim**-0.5)
-        for index, layer in enumerate(w.layers):
-            qkv = (_norm(x, layer.attention_norm, w.epsilon) @ layer.qkv).reshape(b, 3, w.heads, w.head_dim)
-            q = _rotate(qkv[:, 0], cos, sin)
-            keys, values = self._keys[index], self._values[index]
-            keys[rows, :, positions] = _rotate(qkv[:, 1], cos, sin)
-            values[rows, :, positions] = qkv[:, 2]
-            scores = np.matmul(keys[:b, :, :longest], (q * scale)[..., None])[..., 0]
-            scores[np.broadcast_to(unseen[:, None], scores.shape)] = -np.inf
-            mixed = np.matmul(_softmax(scores)[:, :, None], values[:b, :, :longest])[:, :, 0]
+        cos, sin = self._cos[positions], self._sin[positions]
+        unseen = _mask(np.arange(longest)[None, :] > positions[:, None])[:, None]  # [b, 1, longest]
+        x: Array = w.embedding[tokens]
+        for layer, keys, values in zip(w.layers, self._keys, self._values, strict=True):
+            q, k, v = _project(x, layer, w, cos, sin)
+            keys[rows, :, positions] = k
+            values[rows, :, positions] = v
+            scores = np.matmul(keys[:b, :, :longest], q[..., None])[..., 0]
+            scores += unseen
+            mixed = np.matmul(_softmax(scores)[:, :, None], values[:b, :, :longest])
             x += mixed.reshape(b, -1) @ layer.out
-            x += _mlp(_norm(x, layer.mlp_norm, w.epsilon), layer.gate_up, layer.down)
+            x += _mlp(x, layer, w.epsilon)
         self.lengths[:b] += 1
-        logits: Array = _norm(x, w.norm, w.epsilon) @ w.unembedding
+        logits: Array = _norm(x, w.epsilon) @ w.unembedding
         return logits
 
-    def prefill(self, tokens: list[int], keys: Array, values: Array) -> tuple[Array, Array, Array]:
-        """Run `tokens` behind an already computed prefix. Returns the last token's logits, and keys and values of
-        prefix and tokens together."""
+    def prefill(self, row: int, tokens: list[int]) -> None:
+        """Append `tokens` (at least one) to a sequence in one go. No logits: the prompt's last token is for `step`."""
         w = self.weights
-        known, new = keys.shape[2], len(tokens)
-        total = known + new
-        shape = (len(w.layers), w.heads, total, w.head_dim)
-        all_keys, all_values = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
-        all_keys[:, :, :known], all_values[:, :, :known] = keys, values
+        known = int(self.lengths[row])
+        total = known + len(tokens)
+        self._reserve(self.count, total)
+        cos, sin = self._cos[known:total], self._sin[known:total]
+        unseen = _mask(np.arange(total)[None, :] > np.arange(known, total)[:, None])
         x: Array = w.embedding[tokens]
-        cos, sin = self._cos[known:total][:, None], self._sin[known:total][:, None]
-        unseen = np.arange(total)[None, :] > np.arange(known, total)[:, None]
-        scale = np.float32(w.head_dim**-0.5)
-        for index, layer in enumerate(w.layers):
-            qkv = (_norm(x, layer.attention_norm, w.epsilon) @ layer.qkv).reshape(new, 3, w.heads, w.head_dim)
-            all_keys[index, :, known:] = _rotate(qkv[:, 1], cos, sin).swapaxes(0, 1)
-            all_values[index, :, known:] = qkv[:, 2].swapaxes(0, 1)
-            q = (_rotate(qkv[:, 0], cos, sin) * scale).swapaxes(0, 1)
-            scores = np.matmul(q, all_keys[index].swapaxes(1, 2))
-            scores[np.broadcast_to(unseen[None], scores.shape)] = -np.inf
-            mixed = np.matmul(_softmax(scores), all_values[index]).swapaxes(0, 1)
-            x += mixed.reshape(new, -1) @ layer.out
-            x += _mlp(_norm(x, layer.mlp_norm, w.epsilon), layer.gate_up, layer.down)
-        logits: Array = _norm(x[-1:], w.norm, w.epsilon) @ w.unembedding
-        return logits[0], all_keys, all_values
+        for layer, all_keys, all_values in zip(w.layers, self._keys, self._values, strict=True):
+            q, k, v = _project(x, layer, w, cos, sin)
+            keys, values = all_keys[row, :, :total], all_values[row, :, :total]
+            keys[:, known:], values[:, known:] = k.swapaxes(0, 1), v.swapaxes(0, 1)
+            scores = np.matmul(q.swapaxes(0, 1), keys.swapaxes(1, 2))
+            scores += unseen
+            mixed = np.matmul(_softmax(scores), values).swapaxes(0, 1)
+            x += mixed.reshape(len(tokens), -1) @ layer.out
+            x += _mlp(x, layer, w.epsilon)
+        self.lengths[row] = total
 
 
-def _norm(x: Array, weight: Array, epsilon: float) -> Array:
-    # einsum rather than mean(x*x): one pass, no temporary.
+def _project(x: Array, layer: Layer, w: Weights, cos: Array, sin: Array) -> tuple[Array, Array, Array]:
+    """Rotated queries (scaled already, in the weights) and keys, and values: [tokens, h, d] each."""
+    qkv = (_norm(x, w.epsilon) @ layer.qkv).reshape(len(x), 3 * w.heads, 2, w.head_dim // 2)
+    turning = qkv[:, : 2 * w.heads]
+    turned = (turning * cos + turning[:, :, ::-1] * sin).reshape(len(x), 2 * w.heads, w.head_dim)
+    return turned[:, : w.heads], turned[:, w.heads :], qkv[:, 2 * w.heads :].reshape(len(x), w.heads, w.head_dim)
+
+
+def _mask(unseen: NDArray[np.bool_]) -> Array:
+    """To add to scores: 0 where a token may be looked at, minus infinity where not."""
+    return np.where(unseen, np.float32(-np.inf), np.float32(0))
+
+
+def _norm(x: Array, epsilon: float) -> Array:
+    # The norm's own weight is a factor of the matrix that follows. einsum: one pass, no temporary.
     power = np.einsum("ij,ij->i", x, x)[:, None] / np.float32(x.shape[1])
-    return np.asarray(x / np.sqrt(power + np.float32(epsilon)) * weight, dtype=np.float32)
-
-
-def _rotate(x: Array, cos: Array, sin: Array) -> Array:
-    half = x.shape[-1] // 2
-    turned = np.concatenate([-x[..., half:], x[..., :half]], axis=-1)
-    result: Array = x * cos + turned * sin  # type: ignore[assignment]
+    result: Array = x / np.sqrt(power + np.float32(epsilon))
     return result
 
 
 def _softmax(scores: Array) -> Array:
+    """Over the last axis, in place."""
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
     return scores
 
 
-def _mlp(x: Array, gate_up: Array, down: Array) -> Array:
-    gate, up = np.split(x @ gate_up, 2, axis=-1)
-    result: Array = (gate / (np.float32(1.0) + np.exp(-gate)) * up) @ down
+def _mlp(x: Array, layer: Layer, epsilon: float) -> Array:
+    both = _norm(x, epsilon) @ layer.gate_up
+    gate, up = np.split(both, 2, axis=-1)
+    # silu(gate) * up. A very negative gate overflows exp to infinity, and gate / infinity is the right answer, 0.
+    with np.errstate(over="ignore"):
+        inner = np.exp(-gate)
+    inner += np.float32(1)
+    np.divide(gate, inner, out=inner)
+    inner *= up
+    result: Array = inner @ layer.down
     return result

@@ -1,99 +1,83 @@
 """One model and the thread that runs it: requests join and leave between any two tokens (continuous batching).
 
-Computed prompts are kept, by blocks of 16 tokens, so that requests with a common prefix compute it once; the reuse is
+Computed prompts are kept (`prefixes.py`), so that requests with a common beginning compute it once; the reuse is
 reported as `cached_tokens`. Aborting frees a request's row before the next token.
 """
 
+import logging
 import queue
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 
 from cope_reference.decoder import Decoder
-from cope_reference.sampling import Generator, log_probabilities, sample
-from cope_reference.weights import Array, load_weights
+from cope_reference.prefixes import BLOCK, Prefixes
+from cope_reference.sampling import log_probabilities, sample
+from cope_reference.sequences import Finish, Sequence, TokenScore
+from cope_reference.weights import Array, UnsupportedModel, load_weights
 
-_BLOCK = 16
-_KEPT_PREFIXES = 256
-_UNFINISHED = "�"
+_log = logging.getLogger(__name__)
+# Prompt tokens computed between two steps: long prompts that arrive together don't stall those under way for long.
+_PROMPT_TOKENS_A_STEP = 512
 
 
 class QueueFull(Exception):
     """More requests wait than the server was told to hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How to sample. `max_tokens` ≥ 1; `top`: alternatives whose log-probabilities to give (None: no scores at all)."""
-
-    max_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-    top: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TokenScore:
-    """A chosen token, its log-probability under the model's own distribution, and the likeliest alternatives."""
-
-    token: int
-    logprob: float
-    alternatives: tuple[tuple[int, float], ...]
-
-
-@dataclass(slots=True)
-class Sequence:
-    """One sample under way. The engine's thread writes it; `notify` is called after each change of `text` or `finish`.
-
-    `finish` is None, then ``"stop"``, ``"length"`` or ``"abort"``.
-    """
-
-    prompt: list[int]
-    settings: Settings
-    notify: Callable[[], None]
-    tokens: list[int] = field(default_factory=list)
-    scores: list[TokenScore] = field(default_factory=list)
-    text: str = ""
-    finish: str | None = None
-    cached: int = 0
-    aborted: bool = False
-    generator: Generator | None = None
+class EngineDown(Exception):
+    """The engine was closed or has failed; nothing will be computed any more."""
 
 
 @dataclass(slots=True)
 class Counters:
-    """What `/metrics` shows."""
+    """What `/metrics` shows. `samples` are sequences begun; prompt tokens count once for each of them."""
 
-    requests: int = 0
+    samples: int = 0
     aborted: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    steps: int = 0
 
 
 class Engine:
-    """Load a model folder and run it. `most` sequences at once, at most `waiting` more in line."""
+    """Load a model folder and run it. `most` sequences at once, at most `waiting` more in line.
 
-    def __init__(self, folder: Path, *, most: int = 64, waiting: int = 4096, seed: int = 0) -> None:
+    `prefix_bytes` bounds the kept prompts; `seed` fixes the draws of requests without one (None: none does). Raises
+    `UnsupportedModel` or `OSError`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        most: int = 64,
+        waiting: int = 4096,
+        prefix_bytes: int = 64 << 20,
+        seed: int | None = None,
+    ) -> None:
         self.weights = load_weights(folder)
         self.tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        if not isinstance(self.tokenizer.decoder, decoders.ByteLevel):
+            raise UnsupportedModel(f"{folder}: the tokenizer's decoder is not byte-level")
         self.counters = Counters()
-        self._waiting: queue.SimpleQueue[Sequence | None] = queue.SimpleQueue()
-        self._limit = waiting
+        self.failed = False
+        self._open = True
+        self._door = threading.Lock()  # closed for good before the last arrivals are told, so that none is forgotten
+        self._prefixes = Prefixes(prefix_bytes)
         self._decoder = Decoder(self.weights, most)
-        self._rows: list[Sequence] = []
+        self._arrivals: queue.SimpleQueue[Sequence | None] = queue.SimpleQueue()
+        self._limit = waiting
         self._line: deque[Sequence] = deque()
-        self._prefixes: OrderedDict[int, tuple[list[int], Array, Array]] = OrderedDict()
-        self._shared = np.random.default_rng(seed or None)
-        self._next: list[int] = []
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._rows: list[Sequence] = []  # by the decoder's row
+        self._next: list[int] = []  # the token to feed to each row
+        self._shared = np.random.default_rng(seed)
+        self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self._thread.start()
 
     @property
@@ -104,172 +88,148 @@ class Engine:
     @property
     def queued(self) -> int:
         """Sequences that wait for a row."""
-        return len(self._line) + self._waiting.qsize()
+        return len(self._line) + self._arrivals.qsize()
 
-    def submit(self, sequence: Sequence) -> None:
-        """Begin a sequence. Raises `QueueFull`."""
-        if self.queued >= self._limit:
-            raise QueueFull
-        self._waiting.put(sequence)
+    def submit(self, sequences: list[Sequence]) -> None:
+        """Begin these sequences, all or none. Raises `QueueFull` or `EngineDown`."""
+        with self._door:
+            if not self._open:
+                raise EngineDown
+            # A sequence that finds a free row doesn't wait: only what exceeds the rows counts against the line.
+            free = self._decoder.most - self.running
+            if self.queued + len(sequences) > self._limit + free:
+                raise QueueFull
+            for sequence in sequences:
+                self._arrivals.put(sequence)
 
     def close(self) -> None:
         """Stop the thread; sequences under way end as aborted."""
-        self._waiting.put(None)
+        self._arrivals.put(None)
         self._thread.join()
 
     # ---- the thread ------------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        while self._take_arrivals(block=not self._rows and not self._line):
-            self._drop_aborted()
-            if self._line and len(self._rows) < self._decoder.most:
-                self._admit(self._line.popleft())
-            elif not self._rows:
-                continue
-            # One prompt is computed between two steps, so that arrivals do not stall those under way.
-            if self._rows:
-                self._advance()
+    def _serve(self) -> None:
+        ending: Finish = "abort"
+        try:
+            while self._take_arrivals(wait=not self._rows and not self._line):
+                self._drop_aborted()
+                self._admit()
+                if self._rows:
+                    self._advance()
+        except Exception:
+            # Nothing may wait for ever on a thread that has died: everyone is told, and `/health` says it.
+            _log.exception("the engine failed")
+            self.failed = True
+            ending = "error"
+        with self._door:
+            self._open = False
+        self._take_arrivals(wait=False)
         for sequence in [*self._rows, *self._line]:
-            self._finish(sequence, "abort")
+            self._finish(sequence, ending)
+        self._rows.clear()
+        self._line.clear()
 
-    def _take_arrivals(self, *, block: bool) -> bool:
+    def _take_arrivals(self, *, wait: bool) -> bool:
+        """Move arrivals into the line; False when told to close."""
+        going_on = True
         while True:
             try:
-                sequence = self._waiting.get(block=block)
+                sequence = self._arrivals.get(block=wait)
             except queue.Empty:
-                return True
+                return going_on
+            wait = False
             if sequence is None:
-                return False
-            self._line.append(sequence)
-            block = False
+                going_on = False
+            else:
+                self._line.append(sequence)
 
     def _drop_aborted(self) -> None:
         for row in reversed(range(len(self._rows))):
             if self._rows[row].aborted:
                 self._leave(row, "abort")
-        while self._line and self._line[0].aborted:
-            self._finish(self._line.popleft(), "abort")
+        if any(sequence.aborted for sequence in self._line):
+            for sequence in [s for s in self._line if s.aborted]:
+                self._finish(sequence, "abort")
+            self._line = deque(s for s in self._line if s.finish is None)
 
-    def _admit(self, sequence: Sequence) -> None:
-        if sequence.aborted:
-            self._finish(sequence, "abort")
-            return
-        prompt = sequence.prompt
-        keys, values = self._known_prefix(prompt)
-        sequence.cached = keys.shape[2]
-        logits, keys, values = self._decoder.prefill(prompt[sequence.cached :], keys, values)
-        self._remember(prompt, keys, values)
-        self.counters.requests += 1
-        self.counters.prompt_tokens += len(prompt)
-        self.counters.cached_tokens += sequence.cached
-        if sequence.settings.seed is not None:
-            sequence.generator = np.random.default_rng(sequence.settings.seed & (2**63 - 1))
-        row = self._decoder.add(keys, values)
-        self._rows.append(sequence)
-        self._next.append(0)
-        self._accept(logits[None], [row])
+    def _admit(self) -> None:
+        """Give free rows to those first in line and compute what is new in their prompts, up to the bound of a step."""
+        room = _PROMPT_TOKENS_A_STEP
+        while self._line and len(self._rows) < self._decoder.most and room > 0:
+            sequence = self._line.popleft()
+            # The prompt's last token is fed by the next step, which gives the first logits. So a prompt that was seen
+            # before costs no computation of its own.
+            body = sequence.prompt[:-1]
+            known = self._prefixes.find(body)
+            sequence.cached = min(len(known) * BLOCK, len(body))
+            row = self._decoder.add(len(sequence.prompt))
+            for block in known:
+                self._decoder.load(row, block.keys, block.values)
+            if len(body) > sequence.cached:
+                self._decoder.prefill(row, body[sequence.cached :])
+                self._prefixes.keep(body, known, *self._decoder.cached(row))
+                room -= len(body) - sequence.cached
+            if sequence.settings.seed is not None:
+                sequence.generator = np.random.default_rng(sequence.settings.seed)
+            self._rows.append(sequence)
+            self._next.append(sequence.prompt[-1])
+            self.counters.samples += 1
+            self.counters.prompt_tokens += len(sequence.prompt)
+            self.counters.cached_tokens += sequence.cached
 
     def _advance(self) -> None:
+        """One more token for every row; rows that are finished leave."""
+        rows = self._rows
         logits = self._decoder.step(np.asarray(self._next, dtype=np.int64))
-        self._accept(logits, list(range(len(self._rows))))
-
-    def _accept(self, logits: Array, rows: list[int]) -> None:
-        """Draw the next token of these rows (`logits` in their order) and end those that are finished."""
-        sequences = [self._rows[row] for row in rows]
-        tokens = sample(
+        drawn = sample(
             logits,
-            np.array([s.settings.temperature for s in sequences], dtype=np.float32),
-            np.array([s.settings.top_p for s in sequences], dtype=np.float32),
-            [s.generator for s in sequences],
+            np.array([s.settings.temperature for s in rows]),
+            np.array([s.settings.top_p for s in rows]),
+            [s.generator for s in rows],
             self._shared,
-        ).tolist()
-        scores = log_probabilities(logits) if any(s.settings.top is not None for s in sequences) else None
-        ended: list[tuple[int, str]] = []
-        for place, (row, token) in enumerate(zip(rows, tokens, strict=True)):
-            sequence = sequences[place]
-            self._next[row] = token
-            if scores is not None and sequence.settings.top is not None:
-                sequence.scores.append(_score(scores[place], token, sequence.settings.top))
-            finish = self._extend(sequence, token)
+        )
+        self._next = drawn.tolist()
+        self.counters.steps += 1
+        self.counters.completion_tokens += len(rows)
+        scored = [row for row, s in enumerate(rows) if s.settings.top is not None]
+        if scored:
+            for row, chances in zip(scored, log_probabilities(logits[scored]), strict=True):
+                rows[row].scores.append(_score(chances, self._next[row], rows[row].settings.top or 0))
+        # From the last row down, so that the row which takes a leaver's place has been looked at already.
+        for row in reversed(range(len(rows))):
+            finish = self._extend(rows[row], self._next[row])
             if finish is not None:
-                ended.append((row, finish))
-        for row, finish in reversed(ended):
-            self._leave(row, finish)
+                self._leave(row, finish)
+            elif rows[row].settings.follow:
+                rows[row].notify()
 
-    def _extend(self, sequence: Sequence, token: int) -> str | None:
+    def _extend(self, sequence: Sequence, token: int) -> Finish | None:
+        settings = sequence.settings
         sequence.tokens.append(token)
-        self.counters.completion_tokens += 1
+        if (settings.follow or settings.stop) and sequence.read(self.tokenizer):
+            return "stop"
         if token in self.weights.end_ids:
             return "stop"
-        if sequence.settings.stop and self._hit_stop(sequence):
-            return "stop"
-        total = len(sequence.prompt) + len(sequence.tokens)
-        if len(sequence.tokens) >= sequence.settings.max_tokens or total >= self.weights.context:
-            return "length"
-        sequence.notify()
-        return None
+        full = len(sequence.prompt) + len(sequence.tokens) >= self.weights.context
+        return "length" if full or len(sequence.tokens) >= settings.max_tokens else None
 
-    def _hit_stop(self, sequence: Sequence) -> bool:
-        text = self.decode(sequence.tokens)
-        found = [at for at in (text.find(stop) for stop in sequence.settings.stop) if at >= 0]
-        if found:
-            sequence.text = text[: min(found)]
-        return bool(found)
-
-    def decode(self, tokens: list[int]) -> str:
-        """The text of generated tokens, without special ones."""
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
-
-    def partial_text(self, sequence: Sequence) -> str:
-        """The text so far, without a last character whose bytes have not all arrived, nor what may begin a stop."""
-        text = self.decode(list(sequence.tokens)).rstrip(_UNFINISHED)
-        hold = max((len(stop) - 1 for stop in sequence.settings.stop), default=0)
-        return text[: len(text) - hold] if hold else text
-
-    def _leave(self, row: int, finish: str) -> None:
+    def _leave(self, row: int, finish: Finish) -> None:
         sequence = self._rows[row]
         self._decoder.remove(row)
-        last = self._rows.pop()
-        last_next = self._next.pop()
+        last, last_next = self._rows.pop(), self._next.pop()
         if last is not sequence:
-            self._rows[row] = last
-            self._next[row] = last_next
+            self._rows[row], self._next[row] = last, last_next
         self._finish(sequence, finish)
 
-    def _finish(self, sequence: Sequence, finish: str) -> None:
-        if not sequence.text:
-            sequence.text = self.decode(sequence.tokens)
+    def _finish(self, sequence: Sequence, finish: Finish) -> None:
+        sequence.read(self.tokenizer, last=True)
         if finish == "abort":
             self.counters.aborted += 1
         sequence.finish = finish
         sequence.notify()
 
-    # ---- prefixes --------------------------------------------------------------------------------------------------
 
-    def _known_prefix(self, prompt: list[int]) -> tuple[Array, Array]:
-        """Keys and values of the longest kept prefix, at most all but the last token (whose logits are needed)."""
-        for blocks in range((len(prompt) - 1) // _BLOCK, 0, -1):
-            length = blocks * _BLOCK
-            name = hash(tuple(prompt[:length]))
-            kept = self._prefixes.get(name)
-            if kept is not None and kept[0][:length] == prompt[:length]:
-                self._prefixes.move_to_end(name)
-                return kept[1][:, :, :length], kept[2][:, :, :length]
-        w = self.weights
-        nothing = np.zeros((len(w.layers), w.heads, 0, w.head_dim), dtype=np.float32)
-        return nothing, nothing
-
-    def _remember(self, prompt: list[int], keys: Array, values: Array) -> None:
-        entry = (prompt, keys, values)
-        for blocks in range(len(prompt) // _BLOCK, 0, -1):
-            name = hash(tuple(prompt[: blocks * _BLOCK]))
-            if name in self._prefixes:
-                break
-            self._prefixes[name] = entry
-        while len(self._prefixes) > _KEPT_PREFIXES:
-            self._prefixes.popitem(last=False)
-
-
-def _score(row: Array, token: int, top: int) -> TokenScore:
-    best = np.argsort(row)[::-1][:top].tolist() if top else []
-    return TokenScore(token, float(row[token]), tuple((index, float(row[index])) for index in best))
+def _score(chances: Array, token: int, top: int) -> TokenScore:
+    best = np.argsort(chances)[::-1][:top].tolist()
+    return TokenScore(token, float(chances[token]), tuple((index, float(chances[index])) for index in best))

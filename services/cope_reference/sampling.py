@@ -7,6 +7,7 @@ from cope_reference.weights import Array
 
 Generator = np.random.Generator
 Tokens = NDArray[np.int64]
+COLDEST = 1e-3  # below this a temperature is greedy: the division would overflow, and no draw would differ
 
 
 def log_probabilities(logits: Array) -> Array:
@@ -19,27 +20,30 @@ def log_probabilities(logits: Array) -> Array:
 def sample(
     logits: Array, temperatures: Array, top_ps: Array, generators: list[Generator | None], shared: Generator
 ) -> Tokens:
-    """One token a row. Temperature 0 is greedy; a row with its own generator (a seeded request) draws from that.
-
-    Drawn by Gumbel's trick: the largest of scaled logits plus Gumbel noise is a draw from their softmax.
-    """
-    warm = temperatures > 0
+    """One token a row. Temperature 0 is greedy; a row with its own generator (a seeded request) draws from that."""
+    greedy: Tokens = np.argmax(logits, axis=-1)
+    warm = temperatures >= COLDEST
     if not warm.any():
-        return np.asarray(np.argmax(logits, axis=-1), dtype=np.int64)
-    scaled = logits / np.where(warm, temperatures, 1.0)[:, None]
+        return greedy
+    chances = logits - np.take_along_axis(logits, greedy[:, None], axis=-1)
+    chances /= np.where(warm, temperatures, 1.0)[:, None].astype(np.float32)
+    np.exp(chances, out=chances)
     for row in np.flatnonzero(warm & (top_ps < 1.0)).tolist():
-        _keep_nucleus(scaled[row], float(top_ps[row]))
-    noise = shared.gumbel(size=logits.shape).astype(np.float32)
+        _keep_nucleus(chances[row], float(top_ps[row]))
+    # In float64: float32 sums of many small chances would never pass a draw close to 1.
+    heaps = np.cumsum(chances, axis=-1, dtype=np.float64)
+    draws = shared.random(len(logits))
     for row, own in enumerate(generators):
         if own is not None:
-            noise[row] = own.gumbel(size=logits.shape[1])
-    noise[~warm] = 0.0
-    return np.asarray(np.argmax(scaled + noise, axis=-1), dtype=np.int64)
+            draws[row] = own.random()
+    # The first token whose heap is above the draw; draws are below 1, so there is one, and its chance is above 0.
+    drawn: Tokens = np.argmax(heaps > (draws * heaps[:, -1])[:, None], axis=-1)
+    drawn[~warm] = greedy[~warm]
+    return drawn
 
 
-def _keep_nucleus(row: Array, top_p: float) -> None:
-    """Set every logit outside the smallest set with total probability ≥ `top_p` to minus infinity, in place."""
-    order = np.argsort(row)[::-1]
-    probabilities = np.exp(row[order] - row[order[0]])
-    reached = np.cumsum(probabilities / probabilities.sum())
-    row[order[int(np.searchsorted(reached, top_p)) + 1 :]] = -np.inf
+def _keep_nucleus(chances: Array, top_p: float) -> None:
+    """Set every chance outside the smallest set of likeliest tokens with a total share ≥ `top_p` to 0, in place."""
+    order = np.argsort(chances)[::-1]
+    shares = np.cumsum(chances[order] / chances.sum())
+    chances[order[int(np.searchsorted(shares, top_p)) + 1 :]] = 0.0

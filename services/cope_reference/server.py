@@ -1,116 +1,41 @@
 """The HTTP side: OpenAI's chat completions over the engines, with SGLang's `rid` and `/abort_request`.
 
-Plain Starlette: request bodies are read by `requests.py`, and every error has OpenAI's shape.
+Plain Starlette: request bodies are read by `requests.py`, answers written by `replies.py`, and every error has OpenAI's
+shape.
 """
 
 import asyncio
-import json
 import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import orjson
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from cope_reference.engine import Engine, QueueFull, Sequence
-from cope_reference.requests import Chat, Refused, read_chat
+from cope_reference import replies
+from cope_reference.engine import EngineDown, QueueFull
+from cope_reference.requests import Refused, read_chat
+from cope_reference.served import Call, Served
 
-_DISCONNECT_CHECK_S = 0.25
-
-
-class _Served:
-    """One model: its engine, chat template and the sequences that can be aborted by request id."""
-
-    def __init__(self, name: str, engine: Engine, folder: Path) -> None:
-        self.name = name
-        self.engine = engine
-        config = json.loads((folder / "tokenizer_config.json").read_text())
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        self._template = environment.from_string(config["chat_template"])
-        self.by_rid: dict[str, list[Sequence]] = {}
-
-    def encode(self, messages: list[dict[str, str]]) -> list[int]:
-        """Prompt tokens. A template mark inside a message is broken up, so that no message can forge another."""
-        safe = [{**message, "content": message["content"].replace("<|", "< |")} for message in messages]
-        text = self._template.render(messages=safe, add_generation_prompt=True)
-        return list(self.engine.tokenizer.encode(text, add_special_tokens=False).ids)
+MOST_BODY_BYTES = 8 << 20
+_CALLER_GONE = 499  # nginx's number; nobody reads it
 
 
-class _Call:
-    """The sequences of one request, and an event that is set when any of them moves."""
-
-    def __init__(self, served: _Served, chat: Chat) -> None:
-        loop = asyncio.get_running_loop()
-        self.moved = asyncio.Event()
-        pending = False
-
-        def wake() -> None:
-            nonlocal pending
-            pending = False
-            self.moved.set()
-
-        def notify() -> None:
-            # From the engine's thread. A plain answer needs to know of ends only, and of many tokens at once.
-            nonlocal pending
-            if not pending and (chat.stream or all(s.finish for s in self.sequences)):
-                pending = True
-                loop.call_soon_threadsafe(wake)
-
-        prompt = served.encode(chat.messages)
-        room = served.engine.weights.context - len(prompt)
-        self.sequences = [Sequence(prompt, chat.settings(room, index), notify) for index in range(chat.n)]
-        self._served = served
-        self._rid = chat.rid
-        if chat.rid is not None:
-            served.by_rid.setdefault(chat.rid, []).extend(self.sequences)
-        try:
-            for sequence in self.sequences:
-                served.engine.submit(sequence)
-        except QueueFull:
-            self.close()
-            raise
-
-    @property
-    def finished(self) -> bool:
-        """Whether every sequence has ended."""
-        return all(sequence.finish is not None for sequence in self.sequences)
-
-    def close(self) -> None:
-        """Abort what has not ended: the caller is gone, or has everything."""
-        for sequence in self.sequences:
-            if sequence.finish is None:
-                sequence.aborted = True
-        if self._rid is not None:
-            self._served.by_rid.pop(self._rid, None)
-
-    def usage(self) -> dict[str, Any]:
-        """OpenAI's usage: the prompt once, every choice's completion."""
-        prompt = len(self.sequences[0].prompt)
-        completion = sum(len(sequence.tokens) for sequence in self.sequences)
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-            "prompt_tokens_details": {"cached_tokens": min(s.cached for s in self.sequences)},
-        }
-
-
-def create_app(engines: dict[str, tuple[Engine, Path]]) -> Starlette:
-    """The server for these models by name."""
-    served = {name: _Served(name, engine, folder) for name, (engine, folder) in engines.items()}
-    api = _Api(served)
+def create_app(models: list[Served]) -> Starlette:
+    """The server for these models. It closes their engines when it stops."""
+    api = _Api({one.name: one for one in models})
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        for one in served.values():
+        for one in models:
             one.engine.close()
 
     return Starlette(
@@ -121,153 +46,151 @@ def create_app(engines: dict[str, tuple[Engine, Path]]) -> Starlette:
             Route("/health", api.health, methods=["GET"]),
             Route("/metrics", api.metrics, methods=["GET"]),
         ],
-        exception_handlers={404: _not_found, 405: _not_found, 500: _internal},
+        exception_handlers={Refused: _refused, HTTPException: _no_route, Exception: _broken},
         lifespan=lifespan,
     )
 
 
 class _Api:
-    def __init__(self, served: dict[str, _Served]) -> None:
+    def __init__(self, served: dict[str, Served]) -> None:
         self._served = served
 
     async def chat(self, request: Request) -> Response:
+        chat = read_chat(await _json_body(request))
+        served = self._served.get(chat.model)
+        if served is None:
+            known = ", ".join(self._served)
+            raise Refused(f"No model {chat.model!r} here; there are: {known}.", "model", "model_not_found", status=404)
+        number = uuid.uuid4().hex
+        rid = chat.rid or request.headers.get("x-request-id") or f"req_{number}"
         try:
-            chat = read_chat(orjson.loads(await request.body()))
-            served = self._served.get(chat.model)
-            if served is None:
-                known = ", ".join(self._served)
-                raise Refused(f"No model {chat.model!r} here; there are: {known}.", "model", "model_not_found", 404)
-            call = _Call(served, chat)
-        except orjson.JSONDecodeError:
-            return _json(Refused("The body is not JSON.").body, 400)
-        except Refused as refused:
-            return _json(refused.body, refused.status)
+            call = Call(served, chat, rid)
         except QueueFull:
-            full = Refused("Too many requests wait here already.", None, "overloaded", 503)
-            return _json(full.body, full.status, {"retry-after": "1"})
-        head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": chat.model}
+            message = "Too many requests wait here already."
+            raise Refused(message, None, "overloaded", status=503, headers={"retry-after": "1"}) from None
+        except EngineDown:
+            raise Refused("This model has stopped.", None, "engine_down", status=503) from None
+        head = {"id": f"chatcmpl-{number}", "created": int(time.time()), "model": chat.model}
         if chat.stream:
-            return StreamingResponse(_stream(served, chat, call, head), media_type="text/event-stream")
+            return _Stream(call, head)
         try:
-            await _until_finished(request, call)
+            return await _whole(request, call, head)
         finally:
             call.close()
-        return _json(_completion(served, call, head), 200)
 
     async def models(self, _: Request) -> Response:
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "cope"} for name in self._served]
-        return _json({"object": "list", "data": data}, 200)
+        return _json({"object": "list", "data": data})
 
     async def abort(self, request: Request) -> Response:
-        try:
-            rid = orjson.loads(await request.body())["rid"]
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            return _json(Refused("Give the request's `rid`.", "rid").body, 400)
+        body = await _json_body(request)
+        rid = body.get("rid") if isinstance(body, dict) else None
+        # An empty one is the beginning of every id.
+        if not isinstance(rid, str) or not rid:
+            raise Refused("`rid` must be a non-empty string.", "rid")
         for served in self._served.values():
-            for known, sequences in list(served.by_rid.items()):
-                if known.startswith(str(rid)):
-                    for sequence in sequences:
-                        sequence.aborted = True
-        return _json({}, 200)
+            served.abort(rid)
+        return _json({})
 
     async def health(self, _: Request) -> Response:
-        return _json({"status": "ok"}, 200)
+        failed = [name for name, one in self._served.items() if one.engine.failed]
+        return _json({"status": "failed" if failed else "ok", "failed": failed}, 503 if failed else 200)
 
     async def metrics(self, _: Request) -> Response:
-        lines = []
-        for name, one in self._served.items():
-            c, label = one.engine.counters, f'{{model="{name}"}}'
-            for metric, value in (
-                ("requests_total", c.requests),
-                ("requests_aborted_total", c.aborted),
-                ("prompt_tokens_total", c.prompt_tokens),
-                ("cached_prompt_tokens_total", c.cached_tokens),
-                ("completion_tokens_total", c.completion_tokens),
-                ("running", one.engine.running),
-                ("queued", one.engine.queued),
-            ):
-                lines.append(f"cope_reference_{metric}{label} {value}")
-        return PlainTextResponse("\n".join(lines) + "\n")
+        return PlainTextResponse(replies.metrics(self._served.values()))
 
 
-async def _until_finished(request: Request, call: _Call) -> None:
-    while not call.finished:
-        try:
-            await asyncio.wait_for(call.moved.wait(), _DISCONNECT_CHECK_S)
-        except TimeoutError:
-            if await request.is_disconnected():
-                call.close()
-        call.moved.clear()
-
-
-def _completion(served: _Served, call: _Call, head: dict[str, Any]) -> dict[str, Any]:
-    choices = [
-        {
-            "index": index,
-            "message": {"role": "assistant", "content": sequence.text},
-            "logprobs": _logprobs(served, sequence),
-            "finish_reason": sequence.finish,
-        }
-        for index, sequence in enumerate(call.sequences)
-    ]
-    return {**head, "object": "chat.completion", "choices": choices, "usage": call.usage()}
-
-
-def _logprobs(served: _Served, sequence: Sequence) -> dict[str, Any] | None:
-    if sequence.settings.top is None:
-        return None
-
-    def item(token: int, logprob: float) -> dict[str, Any]:
-        text = served.engine.decode([token])
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
-
-    content = [
-        {**item(score.token, score.logprob), "top_logprobs": [item(t, lp) for t, lp in score.alternatives]}
-        for score in sequence.scores
-    ]
-    return {"content": content}
-
-
-async def _stream(served: _Served, chat: Chat, call: _Call, head: dict[str, Any]) -> AsyncIterator[bytes]:
-    sent = [0] * chat.n
-    over = [False] * chat.n
-
-    def chunk(index: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return b"data: " + orjson.dumps({**head, "object": "chat.completion.chunk", "choices": [choice]}) + b"\n\n"
-
+async def _json_body(request: Request) -> Any:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MOST_BODY_BYTES:
+            raise Refused(f"The body exceeds {MOST_BODY_BYTES} bytes.", status=413)
     try:
-        for index in range(chat.n):
-            yield chunk(index, {"role": "assistant", "content": ""})
-        while not all(over):
-            await call.moved.wait()
-            call.moved.clear()
-            for index, sequence in enumerate(call.sequences):
-                if over[index]:
-                    continue
-                finish = sequence.finish
-                text = sequence.text if finish else served.engine.partial_text(sequence)
-                if len(text) > sent[index]:
-                    yield chunk(index, {"content": text[sent[index] :]})
-                    sent[index] = len(text)
-                if finish:
-                    over[index] = True
-                    yield chunk(index, {}, finish)
-        if chat.include_usage:
-            last = {**head, "object": "chat.completion.chunk", "choices": [], "usage": call.usage()}
-            yield b"data: " + orjson.dumps(last) + b"\n\n"
-        yield b"data: [DONE]\n\n"
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as wrong:
+        raise Refused(f"The body is not JSON: {wrong}") from None
+
+
+async def _whole(request: Request, call: Call, head: dict[str, Any]) -> Response:
+    """The answer when all choices have ended; nothing more is computed once the caller hangs up."""
+    gone, ended = asyncio.ensure_future(request.receive()), asyncio.ensure_future(call.moved.wait())
+    try:
+        await asyncio.wait((gone, ended), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        call.close()
+        gone.cancel()
+        ended.cancel()
+    if not call.finished:
+        return Response(status_code=_CALLER_GONE)
+    if call.failed:
+        raise Refused("The engine failed.", None, "engine_failed", status=500)
+    return _json(replies.completion(call, head), headers={"x-request-id": call.rid})
 
 
-def _json(body: dict[str, Any], status: int, headers: dict[str, str] | None = None) -> Response:
+class _Stream(StreamingResponse):
+    """Server-sent events of one call, which is closed however the response ends."""
+
+    def __init__(self, call: Call, head: dict[str, Any]) -> None:
+        super().__init__(_events(call, head), media_type="text/event-stream", headers={"x-request-id": call.rid})
+        self._call = call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._call.close()
+
+
+async def _events(call: Call, head: dict[str, Any]) -> AsyncIterator[bytes]:
+    count = len(call.sequences)
+    sent, scored, over = [0] * count, [0] * count, [False] * count
+    for index in range(count):
+        yield _event(replies.chunk(head, index, {"role": "assistant", "content": ""}))
+    while not all(over):
+        await call.moved.wait()
+        call.moved.clear()
+        if call.failed:
+            yield _event(Refused("The engine failed.", None, "engine_failed", status=500).body)
+            return
+        for index, sequence in enumerate(call.sequences):
+            if over[index]:
+                continue
+            finish = sequence.finish  # before the text: what is read after it is then complete
+            text, scores = sequence.shown(), replies.logprobs(call.served, sequence, scored[index])
+            if len(text) > sent[index] or (finish and scores and scores["content"]):
+                yield _event(replies.chunk(head, index, {"content": text[sent[index] :]}, scores))
+                sent[index] = len(text)
+                scored[index] += len(scores["content"]) if scores else 0
+            if finish:
+                over[index] = True
+                yield _event(replies.chunk(head, index, {}, finish=finish))
+    if call.chat.include_usage:
+        yield _event(replies.usage_chunk(call, head))
+    yield b"data: [DONE]\n\n"
+
+
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(body) + b"\n\n"
+
+
+def _json(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(body), status, headers, "application/json")
 
 
-async def _not_found(request: Request, _: Exception) -> Response:
-    return _json(Refused(f"There is no {request.method} {request.url.path} here.", None, "not_found").body, 404)
+async def _refused(_: Request, refused: Exception) -> Response:
+    assert isinstance(refused, Refused)
+    return _json(refused.body, refused.status, dict(refused.headers))
 
 
-async def _internal(_: Request, __: Exception) -> Response:
-    return _json(Refused("The server failed.", None, "internal").body, 500)
+async def _no_route(request: Request, wrong: Exception) -> Response:
+    if isinstance(wrong, HTTPException) and wrong.status_code == 405:
+        refused = Refused(f"{request.url.path} does not take {request.method}.", None, "method_not_allowed", status=405)
+    else:
+        refused = Refused(f"There is no {request.url.path} here.", None, "not_found", status=404)
+    return _json(refused.body, refused.status)
+
+
+async def _broken(_: Request, wrong: Exception) -> Response:
+    if isinstance(wrong, ClientDisconnect):
+        return Response(status_code=_CALLER_GONE)
+    return _json(Refused("The server failed.", None, "internal_error", status=500).body, 500)

@@ -18,19 +18,23 @@ class UnsupportedModel(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One block. `qkv` is [hidden, 3·heads·head_dim], `gate_up` [hidden, 2·inner]: products done in one go."""
+    """One block. `qkv` is [hidden, 3·heads·head_dim], `gate_up` [hidden, 2·inner]: products done in one go.
 
-    attention_norm: Array
+    The weights of the norm before them, and attention's scale for q, are multiplied into them.
+    """
+
     qkv: Array
     out: Array
-    mlp_norm: Array
     gate_up: Array
     down: Array
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A decoder-only Llama with as many key heads as query heads. `embedding` is [vocabulary, hidden]."""
+    """A decoder-only Llama with as many key heads as query heads. `embedding` is [vocabulary, hidden].
+
+    `unembedding` is the way back, [hidden, vocabulary], with the last norm's weights multiplied in.
+    """
 
     heads: int
     head_dim: int
@@ -40,50 +44,57 @@ class Weights:
     end_ids: frozenset[int]
     embedding: Array
     layers: tuple[Layer, ...]
-    norm: Array
     unembedding: Array
 
 
 def load_weights(folder: Path) -> Weights:
     """Read a checkpoint folder. Raises `UnsupportedModel` or `OSError`."""
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    if config.get("model_type") != "llama":
-        raise UnsupportedModel(f"{folder}: model_type {config.get('model_type')!r} is not 'llama'")
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     heads = int(config["num_attention_heads"])
-    if int(config.get("num_key_value_heads", heads)) != heads:
-        raise UnsupportedModel(f"{folder}: grouped key heads are not supported")
+    for what, found, runs in (
+        ("model_type", config.get("model_type"), "llama"),
+        ("num_key_value_heads", config.get("num_key_value_heads", heads), heads),
+        ("hidden_act", config.get("hidden_act", "silu"), "silu"),
+        ("attention_bias", config.get("attention_bias", False), False),
+        ("mlp_bias", config.get("mlp_bias", False), False),
+        ("rope_type", rope.get("rope_type", "default"), "default"),
+    ):
+        if found != runs:
+            raise UnsupportedModel(f"{folder}: {what} is {found!r}; this engine runs {runs!r} only")
     tensors = read_safetensors(folder / "model.safetensors")
     embedding = tensors["model.embed_tokens.weight"]
-    rope = config.get("rope_parameters") or {}
+    head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
     end = config.get("eos_token_id")
     return Weights(
         heads=heads,
-        head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
+        head_dim=head_dim,
         context=int(config["max_position_embeddings"]),
         epsilon=float(config["rms_norm_eps"]),
         rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
         end_ids=frozenset([end] if isinstance(end, int) else end or []),
         embedding=embedding,
-        layers=tuple(_layer(tensors, index) for index in range(int(config["num_hidden_layers"]))),
-        norm=tensors["model.norm.weight"],
-        unembedding=np.ascontiguousarray(tensors.get("lm_head.weight", embedding).T),
+        layers=tuple(_layer(tensors, index, head_dim) for index in range(int(config["num_hidden_layers"]))),
+        unembedding=_after_norm(tensors["model.norm.weight"], tensors.get("lm_head.weight", embedding)),
     )
 
 
-def _layer(tensors: dict[str, Array], index: int) -> Layer:
-    prefix = f"model.layers.{index}."
+def _layer(tensors: dict[str, Array], index: int, head_dim: int) -> Layer:
+    def tensor(name: str) -> Array:
+        return tensors[f"model.layers.{index}.{name}.weight"]
 
-    def joined(*names: str) -> Array:
-        return np.ascontiguousarray(np.concatenate([tensors[f"{prefix}{name}.weight"] for name in names]).T)
-
+    queries = tensor("self_attn.q_proj") * np.float32(head_dim**-0.5)
     return Layer(
-        attention_norm=tensors[prefix + "input_layernorm.weight"],
-        qkv=joined("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        out=joined("self_attn.o_proj"),
-        mlp_norm=tensors[prefix + "post_attention_layernorm.weight"],
-        gate_up=joined("mlp.gate_proj", "mlp.up_proj"),
-        down=joined("mlp.down_proj"),
+        qkv=_after_norm(tensor("input_layernorm"), queries, tensor("self_attn.k_proj"), tensor("self_attn.v_proj")),
+        out=np.ascontiguousarray(tensor("self_attn.o_proj").T),
+        gate_up=_after_norm(tensor("post_attention_layernorm"), tensor("mlp.gate_proj"), tensor("mlp.up_proj")),
+        down=np.ascontiguousarray(tensor("mlp.down_proj").T),
     )
+
+
+def _after_norm(norm: Array, *matrices: Array) -> Array:
+    """Matrices [out, in] side by side as one [in, sum of outs], the preceding norm's weights multiplied in."""
+    return np.ascontiguousarray(np.concatenate(matrices).T * norm[:, None])
 
 
 def read_safetensors(path: Path) -> dict[str, Array]:
