@@ -6,6 +6,7 @@ One stack for all tests of this file; each brings its own batch. What is killed 
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,12 @@ def stack(scratch: Path) -> Iterator[Stack]:
     environment.pop("DATABASE_URL", None)
     running = Stack(scratch / "stack", port=free_port(), environment=environment)
     running.start()
+    over = threading.Event()
+    watcher = threading.Thread(target=running.run_until, args=(over.is_set,))
+    watcher.start()
     yield running
+    over.set()
+    watcher.join()
     running.stop()
 
 
@@ -83,11 +89,10 @@ def cope_of(batch: Batch) -> dict[str, Any]:
     return dict(batch.model_extra["cope"])
 
 
-def wait(stack: Stack, client: OpenAI, batch: Batch, *, timeout_s: float = 180) -> Batch:
+def wait(client: OpenAI, batch: Batch, *, timeout_s: float = 180) -> Batch:
     deadline = time.monotonic() + timeout_s
     while batch.status not in TERMINAL:
         assert time.monotonic() < deadline, batch.model_dump_json(indent=1)
-        stack.watch()
         time.sleep(0.2)
         batch = client.batches.retrieve(batch.id)
     return batch
@@ -114,7 +119,7 @@ def assert_whole(client: OpenAI, batch: Batch, count: int) -> list[dict[str, Any
 
 def test_a_batch_goes_in_through_the_stock_client_and_comes_out_with_a_signed_webhook(stack: Stack, client: OpenAI):
     sink = WebhookSink(stack.secrets.webhook_secret)
-    batch = wait(stack, client, submit(client, 12, kind="math", webhook_url=sink.url, store="full"))
+    batch = wait(client, submit(client, 12, kind="math", webhook_url=sink.url, store="full"))
 
     assert batch.status == "completed"
     output = assert_whole(client, batch, 12)
@@ -158,7 +163,7 @@ def test_at_the_cap_paid_work_is_held_and_a_raise_finishes_it(stack: Stack, admi
         held: Any = admin.get(limit, cast_to=object)
         assert 0 < float(held["cope"]["spent_usd"]) <= 0.03
         admin.post(limit, body={"threshold_amount": 100}, cast_to=object)
-        batch = wait(stack, poor, batch)
+        batch = wait(poor, batch)
         assert_whole(poor, batch, 20)
 
 
@@ -168,8 +173,7 @@ def test_killing_workers_and_redis_mid_batch_loses_no_line_and_doubles_none(stac
     for name in ("worker-small", "worker-large", "redis", "worker-upkeep"):
         time.sleep(1.0)
         os.killpg(pids[name], signal.SIGKILL)
-        stack.watch()
-    batch = wait(stack, client, batch, timeout_s=240)
+    batch = wait(client, batch, timeout_s=240)
 
     assert batch.status == "completed"
     assert_whole(client, batch, 40)
@@ -180,30 +184,29 @@ def test_a_crash_of_postgres_mid_batch_is_survived(stack: Stack, client: OpenAI)
     time.sleep(2.0)
     pids: Any = stack.description()["pids"]
     os.kill(pids["postgres"], signal.SIGKILL)
-    batch = wait(stack, client, batch, timeout_s=240)
+    batch = wait(client, batch, timeout_s=240)
 
     assert batch.status == "completed"
     assert_whole(client, batch, 30)
 
 
-def test_a_cancelled_batch_keeps_its_finished_lines(stack: Stack, client: OpenAI):
+def test_a_cancelled_batch_keeps_its_finished_lines(client: OpenAI):
     batch = submit(client, 60)
     while not (batch.request_counts and batch.request_counts.completed):
         time.sleep(0.1)
         batch = client.batches.retrieve(batch.id)
     client.batches.cancel(batch.id)
-    batch = wait(stack, client, batch)
+    batch = wait(client, batch)
 
     assert batch.status == "cancelled"
     output = assert_whole(client, batch, 60)
     assert output
 
 
-def test_a_file_with_bad_lines_fails_as_a_whole_and_names_each_of_them(stack: Stack, client: OpenAI):
+def test_a_file_with_bad_lines_fails_as_a_whole_and_names_each_of_them(client: OpenAI):
     bad = b'{"custom_id": "a"}\nnot json\n'
     file = client.files.create(file=("bad.jsonl", bad), purpose="batch")
     batch = wait(
-        stack,
         client,
         client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"),
     )
