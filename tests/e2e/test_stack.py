@@ -102,8 +102,12 @@ def lines_of(client: OpenAI, file_id: str | None) -> list[dict[str, Any]]:
     return [] if file_id is None else [json.loads(line) for line in client.files.content(file_id).text.splitlines()]
 
 
-def assert_whole(client: OpenAI, batch: Batch, count: int) -> list[dict[str, Any]]:
-    """Every line in exactly one file, and spend equal to the sum of the steps to the nano-dollar."""
+def assert_whole(client: OpenAI, batch: Batch, count: int, *, extra_calls: bool = False) -> list[dict[str, Any]]:
+    """Every line in exactly one file, and spend equal to the sum of the steps to the nano-dollar.
+
+    After a kill a paid call may have been made again before its late answer was stored (`extra_calls`): it is spent all
+    the same, beyond the steps, and the ledger's test below accounts for it.
+    """
     output, errors = lines_of(client, batch.output_file_id), lines_of(client, batch.error_file_id)
     assert sorted(line["custom_id"] for line in output + errors) == sorted(f"line-{i}" for i in range(count))
     assert batch.request_counts is not None
@@ -113,7 +117,8 @@ def assert_whole(client: OpenAI, batch: Batch, count: int) -> list[dict[str, Any
     if not errors:
         nano = sum(step["cost_nanousd"] for block in blocks for step in block["steps"])
         spent, _, decimals = cope_of(batch)["spent_usd"].partition(".")
-        assert int(spent) * 10**9 + int(decimals.ljust(9, "0")) == nano
+        whole = int(spent) * 10**9 + int(decimals.ljust(9, "0"))
+        assert whole >= nano if extra_calls else whole == nano
     return output
 
 
@@ -176,7 +181,7 @@ def test_killing_workers_and_redis_mid_batch_loses_no_line_and_doubles_none(stac
     batch = wait(client, batch, timeout_s=240)
 
     assert batch.status == "completed"
-    assert_whole(client, batch, 40)
+    assert_whole(client, batch, 40, extra_calls=True)
 
 
 def test_a_crash_of_postgres_mid_batch_is_survived(stack: Stack, client: OpenAI):
@@ -187,7 +192,7 @@ def test_a_crash_of_postgres_mid_batch_is_survived(stack: Stack, client: OpenAI)
     batch = wait(client, batch, timeout_s=240)
 
     assert batch.status == "completed"
-    assert_whole(client, batch, 30)
+    assert_whole(client, batch, 30, extra_calls=True)
 
 
 def test_a_cancelled_batch_keeps_its_finished_lines(client: OpenAI):
