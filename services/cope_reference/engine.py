@@ -8,6 +8,7 @@ import logging
 import queue
 import threading
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +91,7 @@ class Engine:
         """Sequences that wait for a row."""
         return len(self._line) + self._arrivals.qsize()
 
-    def submit(self, sequences: list[Sequence]) -> None:
+    def submit(self, sequences: Collection[Sequence]) -> None:
         """Begin these sequences, all or none. Raises `QueueFull` or `EngineDown`."""
         with self._door:
             if not self._open:

@@ -18,7 +18,11 @@ def log_probabilities(logits: Array) -> Array:
 
 
 def sample(
-    logits: Array, temperatures: Array, top_ps: Array, generators: list[Generator | None], shared: Generator
+    logits: Array,
+    temperatures: NDArray[np.float64],
+    top_ps: NDArray[np.float64],
+    generators: list[Generator | None],
+    shared: Generator,
 ) -> Tokens:
     """One token a row. Temperature 0 is greedy; a row with its own generator (a seeded request) draws from that."""
     greedy: Tokens = np.argmax(logits, axis=-1)
