@@ -6,6 +6,8 @@ One stack for all tests of this file; each brings its own batch. What is killed 
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -219,6 +221,28 @@ def test_a_file_with_bad_lines_fails_as_a_whole_and_names_each_of_them(client: O
     assert batch.status == "failed"
     assert batch.errors is not None
     assert [error.line for error in batch.errors.data or []] == [1, 2]
+
+
+def test_the_command_line_submits_a_csv_watches_it_and_tells_a_tasks_story(stack: Stack, scratch: Path):
+    rows = "id,problem\n" + "".join(f'{p["id"]},"{p["problem"]}"\n' for p in problems(3))
+    (scratch / "problems.csv").write_text(rows)
+
+    def cope(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "cope_cli.main", "--base-url", stack.base_url]
+        keys = ["--api-key", stack.secrets.api_key, "--admin-key", stack.secrets.admin_key]
+        return subprocess.run([*command, *keys, *arguments], capture_output=True, text=True, check=False, timeout=180)
+
+    ended = cope("submit", str(scratch / "problems.csv"), "--store", "full", "--watch", "--json")
+    assert ended.returncode == 0, ended.stderr
+    batch = json.loads(ended.stdout)
+    lines = [json.loads(line) for line in cope("results", batch["id"]).stdout.splitlines()]
+    assert sorted(line["custom_id"] for line in lines) == ["line-0", "line-1", "line-2"]
+    story = cope("show", lines[0]["response"]["body"]["cope"]["task_id"]).stdout
+    assert "Stage 1" in story
+    assert "why:" in story
+    assert "spent $" in cope("budget").stdout
+    unknown = cope("show", "task_nothing")
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
 
 
 async def test_the_books_agree_with_the_ledger_after_everything_above(stack: Stack):

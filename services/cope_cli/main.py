@@ -1,0 +1,253 @@
+"""`cope`: submit batches, watch them, read results, see why a task escalated, manage money and keys.
+
+Exit codes: 0 done · 1 the batch or line failed · 2 refused or wrongly called · 3 the service can't be reached.
+"""
+
+import json
+import sys
+import tempfile
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated, Any
+
+import openai
+import typer
+from openai import OpenAI
+from rich.console import Console
+
+from cope_cli.address import Address, NoAddress, find_address
+from cope_cli.lines import BadInput, batch_lines
+from cope_cli.show import batches_table, summary, task_story, watch
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+FAILED, REFUSED, UNREACHABLE = 1, 2, 3
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    base_url: Annotated[str | None, typer.Option(help="The API, ending in /v1.")] = None,
+    api_key: Annotated[str | None, typer.Option(help="A project's key.")] = None,
+    admin_key: Annotated[str | None, typer.Option(help="The operator's key.")] = None,
+) -> None:
+    """Where the service is; by default COPE_BASE_URL and COPE_API_KEY, else the local stack of this directory."""
+    context.obj = (base_url, api_key, admin_key)
+
+
+@app.command()
+def submit(
+    context: typer.Context,
+    file: Path,
+    policy: Annotated[str, typer.Option(help="A policy or a configured model, such as cope@0.75,0.5.")] = "cope",
+    kind: Annotated[str | None, typer.Option(help="math, choice or exact.")] = None,
+    store: Annotated[str | None, typer.Option(help="full, answers or none.")] = None,
+    window: Annotated[str, typer.Option(help="Completion window, 1h to 7d.")] = "24h",
+    webhook_url: Annotated[str | None, typer.Option(help="Told when the batch ends.")] = None,
+    follow: Annotated[bool, typer.Option("--watch", help="Show progress until it ends.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Submit FILE.jsonl or FILE.csv, for example: cope submit problems.csv --policy cope --watch"""
+    client = _address(context).client()
+    given = {"kind": kind, "store": store, "webhook_url": webhook_url}
+    block = {name: value for name, value in given.items() if value is not None}
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as lines:
+        for line in batch_lines(file, policy):
+            lines.write(line + "\n")
+        lines.flush()
+        uploaded = client.files.create(file=Path(lines.name), purpose="batch")
+    batch = client.batches.create(
+        input_file_id=uploaded.id,
+        endpoint="/v1/chat/completions",
+        completion_window=window,  # type: ignore[arg-type]
+        extra_body={"cope": block} if block else None,
+    ).to_dict()
+    _end(_console(), watch(_console(), client, str(batch["id"])) if follow else batch, as_json=as_json)
+
+
+@app.command(name="watch")
+def watch_command(context: typer.Context, batch: str, as_json: Json = False) -> None:
+    """Show a batch's progress until it ends, for example: cope watch batch_01…"""
+    _end(_console(), watch(_console(), _address(context).client(), batch), as_json=as_json)
+
+
+@app.command()
+def results(
+    context: typer.Context,
+    batch: str,
+    errors: Annotated[bool, typer.Option("--errors", help="The error file instead.")] = False,
+) -> None:
+    """Write a finished batch's lines to standard output, for example: cope results batch_01… > out.jsonl"""
+    client = _address(context).client()
+    found = client.batches.retrieve(batch)
+    file_id = found.error_file_id if errors else found.output_file_id
+    if file_id is None:
+        if errors and found.status == "completed":
+            return
+        _fail(f"batch {batch} is {found.status} and has no such file yet", FAILED)
+    with client.files.with_streaming_response.content(str(file_id)) as content:
+        for chunk in content.iter_bytes():
+            sys.stdout.buffer.write(chunk)
+
+
+@app.command()
+def show(context: typer.Context, task: str, as_json: Json = False) -> None:
+    """Tell a task's whole story: plans, samples, votes, why it escalated. For example: cope show task_01…"""
+    found = _get(_address(context).client(), f"/tasks/{task}")
+    if as_json:
+        _print_json(found)
+    else:
+        task_story(_console(), found)
+
+
+@app.command()
+def batches(context: typer.Context, limit: int = 20, as_json: Json = False) -> None:
+    """List batches, newest first."""
+    page = _get(_address(context).client(), f"/batches?limit={limit}")
+    if as_json:
+        _print_json(page)
+    else:
+        _console().print(batches_table(page["data"]))
+
+
+@app.command()
+def cancel(context: typer.Context, batch: str, as_json: Json = False) -> None:
+    """Cancel a batch; finished lines are kept."""
+    found = _address(context).client().batches.cancel(batch).to_dict()
+    _print_json(found) if as_json else _console().print(summary(found))
+
+
+@app.command()
+def budget(
+    context: typer.Context,
+    project: Annotated[str, typer.Option(help="A project's id; `me` is the key's own.")] = "me",
+    cap: Annotated[str | None, typer.Option("--set", help="New monthly cap in USD (operator).")] = None,
+    unlimited: Annotated[bool, typer.Option("--unlimited", help="No cap (operator).")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show this month's cap and spend, or change the cap: cope budget --project proj_01… --set 50"""
+    address, path = _address(context), f"/organization/projects/{project}/spend_limit"
+    if cap is not None and unlimited:
+        _fail("give --set or --unlimited, not both", REFUSED)
+    if unlimited:
+        address.client(admin=True).delete(path, cast_to=object)
+    elif cap is not None:
+        address.client(admin=True).post(path, body={"threshold_amount": _cents(cap)}, cast_to=object)
+    changed = cap is not None or unlimited
+    found = _get(address.client(admin=changed), path)
+    if as_json:
+        _print_json(found)
+        return
+    told = found["cope"]
+    cap_text = "no cap" if told["cap_usd"] is None else f"cap ${told['cap_usd']}"
+    _console().print(
+        f"{told['month']}: {cap_text} · spent ${told['spent_usd']} · reserved ${told['reserved_usd']} · "
+        f"unconfirmed ${told['unconfirmed_usd']} · overrun ${told['overrun_usd']}"
+    )
+
+
+def _cents(text: str) -> int:
+    try:
+        cents = Decimal(text) * 100
+    except InvalidOperation:
+        cents = Decimal(-1)
+    if not cents.is_finite() or cents < 0 or cents != cents.to_integral_value():
+        _fail(f"--set {text}: an amount of dollars with at most two decimals", REFUSED)
+    return int(cents)
+
+
+@app.command()
+def projects(
+    context: typer.Context, create: Annotated[str | None, typer.Option(help="Name of a new project.")] = None
+) -> None:
+    """List projects, or make one: cope projects --create team-a (operator; prints JSON)."""
+    client = _address(context).client(admin=True)
+    path = "/organization/projects"
+    _print_json(_get(client, path) if create is None else client.post(path, body={"name": create}, cast_to=object))
+
+
+@app.command()
+def keys(
+    context: typer.Context,
+    project: str,
+    create: Annotated[str | None, typer.Option(help="Name of a new key; its secret is shown once.")] = None,
+    revoke: Annotated[str | None, typer.Option(help="Id of a key to revoke.")] = None,
+) -> None:
+    """List, make or revoke a project's keys (operator; prints JSON)."""
+    client = _address(context).client(admin=True)
+    path = f"/organization/projects/{project}"
+    if create is not None:
+        _print_json(client.post(f"{path}/service_accounts", body={"name": create}, cast_to=object))
+    elif revoke is not None:
+        _print_json(client.delete(f"{path}/api_keys/{revoke}", cast_to=object))
+    else:
+        _print_json(_get(client, f"{path}/api_keys"))
+
+
+@app.command()
+def webhooks(
+    context: typer.Context,
+    create: Annotated[str | None, typer.Option(help="Address of a new endpoint; its secret is shown once.")] = None,
+    delete: Annotated[str | None, typer.Option(help="Id of an endpoint to delete.")] = None,
+) -> None:
+    """List, make or delete the project's webhook endpoints (prints JSON)."""
+    client = _address(context).client()
+    if create is not None:
+        _print_json(client.post("/webhook_endpoints", body={"name": "cope", "url": create}, cast_to=object))
+    elif delete is not None:
+        _print_json(client.delete(f"/webhook_endpoints/{delete}", cast_to=object))
+    else:
+        _print_json(_get(client, "/webhook_endpoints"))
+
+
+def _address(context: typer.Context) -> Address:
+    return find_address(*context.obj)
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _get(client: OpenAI, path: str) -> Any:
+    return client.get(path, cast_to=object)
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def _end(console: Console, batch: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        _print_json(batch)
+    else:
+        console.print(batch["id"], soft_wrap=True)
+        console.print(summary(batch), soft_wrap=True)
+        for error in ((batch.get("errors") or {}).get("data") or [])[:10]:
+            console.print(f"line {error['line']}: {error['message']}", markup=False, soft_wrap=True)
+    if batch["status"] in {"failed", "expired", "cancelled"} or batch["request_counts"]["failed"]:
+        raise typer.Exit(FAILED)
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"cope: {message}\n")
+    raise typer.Exit(code)
+
+
+def run() -> None:
+    """The entry point: what goes wrong becomes one line and an exit code."""
+    try:
+        app()
+    except (NoAddress, BadInput) as wrong:
+        sys.stderr.write(f"cope: {wrong}\n")
+        raise SystemExit(REFUSED) from None
+    except openai.APIConnectionError as away:
+        sys.stderr.write(f"cope: the service can't be reached at {away.request.url}\n")
+        raise SystemExit(UNREACHABLE) from None
+    except openai.APIStatusError as refused:
+        sys.stderr.write(f"cope: {refused.message}\n")
+        raise SystemExit(REFUSED if refused.status_code < 500 else UNREACHABLE) from None
+
+
+if __name__ == "__main__":
+    run()
