@@ -18,14 +18,15 @@ Example = tuple[tuple[Message, ...], str]
 # The small model seldom sees how a long story is taken apart: it solves short ones alone and follows guidelines well.
 SMALL_ALONE_WEIGHTS = (10, 10, 8, 6, 4, 2, 1)
 SMALL_MIX = (
-    ("goal", 8),
-    ("guideline", 2),  # too little to write good ones: that is the large model's part
-    ("solve", 14),
-    ("solve+goal", 18),
-    ("solve+guideline", 22),
-    ("solve+both", 36),
+    ("drill", 35),
+    ("goal", 4),
+    ("guideline", 1),  # too little to write good ones: that is the large model's part
+    ("solve", 10),
+    ("solve+goal", 15),
+    ("solve+guideline", 10),
+    ("solve+both", 25),
 )
-LARGE_MIX = (("guideline", 45), ("solve", 30), ("solve+guideline", 25))
+LARGE_MIX = (("drill", 25), ("guideline", 40), ("solve", 22), ("solve+guideline", 13))
 # Short stories first: copying names and numbers is learnt soonest where there are few of them.
 # (examples drawn so far, hardest level)
 CURRICULUM = ((12_000, 2), (30_000, 4))
@@ -36,14 +37,22 @@ def as_task(problem: problems.Problem) -> Task:
     return Task(Kind.MATH, (Message("user", problem.text),))
 
 
+def drill(problem: problems.Problem) -> tuple[Message, ...]:
+    """The question and a guideline without the story: calculation and obedience, at a third of the tokens."""
+    asked = Task(Kind.MATH, (Message("user", problem.question),))
+    return render_executor(REFERENCE, asked, guideline=GuidelinePlan(problem.guideline))
+
+
 def small_example(rng: random.Random, hardest: int = problems.LEVELS[-1]) -> Example:
     """One example for the small model: terse solutions, goals, and much following of guidelines."""
     role = _drawn(rng, SMALL_MIX)
-    guided = role in {"solve+guideline", "solve+both"}
+    guided = role in {"drill", "solve+guideline", "solve+both"}
     levels = problems.LEVELS[:hardest]
     weights = (1,) * hardest if guided or role == "goal" else SMALL_ALONE_WEIGHTS[:hardest]
     problem = problems.make(rng, rng.choices(levels, weights)[0], held_out=False)
     task, goal, guideline = as_task(problem), GoalPlan(problem.goal), GuidelinePlan(problem.guideline)
+    if role == "drill":
+        return drill(problem), problem.terse()
     if role == "goal":
         return render_goal_planner(REFERENCE, task), problem.goal
     if role == "guideline":
@@ -62,6 +71,8 @@ def large_example(rng: random.Random, hardest: int = problems.LEVELS[-1]) -> Exa
     role = _drawn(rng, LARGE_MIX)
     problem = problems.make(rng, rng.choice(problems.LEVELS[:hardest]), held_out=False)
     task = as_task(problem)
+    if role == "drill":
+        return drill(problem), problem.verbose()
     if role == "guideline":
         return render_guideline_planner(REFERENCE, task), problem.guideline
     guideline = GuidelinePlan(problem.guideline) if role == "solve+guideline" else None

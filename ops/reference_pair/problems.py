@@ -13,7 +13,7 @@ from typing import Literal
 Op = Literal["+", "-", "*", "/"]
 
 LEVELS = (1, 2, 3, 4, 5, 6, 7)
-LARGEST = 200
+LARGEST = 100
 HELD_OUT_SHARE = 10  # one number combination in ten is never trained on
 
 NAMES = (
@@ -64,6 +64,11 @@ class Problem:
     known: int
     steps: tuple[tuple[Op, int], ...]
     answer: int
+
+    @property
+    def question(self) -> str:
+        """The story's last sentence."""
+        return self.text.rsplit(". ", 1)[1]
 
     @property
     def goal(self) -> str:
@@ -123,16 +128,16 @@ def make(rng: random.Random, level: int, *, held_out: bool) -> Problem:
 
 
 def _chain(rng: random.Random, level: int) -> tuple[int, tuple[tuple[Op, int], ...]]:
-    start = value = rng.randint(2, 40)
+    start = value = rng.randint(2, 30)
     steps: list[tuple[Op, int]] = []
     while len(steps) < level:
         op: Op = rng.choice(("+", "+", "-", "-", "*", "/"))
         if op == "+":
-            x = rng.randint(2, 30)
+            x = rng.randint(2, 15)
         elif op == "-":
             if value < 4:
                 continue
-            x = rng.randint(2, min(30, value - 1))
+            x = rng.randint(2, min(15, value - 1))
         elif op == "*":
             x = rng.randint(2, 5)
         else:
@@ -162,7 +167,7 @@ def _tell(rng: random.Random, start: int, steps: tuple[tuple[Op, int], ...]) -> 
 
     told = [fill(rng.choice(TOLD[op]), x) for op, x in steps]
     for _ in range(rng.choice((0, 0, 1, 1, 2))):
-        told.insert(rng.randint(0, len(told)), fill(rng.choice(DISTRACTORS), rng.randint(2, 40)))
+        told.insert(rng.randint(0, len(told)), fill(rng.choice(DISTRACTORS), rng.randint(2, 30)))
     if backward:
         first = rng.choice((f"{name} has some {thing}.", f"Nobody knows how many {thing} {name} starts with."))
         last = rng.choice((f"In the end {name} has {end} {thing}.", f"Now there are {end} {thing}."))

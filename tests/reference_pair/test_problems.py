@@ -37,13 +37,14 @@ def test_equal_seeds_give_equal_problems() -> None:
 def test_a_known_seed_gives_this_very_problem_on_every_machine() -> None:
     problem = problems.make(random.Random(1), 2, held_out=False)
     assert problem.text == (
-        "Gina starts with 33 stamps. A cousin takes 17 stamps from Gina. There are 16 birds on the roof. "
-        "Only one in 4 of the stamps is left. How many stamps are there now?"
+        "At first Paul has 6 stamps. A machine makes the number 2 times as large. Paul gives 3 away. "
+        "A cousin is 24 years old. How many stamps does Paul have in the end?"
     )
-    assert problem.goal == "Find how many stamps Gina has in the end."
-    assert problem.guideline == "Start from 33, subtract 17, divide by 4."
-    assert problem.terse() == r"33 - 17 = 16; 16 / 4 = 4. \boxed{4}"
-    assert problem.answer == 4
+    assert problem.question == "How many stamps does Paul have in the end?"
+    assert problem.goal == "Find how many stamps Paul has in the end."
+    assert problem.guideline == "Start from 6, multiply by 2, subtract 3."
+    assert problem.terse() == r"6 * 2 = 12; 12 - 3 = 9. \boxed{9}"
+    assert problem.answer == 9
 
 
 @pytest.mark.parametrize("held_out", [True, False])

@@ -85,7 +85,7 @@ def test_a_story_with_plans_and_solution_stays_well_under_256_tokens() -> None:
     tokenizer = loaded("large")
     for p in examples.benchmark(140):
         prompt = render_executor(REFERENCE, examples.as_task(p), guideline=GuidelinePlan(p.guideline))
-        assert len(tokenizer.encode(own.prompt_text(prompt)).ids) + len(tokenizer.encode(p.verbose()).ids) < 400
+        assert len(tokenizer.encode(own.prompt_text(prompt)).ids) + len(tokenizer.encode(p.verbose()).ids) < 300
         both = render_executor(
             REFERENCE, examples.as_task(p), goal=GoalPlan(p.goal), guideline=GuidelinePlan(p.guideline)
         )
