@@ -10,8 +10,10 @@ import logging
 import mmap
 import os
 import socket
+import tempfile
 import threading
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, Protocol
 
 from celery import Celery
@@ -27,6 +29,8 @@ from cope.usecases.upkeep import Upkeep
 logger = logging.getLogger(__name__)
 
 _RETRY_START_S = 2.0
+_HEARTBEAT_S = 5.0
+ALIVE = Path(tempfile.gettempdir()) / "cope-worker-alive"
 
 
 class _Runner(Protocol):
@@ -95,6 +99,13 @@ class WorkerProcess:
                 for runner in self._runners.values():
                     group.create_task(runner.run(self._stopping))
                 group.create_task(sweeper.run(self._stopping))
+                group.create_task(self._heartbeat())
+
+    async def _heartbeat(self) -> None:
+        """Touch a file while the loop turns: what a container's health check looks at."""
+        while not self._stopping():
+            ALIVE.touch()
+            await asyncio.sleep(_HEARTBEAT_S)
 
     async def _open(self, settings: Settings, resources: contextlib.AsyncExitStack) -> WorkerParts | None:
         while not self._stopping():
