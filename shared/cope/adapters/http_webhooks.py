@@ -124,10 +124,11 @@ class HttpWebhookSender:
                 request.url, data=request.body, headers=dict(request.headers), allow_redirects=False
             ) as reply:
                 excerpt = (await reply.content.read(_EXCERPT)).decode("utf-8", "replace").replace("\x00", "")
-                told = retry_after_s(reply.headers, now=datetime.now(UTC))
-                return WebhookReply(reply.status, None, excerpt, told)
+                wait_s = retry_after_s(reply.headers, now=datetime.now(UTC))
+                return WebhookReply(reply.status, None, excerpt, wait_s)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            return WebhookReply(None, f"{type(error).__name__}: {error}"[:500], "", None)
+            told = _root(error)
+            return WebhookReply(None, f"{type(told).__name__}: {told}"[:500], "", None)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -147,6 +148,13 @@ class HttpWebhookSender:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+def _root(error: BaseException) -> BaseException:
+    """What an error came from: the client wraps a refused address in one that does not say why."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _literal(host: str) -> Address | None:

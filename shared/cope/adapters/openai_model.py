@@ -68,13 +68,13 @@ class OpenAIModel:
             raw = await client.chat.completions.with_raw_response.create(**_arguments(request))
         except openai.APIStatusError as error:
             raise _status_error(error) from None
-        except openai.APITimeoutError as error:
-            raise ModelOverloaded(f"{request.model.name}: no answer in time.", sent=_was_sent(error)) from None
         except openai.APIConnectionError as error:
+            # The client reports even a refused connection as a time-out, so what counts is whether anything was sent.
+            sent = _was_sent(error)
+            if sent and isinstance(error, openai.APITimeoutError):
+                raise ModelOverloaded(f"{request.model.name}: no answer in time.") from None
             cause = error.__cause__ or error
-            raise ModelUnreachable(
-                f"{request.model.name}: {type(cause).__name__}: {cause}"[:300], sent=_was_sent(error)
-            ) from None
+            raise ModelUnreachable(f"{request.model.name}: {type(cause).__name__}: {cause}"[:300], sent=sent) from None
         return _answer(request.model, raw.http_response.content)
 
     def _client(self, model: ModelEntry) -> AsyncOpenAI:

@@ -103,7 +103,7 @@ class RedisLimiter:
         except (RedisError, OSError) as away:
             logger.warning("the shared limiter is away (%s): this process keeps to its share", type(away).__name__)
             return await self._alone.acquire(model, tokens=tokens)
-        return Grant(wait_ms / 1000, token) if wait_ms > 0 else Grant(0.0, token)
+        return Grant(wait_ms / 1000, None) if wait_ms > 0 else Grant(0.0, token)
 
     async def give_back(self, model: str, grant: Grant, *, tokens_used: int | None) -> None:
         """The call ended; its slot is free and its token charge corrected."""
