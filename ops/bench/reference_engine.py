@@ -1,53 +1,76 @@
-"""Compare the reference server's decoder with CTranslate2 on one core: ``python reference_engine.py [FOLDER]``.
+"""Compare the reference server with CTranslate2: ``python ops/bench/reference_engine.py [FOLDER] [--http]``.
 
-Closed loop: C callers, each with its next request the moment its last one ends, prompts of every role in turn.
-CTranslate2 takes static batches, so it decodes whatever waits, and the next batch begins when the longest sample ends.
-Prints tokens per second and each request's median and 95th percentile latency. Run it alone on the machine, pinned:
-``taskset -c 1``.
+Closed loop: C callers, each with its next request the moment its last one ends; prompts of every role, each asked for
+eight times in a row as the cascade does (`--siblings 1`: all different). CTranslate2 takes static batches, so it
+decodes C requests together, and the next batch begins when the longest sample has ended. Engines take turns; shown are
+medians: tokens per second of wall time and of processor time (which neighbours on the machine disturb less), and each
+request's median and 95th percentile latency. Pin it to one core with ``taskset -c 1``. `--http` measures our server as
+a process of its own, through its API, without pinning.
 """
 
 import argparse
+import asyncio
 import os
 import queue
+import random
 import statistics
+import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ[variable] = "1"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "ops" / "reference_pair"), str(ROOT / "services")]
 
+import aiohttp  # noqa: E402
 import ctranslate2  # noqa: E402
 from examples import small_example  # noqa: E402
 from tokenizer import prompt_text  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
+from cope.core.problem import Message  # noqa: E402
 from cope_reference.engine import Engine  # noqa: E402
 from cope_reference.sequences import Sequence, Settings  # noqa: E402
 
 LIMIT = 256
-Figures = tuple[float, list[float]]
+TEMPERATURE = 0.8
+PORT = 18431
+Work = list[tuple[Message, ...]]
 
 
-def prompts(folder: Path, count: int) -> list[list[int]]:
-    """Encoded prompts of every role, the same in every run."""
-    import random
+@dataclass(frozen=True)
+class Figures:
+    """One run. `cpu_s` None: computed in another process."""
 
-    rng, tokenizer = random.Random(5), Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return [tokenizer.encode(prompt_text(small_example(rng)[0])).ids for _ in range(count)]
+    tokens: int
+    wall_s: float
+    cpu_s: float | None
+    latencies_s: list[float]
 
 
-def static_batches(folder: Path, work: list[list[int]], callers: int) -> Figures:
-    """CTranslate2: tokens a second, and each request's seconds."""
+class Clock:
+    """Wall and processor time since it was made."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def figures(self, tokens: int, latencies: list[float]) -> Figures:
+        return Figures(tokens, time.perf_counter() - self.wall, time.process_time() - self.cpu, latencies)
+
+
+def static_batches(folder: Path, work: Work, callers: int) -> Figures:
+    """CTranslate2, bare."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     generator = ctranslate2.Generator(
         str(folder / "ctranslate2"), device="cpu", compute_type="float32", inter_threads=1, intra_threads=1
     )
-    pieces = [[tokenizer.id_to_token(i) for i in prompt] for prompt in work]
+    pieces = [tokenizer.encode(prompt_text(messages)).tokens for messages in work]
     latencies: list[float] = []
-    tokens, started = 0, time.perf_counter()
+    tokens, clock = 0, Clock()
     for first in range(0, len(pieces), callers):
         batch, begun = pieces[first : first + callers], time.perf_counter()
         results = generator.generate_batch(
@@ -55,47 +78,80 @@ def static_batches(folder: Path, work: list[list[int]], callers: int) -> Figures
             beam_size=1,
             max_length=LIMIT,
             sampling_topk=0,
-            sampling_temperature=0.8,
+            sampling_temperature=TEMPERATURE,
             include_prompt_in_result=False,
             end_token="<|end|>",
         )
         tokens += sum(len(result.sequences_ids[0]) + 1 for result in results)
         latencies += [time.perf_counter() - begun] * len(batch)
-    return tokens / (time.perf_counter() - started), latencies
+    return clock.figures(tokens, latencies)
 
 
-def continuous(folder: Path, work: list[list[int]], callers: int) -> Figures:
+def continuous(folder: Path, work: Work, callers: int) -> Figures:
     """Our decoder, bare, without HTTP."""
     engine = Engine(folder, most=64)
+    prompts = [engine.tokenizer.encode(prompt_text(messages)).ids for messages in work]
     ended: queue.SimpleQueue[int] = queue.SimpleQueue()
-    sequences: dict[int, tuple[Sequence, float]] = {}
+    begun: dict[int, float] = {}
+    sequences = [Sequence(prompt, Settings(LIMIT, TEMPERATURE), _teller(ended, i)) for i, prompt in enumerate(prompts)]
+    waiting = iter(range(len(work)))
+
+    def submit() -> None:
+        for index in waiting:
+            begun[index] = time.perf_counter()
+            engine.submit([sequences[index]])
+            return
+
     latencies: list[float] = []
-    waiting = iter(enumerate(work))
-
-    def submit() -> bool:
-        for index, prompt in waiting:
-
-            def notify(index: int = index) -> None:
-                if index in sequences and sequences[index][0].finish:
-                    ended.put(index)
-
-            sequence = Sequence(prompt, Settings(LIMIT, 0.8), notify)
-            sequences[index] = sequence, time.perf_counter()
-            engine.submit([sequence])
-            return True
-        return False
-
-    started = time.perf_counter()
+    clock = Clock()
     for _ in range(callers):
         submit()
     for _ in work:
         index = ended.get()
-        latencies.append(time.perf_counter() - sequences[index][1])
+        latencies.append(time.perf_counter() - begun[index])
         submit()
-    elapsed = time.perf_counter() - started
-    tokens = sum(len(sequence.tokens) for sequence, _ in sequences.values())
+    figures = clock.figures(sum(len(sequence.tokens) for sequence in sequences), latencies)
     engine.close()
-    return tokens / elapsed, latencies
+    return figures
+
+
+def _teller(ended: queue.SimpleQueue[int], index: int) -> Callable[[], None]:
+    return lambda: ended.put(index)
+
+
+def over_http(folder: Path, work: Work, callers: int) -> Figures:
+    """Our server in a process of its own."""
+    return asyncio.run(_over_http(work, callers))
+
+
+async def _over_http(work: Work, callers: int) -> Figures:
+    waiting, latencies, tokens = iter(work), [], 0
+    root = f"http://127.0.0.1:{PORT}"
+
+    async def caller(session: aiohttp.ClientSession) -> None:
+        nonlocal tokens
+        for messages in waiting:
+            begun = time.perf_counter()
+            body = {
+                "model": "m",
+                "messages": [{"role": m.role, "content": m.content} for m in messages],
+                "max_tokens": LIMIT,
+                "temperature": TEMPERATURE,
+            }
+            async with session.post(f"{root}/v1/chat/completions", json=body) as answer:
+                tokens += (await answer.json())["usage"]["completion_tokens"]
+            latencies.append(time.perf_counter() - begun)
+
+    async with aiohttp.ClientSession() as session:
+        while True:
+            try:
+                await (await session.get(f"{root}/health")).read()
+                break
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.1)
+        begun = time.perf_counter()
+        await asyncio.gather(*(caller(session) for _ in range(callers)))
+        return Figures(tokens, time.perf_counter() - begun, None, latencies)
 
 
 def main() -> None:
@@ -103,18 +159,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "ops" / "reference_pair" / "weights" / "small")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--siblings", type=int, default=8)
+    parser.add_argument("--callers", type=int, nargs="*", default=[1, 8, 32, 64])
+    parser.add_argument("--http", action="store_true")
     arguments = parser.parse_args()
-    print(f"{'callers':>7} {'engine':<16} {'tokens/s':>9} {'p50 s':>7} {'p95 s':>7}")
-    for callers in (1, 8, 32, 64):
-        work = prompts(arguments.folder, 6 * callers + 12)
-        runs: dict[str, list[Figures]] = {"ctranslate2": [], "cope_reference": []}
-        for _ in range(arguments.rounds):
-            runs["ctranslate2"].append(static_batches(arguments.folder, work, callers))
-            runs["cope_reference"].append(continuous(arguments.folder, work, callers))
-        for name, figures in runs.items():
-            rate, latencies = sorted(figures, key=lambda f: f[0])[len(figures) // 2]
-            cuts = statistics.quantiles(latencies, n=20)
-            print(f"{callers:>7} {name:<16} {rate:>9.0f} {cuts[9]:>7.2f} {cuts[18]:>7.2f}", flush=True)
+    engines = {"ctranslate2": static_batches, "cope_reference": continuous}
+    server = None
+    if arguments.http:
+        engines = {"over HTTP": over_http}
+        command = [sys.executable, "-m", "cope_reference", "--model", f"m={arguments.folder}", "--port", str(PORT)]
+        server = subprocess.Popen(command, cwd=ROOT)
+    print(f"{'callers':>7} {'engine':<16} {'tokens/s':>9} {'per cpu s':>9} {'p50 s':>7} {'p95 s':>7}")
+    rng = random.Random(5)
+    try:
+        for callers in arguments.callers:
+            runs: dict[str, list[Figures]] = {name: [] for name in engines}
+            for _ in range(arguments.rounds):
+                distinct = [small_example(rng)[0] for _ in range(max(2, 6 * callers // arguments.siblings))]
+                work = [messages for messages in distinct for _ in range(arguments.siblings)]
+                for name, run in engines.items():
+                    runs[name].append(run(arguments.folder, work, callers))
+            for name, figures in runs.items():
+                show(callers, name, figures)
+        if server:
+            print(Path(f"/proc/{server.pid}/status").read_text().split("VmHWM:")[1].splitlines()[0].strip(), "peak")
+    finally:
+        if server:
+            server.terminate()
+            server.wait()
+
+
+def show(callers: int, name: str, runs: list[Figures]) -> None:
+    """One line: medians over the runs."""
+    rate = statistics.median(run.tokens / run.wall_s for run in runs)
+    per_cpu = [run.tokens / run.cpu_s for run in runs if run.cpu_s]
+    cuts = statistics.quantiles([latency for run in runs for latency in run.latencies_s], n=20)
+    cpu = f"{statistics.median(per_cpu):.0f}" if per_cpu else "-"
+    print(f"{callers:>7} {name:<16} {rate:>9.0f} {cpu:>9} {cuts[9]:>7.2f} {cuts[18]:>7.2f}", flush=True)
 
 
 if __name__ == "__main__":
