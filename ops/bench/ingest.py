@@ -1,8 +1,8 @@
 """Ingest over HTTP beside raw COPY of the same bytes: ``python ops/bench/ingest.py [--lines 100000] [--pairs 3]``.
 
 Starts a stack of its own. Each pair measures, one after the other, from the first upload byte to `in_progress`
-through the stock client, and COPY of the same lines into a table of one text column on the same server. Prints the ratio of each
-pair, its median, and the API's peak resident memory.
+through the stock client, and COPY of the same lines into a table of one text column on the same server. Prints each
+pair's ratio, the median, and the API's peak resident memory.
 """
 
 import argparse
@@ -84,13 +84,11 @@ def main() -> None:
         finally:
             stack.stop()
     peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    size = f"{arguments.lines} lines, {len(data) / 1e6:.1f} MB"
     for http, copy in pairs:
-        print(
-            f"{arguments.lines} lines, {len(data) / 1e6:.1f} MB: over HTTP {http:.2f} s, raw COPY {copy:.2f} s, ratio {copy / http:.3f}"
-        )
-    print(
-        f"median ratio {statistics.median(copy / http for http, copy in pairs):.3f}; API peak RSS {int(peak) / 1024:.0f} MiB"
-    )
+        print(f"{size}: over HTTP {http:.2f} s, raw COPY {copy:.2f} s, ratio {copy / http:.3f}")
+    ratio = statistics.median(copy / http for http, copy in pairs)
+    print(f"median ratio {ratio:.3f}; API peak RSS {int(peak) / 1024:.0f} MiB")
 
 
 if __name__ == "__main__":
