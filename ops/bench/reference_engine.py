@@ -10,6 +10,7 @@ a process of its own, through its API, without pinning.
 
 import argparse
 import asyncio
+import functools
 import os
 import queue
 import random
@@ -44,11 +45,11 @@ Work = list[tuple[Message, ...]]
 
 @dataclass(frozen=True)
 class Figures:
-    """One run. `cpu_s` None: computed in another process."""
+    """One run. Processor time is that of the process which decodes."""
 
     tokens: int
     wall_s: float
-    cpu_s: float | None
+    cpu_s: float
     latencies_s: list[float]
 
 
@@ -119,13 +120,19 @@ def _teller(ended: queue.SimpleQueue[int], index: int) -> Callable[[], None]:
     return lambda: ended.put(index)
 
 
-def over_http(folder: Path, work: Work, callers: int) -> Figures:
-    """Our server in a process of its own."""
-    return asyncio.run(_over_http(work, callers))
+def over_http(server: int, folder: Path, work: Work, callers: int) -> Figures:
+    """Our server in a process of its own, whose id is `server`."""
+    return asyncio.run(_over_http(server, work, callers))
 
 
-async def _over_http(work: Work, callers: int) -> Figures:
-    waiting, latencies, tokens = iter(work), [], 0
+def _cpu_s(process: int) -> float:
+    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+async def _over_http(server: int, work: Work, callers: int) -> Figures:
+    waiting, tokens = iter(work), 0
+    latencies: list[float] = []
     root = f"http://127.0.0.1:{PORT}"
 
     async def caller(session: aiohttp.ClientSession) -> None:
@@ -149,9 +156,9 @@ async def _over_http(work: Work, callers: int) -> Figures:
                 break
             except aiohttp.ClientConnectionError:
                 await asyncio.sleep(0.1)
-        begun = time.perf_counter()
+        begun, before = time.perf_counter(), _cpu_s(server)
         await asyncio.gather(*(caller(session) for _ in range(callers)))
-        return Figures(tokens, time.perf_counter() - begun, None, latencies)
+        return Figures(tokens, time.perf_counter() - begun, _cpu_s(server) - before, latencies)
 
 
 def main() -> None:
@@ -163,12 +170,15 @@ def main() -> None:
     parser.add_argument("--callers", type=int, nargs="*", default=[1, 8, 32, 64])
     parser.add_argument("--http", action="store_true")
     arguments = parser.parse_args()
-    engines = {"ctranslate2": static_batches, "cope_reference": continuous}
+    engines: dict[str, Callable[[Path, Work, int], Figures]] = {
+        "ctranslate2": static_batches,
+        "cope_reference": continuous,
+    }
     server = None
     if arguments.http:
-        engines = {"over HTTP": over_http}
         command = [sys.executable, "-m", "cope_reference", "--model", f"m={arguments.folder}", "--port", str(PORT)]
         server = subprocess.Popen(command, cwd=ROOT)
+        engines = {"over HTTP": functools.partial(over_http, server.pid)}
     print(f"{'callers':>7} {'engine':<16} {'tokens/s':>9} {'per cpu s':>9} {'p50 s':>7} {'p95 s':>7}")
     rng = random.Random(5)
     try:
@@ -192,10 +202,9 @@ def main() -> None:
 def show(callers: int, name: str, runs: list[Figures]) -> None:
     """One line: medians over the runs."""
     rate = statistics.median(run.tokens / run.wall_s for run in runs)
-    per_cpu = [run.tokens / run.cpu_s for run in runs if run.cpu_s]
+    per_cpu = statistics.median(run.tokens / run.cpu_s for run in runs)
     cuts = statistics.quantiles([latency for run in runs for latency in run.latencies_s], n=20)
-    cpu = f"{statistics.median(per_cpu):.0f}" if per_cpu else "-"
-    print(f"{callers:>7} {name:<16} {rate:>9.0f} {cpu:>9} {cuts[9]:>7.2f} {cuts[18]:>7.2f}", flush=True)
+    print(f"{callers:>7} {name:<16} {rate:>9.0f} {per_cpu:>9.0f} {cuts[9]:>7.2f} {cuts[18]:>7.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,12 @@ def main() -> int:
     )
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--threads", type=int, default=1, help="threads of each matrix product (default 1)")
-    parser.add_argument("--most", type=int, default=64, help="sequences decoded at once, per model (default 64)")
-    parser.add_argument("--max-queue", type=int, default=4096, help="sequences that may wait, per model (default 4096)")
-    parser.add_argument("--prefix-mib", type=int, default=64, help="for computed prompts, per model (default 64)")
+    parser.add_argument("--threads", type=positive, default=1, help="threads of each matrix product (default 1)")
+    parser.add_argument("--most", type=positive, default=64, help="sequences decoded at once, per model (default 64)")
+    parser.add_argument(
+        "--max-queue", type=positive, default=4096, help="sequences that may wait, per model (default 4096)"
+    )
+    parser.add_argument("--prefix-mib", type=positive, default=64, help="for computed prompts, per model (default 64)")
     arguments = parser.parse_args()
     # Read by the numeric library when it is first imported, so before anything that imports it.
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -47,7 +49,7 @@ def main() -> int:
                 prefix_bytes=arguments.prefix_mib << 20,
             )
             models[name] = Served(name, engine, folder)
-        except (OSError, UnsupportedModel) as wrong:
+        except (OSError, UnsupportedModel, ValueError) as wrong:
             sys.stderr.write(f"cope_reference: {name}: {wrong}\n")
             return 1
     uvicorn.run(
@@ -59,6 +61,14 @@ def main() -> int:
         timeout_graceful_shutdown=3,
     )
     return 0
+
+
+def positive(text: str) -> int:
+    """A whole number ≥ 1. Raises `ValueError`, which argparse reports as an invalid value."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def named_folder(item: str) -> tuple[str, Path]:

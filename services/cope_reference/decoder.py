@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cope_reference.weights import Array, Layer, Weights
 
 _GROWTH = 64
+_KEPT_BYTES = 16 << 20  # a larger cache goes back to the system when its last sequence ends
 
 
 class Decoder:
@@ -21,9 +22,8 @@ class Decoder:
         self.most = most
         self.count = 0
         self.lengths = np.zeros(most, dtype=np.int64)
-        shape = (len(weights.layers), 0, weights.heads, 0, weights.head_dim)
-        self._keys: Array = np.zeros(shape, dtype=np.float32)
-        self._values: Array = np.zeros(shape, dtype=np.float32)
+        self._empty: Array = np.zeros((len(weights.layers), 0, weights.heads, 0, weights.head_dim), dtype=np.float32)
+        self._keys = self._values = self._empty
         half = weights.head_dim // 2
         angles = np.outer(np.arange(weights.context), weights.rope_theta ** (-np.arange(half) / half))
         self._cos: Array = np.cos(angles)[:, None, None].astype(np.float32)  # [context, 1, 1, d/2]
@@ -59,6 +59,8 @@ class Decoder:
             self._keys[:, row, :, :tokens] = self._keys[:, last, :, :tokens]
             self._values[:, row, :, :tokens] = self._values[:, last, :, :tokens]
             self.lengths[row] = tokens
+        if self.count == 0 and self._keys.nbytes > _KEPT_BYTES:
+            self._keys = self._values = self._empty
 
     def _reserve(self, rows: int, tokens: int) -> None:
         have_rows, capacity = self._keys.shape[1], self._keys.shape[3]
@@ -68,12 +70,9 @@ class Decoder:
             have_rows = min(self.most, max(8, 2 * rows))
         if tokens > capacity:
             capacity = min(self.weights.context, -(-tokens // _GROWTH) * _GROWTH)
-        old_keys, old_values = self._keys, self._values
-        shape = (old_keys.shape[0], have_rows, old_keys.shape[2], capacity, old_keys.shape[4])
-        # Zeros, not whatever memory holds: masked weights are exactly 0, and 0 times NaN would not be.
-        self._keys, self._values = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-        self._keys[:, : old_keys.shape[1], :, : old_keys.shape[3]] = old_keys
-        self._values[:, : old_keys.shape[1], :, : old_keys.shape[3]] = old_values
+        # One after the other, so that only one of them is in memory twice.
+        self._keys = _grown(self._keys, have_rows, capacity)
+        self._values = _grown(self._values, have_rows, capacity)
 
     # ---- computation -----------------------------------------------------------------------------------------------
 
@@ -119,6 +118,13 @@ class Decoder:
             x += mixed.reshape(len(tokens), -1) @ layer.out
             x += _mlp(x, layer, w.epsilon)
         self.lengths[row] = total
+
+
+def _grown(old: Array, rows: int, capacity: int) -> Array:
+    # Zeros, not whatever memory holds: masked weights are exactly 0, and 0 times NaN would not be.
+    new: Array = np.zeros((old.shape[0], rows, old.shape[2], capacity, old.shape[4]), dtype=np.float32)
+    new[:, : old.shape[1], :, : old.shape[3]] = old
+    return new
 
 
 def _project(x: Array, layer: Layer, w: Weights, cos: Array, sin: Array) -> tuple[Array, Array, Array]:

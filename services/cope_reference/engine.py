@@ -50,7 +50,7 @@ class Engine:
     """Load a model folder and run it. `most` sequences at once, at most `waiting` more in line.
 
     `prefix_bytes` bounds the kept prompts; `seed` fixes the draws of requests without one (None: none does). Raises
-    `UnsupportedModel` or `OSError`.
+    `UnsupportedModel`, `OSError` or `ValueError` (a broken file).
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Engine:
         seed: int | None = None,
     ) -> None:
         self.weights = load_weights(folder)
-        self.tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer: Tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text())
         if not isinstance(self.tokenizer.decoder, decoders.ByteLevel):
             raise UnsupportedModel(f"{folder}: the tokenizer's decoder is not byte-level")
         self.counters = Counters()

@@ -51,7 +51,7 @@ def load_weights(folder: Path) -> Weights:
     """Read a checkpoint folder. Raises `UnsupportedModel` or `OSError`."""
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    heads = int(config["num_attention_heads"])
+    heads = config.get("num_attention_heads")
     for what, found, runs in (
         ("model_type", config.get("model_type"), "llama"),
         ("num_key_value_heads", config.get("num_key_value_heads", heads), heads),
@@ -62,6 +62,14 @@ def load_weights(folder: Path) -> Weights:
     ):
         if found != runs:
             raise UnsupportedModel(f"{folder}: {what} is {found!r}; this engine runs {runs!r} only")
+    try:
+        return _weights(config, float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0), folder)
+    except KeyError as missing:
+        raise UnsupportedModel(f"{folder}: {missing} is missing") from None
+
+
+def _weights(config: dict[str, Any], rope_theta: float, folder: Path) -> Weights:
+    heads = int(config["num_attention_heads"])
     tensors = read_safetensors(folder / "model.safetensors")
     embedding = tensors["model.embed_tokens.weight"]
     head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
@@ -71,7 +79,7 @@ def load_weights(folder: Path) -> Weights:
         head_dim=head_dim,
         context=int(config["max_position_embeddings"]),
         epsilon=float(config["rms_norm_eps"]),
-        rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
+        rope_theta=rope_theta,
         end_ids=frozenset([end] if isinstance(end, int) else end or []),
         embedding=embedding,
         layers=tuple(_layer(tensors, index, head_dim) for index in range(int(config["num_hidden_layers"]))),
