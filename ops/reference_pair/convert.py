@@ -37,9 +37,9 @@ def ship(trained: Path, weights: Path) -> None:
 def _tell_head_dim(head_dim: int) -> None:
     """Make the converter write heads of this size.
 
-    CTranslate2 4.8.5's Llama loader doesn't pass `head_dim` on, and takes hidden size / heads instead. Where they differ
-    (ours: 4 x 64 on a hidden size of 128) it loads without complaint and answers wrongly: log-probabilities were off by
-    up to 3.4. With it they equal those of transformers (4e-5).
+    CTranslate2 4.8.5's Llama loader doesn't pass on `head_dim`, and takes hidden size / heads. Where that differs
+    (ours: 4 x 64 on a hidden size of 128) it loads without complaint and answers wrongly: log-probabilities were off
+    by up to 3.4. With it they equal those of transformers (4e-5).
     """
     spec = transformer_spec.TransformerDecoderModelSpec
     spec.from_config = functools.partial(spec.from_config, head_dim=head_dim)
