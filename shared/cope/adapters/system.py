@@ -1,5 +1,6 @@
 """The machine's own clock and chance, for every process that runs for real."""
 
+import os
 import secrets
 import time
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ class SystemIds:
 
     def new(self, prefix: str) -> str:
         """A new id with this prefix; ids made in different milliseconds sort by time."""
-        return make_id(prefix, now_ms=time.time_ns() // 1_000_000, random_bits=secrets.randbits(80))
+        return make_id(prefix, now_ms=time.time_ns() // 1_000_000, random_bits=int.from_bytes(os.urandom(10)))
 
     def jitter(self) -> float:
         """A number in [0, 1) with 53 random bits."""

@@ -28,7 +28,7 @@ Json = dict[str, Any]
 def encode_payload(problem: Problem, options: CallerOptions, *, requested_model: str, store: StoreLevel) -> str:
     """A task's own part: what is asked and in which form. The policy is stored apart, once per distinct policy."""
     data: Json = {
-        "k": problem.kind.value,
+        "k": problem.kind,
         "m": [[message.role, message.content] for message in problem.conversation],
         "r": requested_model,
     }

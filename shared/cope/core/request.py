@@ -6,7 +6,7 @@ refusal says what, where and how to mend it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import orjson
 
@@ -54,6 +54,8 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
 _HANDLED = frozenset(
     {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "n", "seed", "cope"}
 )
+_OPTION_FIELDS = frozenset({"max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "n"})
+_NO_OPTIONS = CallerOptions()
 T = TypeVar("T")
 
 MAX_MESSAGES = 2048
@@ -72,8 +74,7 @@ class RequestDefaults:
     on_budget: OnBudget = OnBudget.HOLD
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedRequest:
+class ParsedRequest(NamedTuple):
     """A request that can be carried out. `seed` is None where the caller gave none; lower `priority` goes first."""
 
     problem: Problem
@@ -95,34 +96,57 @@ class BatchCope:
     line_defaults: Mapping[str, object]
 
 
+@dataclass(frozen=True, slots=True)
+class _TaskValues:
+    """What a `cope` block, merged with the defaults, says of the task (not of its policy)."""
+
+    kind: Kind
+    on_budget: OnBudget
+    store: StoreLevel
+    priority: int
+
+
 class RequestParser:
-    """Parses many requests with the same defaults; policies that repeat are resolved once."""
+    """Parses many requests with the same defaults; what repeats is resolved once."""
 
     def __init__(self, defaults: RequestDefaults, catalog: ModelCatalog) -> None:
         self._defaults = defaults
         self._catalog = catalog
         self._policies: dict[tuple[str, bytes], PolicySpec] = {}
+        self._inherited: _TaskValues | None = None
 
     def parse(self, body: Mapping[str, object]) -> ParsedRequest:
         """The request in `body`. Raises `BadRequest` (or `NotAvailableYet`) with a dotted `param`."""
         refuse_unsupported(body)
         own = body.get("cope")
         own_cope: Mapping[str, object] = {} if own is None else as_mapping(own, "cope")
-        check_cope_keys(own_cope, "cope", batch=False)
-        cope = {**self._defaults.cope, **own_cope} if own_cope else self._defaults.cope
+        cope = self._defaults.cope
+        if own_cope:
+            check_cope_keys(own_cope, "cope", batch=False)
+            cope = {**cope, **own_cope}
+            values = self._values(cope)
+        elif self._inherited is None:
+            values = self._inherited = self._values(cope)
+        else:
+            values = self._inherited
         model = as_text(body.get("model"), "model", longest=256)
         policy = self._policy(model, own_cope)
-        kind = self._kind(cope)
-        problem = _problem(body, cope, kind, passthrough=policy.name is PolicyName.PASSTHROUGH)
-        options = _options(body, policy)
         return ParsedRequest(
-            problem=problem,
+            problem=_problem(body, cope, values.kind, passthrough=policy.name is PolicyName.PASSTHROUGH),
             policy=policy,
-            options=options,
+            options=_NO_OPTIONS if _OPTION_FIELDS.isdisjoint(body) else _options(body, policy),
             requested_model=model,
             seed=_seed(body, cope),
+            on_budget=values.on_budget,
+            store=values.store,
+            priority=values.priority,
+        )
+
+    def _values(self, cope: Mapping[str, object]) -> _TaskValues:
+        return _TaskValues(
+            kind=parse_kind(cope["kind"], "cope.kind") if "kind" in cope else self._defaults.kind,
             on_budget=_on_budget(cope, self._defaults.on_budget),
-            store=_store(cope),
+            store=StoreLevel(as_choice(cope.get("store", StoreLevel.ANSWERS.value), "cope.store", tuple(StoreLevel))),
             priority=as_int(cope.get("priority", 0), "cope.priority", low=0, high=MAX_PRIORITY),
         )
 
@@ -135,11 +159,6 @@ class RequestParser:
             if len(self._policies) < 1024:
                 self._policies[key] = known
         return known
-
-    def _kind(self, cope: Mapping[str, object]) -> Kind:
-        if "kind" not in cope:
-            return self._defaults.kind
-        return parse_kind(cope["kind"], "cope.kind")
 
 
 def parse_request(body: Mapping[str, object], *, defaults: RequestDefaults, catalog: ModelCatalog) -> ParsedRequest:
@@ -218,6 +237,8 @@ def _problem(body: Mapping[str, object], cope: Mapping[str, object], kind: Kind,
         return Problem(Kind.EXACT, conversation)
     if conversation[-1].role != "user":
         raise BadRequest("The last message must be the user's: it is the problem to solve.", param="messages")
+    if not cope and kind is not Kind.CHOICE:
+        return Problem(kind, conversation)
     choices: tuple[str, ...] = ()
     if kind is Kind.CHOICE:
         if "choices" not in cope:
@@ -250,7 +271,16 @@ def _conversation(value: object) -> tuple[Message, ...]:
         raise BadRequest("`messages` must be a non-empty list.", param="messages")
     if len(value) > MAX_MESSAGES:
         raise BadRequest(f"`messages` holds over {MAX_MESSAGES} messages.", param="messages")
-    return tuple(_message(item, f"messages[{i}]") for i, item in enumerate(value))
+    return tuple([_plain_message(item) or _message(item, f"messages[{i}]") for i, item in enumerate(value)])
+
+
+def _plain_message(value: object) -> Message | None:
+    """The commonest form of a message, read quickly; None sends any other the careful way."""
+    if isinstance(value, dict) and len(value) == 2:
+        role, content = value.get("role"), value.get("content")
+        if isinstance(role, str) and role in _ROLES and isinstance(content, str) and "\x00" not in content:
+            return Message(cast("MessageRole", role), content)
+    return None
 
 
 def _message(value: object, where: str) -> Message:
@@ -259,7 +289,7 @@ def _message(value: object, where: str) -> Message:
     role, content = value.get("role"), value.get("content")
     if not isinstance(role, str) or role not in _ROLES:
         raise BadRequest(f"`{where}.role` must be one of system, developer, user, assistant.", param=f"{where}.role")
-    for name in value:
+    for name in value if len(value) > 2 else ():
         if name not in {"role", "content"} and not (name == "refusal" and value[name] is None):
             raise BadRequest(f"`{where}.{name}` can't be honoured here: remove it.", param=f"{where}.{name}")
     if isinstance(content, list):
@@ -329,7 +359,3 @@ def _on_budget(cope: Mapping[str, object], default: OnBudget) -> OnBudget:
     if value == "best_vote":
         raise NotAvailableYet("`on_budget: best_vote` is not served by this version yet.", param="cope.on_budget")
     return OnBudget(as_choice(value, "cope.on_budget", tuple(OnBudget)))
-
-
-def _store(cope: Mapping[str, object]) -> StoreLevel:
-    return StoreLevel(as_choice(cope.get("store", StoreLevel.ANSWERS.value), "cope.store", tuple(StoreLevel)))

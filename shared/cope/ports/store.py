@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from cope.core.errors import ErrorInfo
 from cope.core.history import FinishedStep, History
@@ -229,10 +229,9 @@ class BatchJob:
     fence: int
 
 
-@dataclass(frozen=True, slots=True)
-class NewTask:
+class NewTask(NamedTuple):
     """One validated line, ready for COPY. `payload` is `cope.core.codec.encode_payload`; `policy` the encoded policy
-    (stored once per distinct text); `queue` the first step's."""
+    (stored once per distinct text); `queue` the first step's. A tuple: made for every line, three times as fast."""
 
     task_id: TaskId
     line: int

@@ -6,7 +6,6 @@ the caller gets every error with its line number. A million lines never sit in m
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -14,7 +13,7 @@ import orjson
 
 from cope.core.codec import encode_payload, encode_policy
 from cope.core.errors import BadRequest
-from cope.core.ids import TASK, FileId, TaskId
+from cope.core.ids import TASK, FileId, TaskId, compact
 from cope.core.models import ModelCatalog
 from cope.core.policies.spec import PolicySpec
 from cope.core.problem import Kind
@@ -47,13 +46,6 @@ class IngestParts(Protocol):
     def catalog(self) -> ModelCatalog: ...
     @property
     def ids(self) -> IdMaker: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    number: int
-    custom_id: str
-    request: ParsedRequest
 
 
 class InvalidFile(Exception):
@@ -102,15 +94,17 @@ class _Rows:
         self._parts = parts
         self._file_id = batch.input_file_id
         self._reader = _LineReader(batch, kind, parts.catalog)
-        self._seen: set[bytes] = set()
+        self._seen: set[str | bytes] = set()
         self._models: set[str] = set()
-        self._policies: dict[PolicySpec, tuple[str, str]] = {}
+        # By identity: the reader gives lines of equal policies one object, and hashing its fractions costs more than
+        # the look-up. The object is kept here, so no other can come to have its id.
+        self._policies: dict[int, tuple[PolicySpec, str, str]] = {}
         self._errors: list[LineError] = []
 
     @property
     def queues(self) -> set[str]:
         """The queues of the tasks' first steps."""
-        return {queue for _, queue in self._policies.values()}
+        return {queue for _, _, queue in self._policies.values()}
 
     def only_model(self) -> str | None:
         """The one model that all lines name, None if they name several."""
@@ -142,20 +136,18 @@ class _Rows:
             yield page
 
     def _row(self, number: int, raw: bytes) -> NewTask:
-        line = self._reader.read(number, raw)
-        request = line.request
-        digest = hashlib.blake2b(line.custom_id.encode(), digest_size=12).digest()
-        if digest in self._seen:
+        custom_id, request = self._reader.read(raw)
+        seen = compact(custom_id)
+        if seen in self._seen:
             raise BadRequest("This `custom_id` stands on an earlier line.", param="custom_id", code="duplicate")
-        self._seen.add(digest)
+        self._seen.add(seen)
         if len(self._models) < 2:
             self._models.add(request.requested_model)
-        policy = self._policies.get(request.policy)
-        if policy is None:
-            policy = self._policies[request.policy] = encode_policy(request.policy), _queue(request)
-        return new_task(
-            self._parts.ids, request, custom_id=line.custom_id, line=number, policy=policy[0], queue=policy[1]
-        )
+        known = self._policies.get(id(request.policy))
+        if known is None:
+            known = request.policy, encode_policy(request.policy), _queue(request)
+            self._policies[id(request.policy)] = known
+        return new_task(self._parts.ids, request, custom_id=custom_id, line=number, policy=known[1], queue=known[2])
 
 
 def new_task(ids: IdMaker, request: ParsedRequest, *, custom_id: str, line: int, policy: str, queue: str) -> NewTask:
@@ -202,8 +194,8 @@ class _LineReader:
         self._parser = RequestParser(RequestDefaults(kind, defaults), catalog)
         self._endpoint = batch.endpoint
 
-    def read(self, number: int, raw: bytes) -> _Line:
-        """Raises `BadRequest` for anything that is not a request this batch can carry out."""
+    def read(self, raw: bytes) -> tuple[str, ParsedRequest]:
+        """(custom id, request). Raises `BadRequest` for anything that is not a request this batch can carry out."""
         try:
             line = orjson.loads(raw)
         except orjson.JSONDecodeError as wrong:
@@ -224,7 +216,7 @@ class _LineReader:
         if not isinstance(body, dict):
             raise BadRequest("`body` must be an object.", param="body")
         try:
-            return _Line(number, custom_id, self._parser.parse(body))
+            return custom_id, self._parser.parse(body)
         except BadRequest as wrong:
             param = "body" if wrong.param is None else f"body.{wrong.param}"
             raise BadRequest(wrong.message, param=param, code=wrong.code) from None

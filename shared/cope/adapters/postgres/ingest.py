@@ -1,15 +1,22 @@
-"""COPY of a batch's tasks: text rows built here, page by page, in the one transaction that starts the batch."""
+"""COPY of a batch's tasks: text rows built here, page by page, in the one transaction that starts the batch.
 
-import hashlib
+One COPY takes all pages, so that Postgres stores one page while the next is being read and validated.
+"""
+
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from psycopg import AsyncCopy
 
 from cope.adapters.postgres.counters import BatchDeltas
 from cope.adapters.postgres.database import Connection, fetch_one
 from cope.adapters.postgres.journal import Note, write_notes
 from cope.core.codec import policy_id
 from cope.core.errors import Conflict
-from cope.core.ids import BatchId
+from cope.core.ids import BatchId, compact
 from cope.core.records import Batch
 from cope.ports.store import BatchJob, NewTask
 
@@ -48,10 +55,13 @@ async def ingest(
     """
     if await fetch_one(conn, _OWNED, [job.batch.id, job.fence]) is None:
         raise JobLost
-    page_writer = _Pages(conn, job.batch)
-    async for page in rows:
-        await page_writer.write(page)
-    total = page_writer.count
+    pages = _Pages(conn, job.batch)
+    async with pages:
+        async for page in rows:
+            await pages.write(page)
+    for text in pages.policies:
+        await put_policy(conn, text)
+    total = pages.count
     started = await conn.execute(
         _START,
         {"id": job.batch.id, "fence": job.fence, "total": total, "model": model(), "expires_in": expires_in},
@@ -73,30 +83,46 @@ class _Pages:
         self._conn = conn
         self._batch_id: BatchId = batch.id
         self._owner = f"{batch.project_id}\t{batch.id}\t{_nullable(batch.key_id)}"
-        self._policies: dict[str, str] = {}
         self._turns: dict[tuple[str, int], int] = {}
-        self._seen: set[bytes] = set()
+        self._seen: set[str | bytes] = set()
+        self._open = contextlib.AsyncExitStack()
+        self._copy: AsyncCopy | None = None
+        self.policies: dict[str, str] = {}
+        """Ids of the policies met, by their text: the caller's to store, once no COPY is open."""
         self.count = 0
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the COPY; one that failed is taken back."""
+        await self._open.__aexit__(kind, error, trace)
+
     async def write(self, page: Sequence[NewTask]) -> None:
-        """One COPY. Raises `Conflict` for a custom id that came before."""
-        await self._prepare(page)
+        """Adds rows. Raises `Conflict` for a custom id that came before."""
+        await self._learn_turns(page)
+        for text in {row.policy for row in page} - self.policies.keys():
+            self.policies[text] = policy_id(text)
         first = self.count
         lines = [self._line(row, first + ordinal) for ordinal, row in enumerate(page)]
         self.count += len(page)
-        # Twelve bytes of hash per line: a million lines cost tens of megabytes less than their custom ids.
-        self._seen.update(hashlib.blake2b(row.custom_id.encode(), digest_size=12).digest() for row in page)
+        self._seen.update([compact(row.custom_id) for row in page])
         if len(self._seen) != self.count:
             raise Conflict("Two lines of this batch have the same custom_id.")
-        async with self._conn.cursor() as cursor, cursor.copy(_COPY) as copy:
-            await copy.write("".join(lines).encode())
+        if self._copy is None:
+            cursor = await self._open.enter_async_context(self._conn.cursor())
+            self._copy = await self._open.enter_async_context(cursor.copy(_COPY))
+        await self._copy.write("".join(lines).encode())
 
-    async def _prepare(self, page: Sequence[NewTask]) -> None:
-        """Policies that are new to this batch, and the present turn of queues that are."""
-        for text in {row.policy for row in page} - self._policies.keys():
-            self._policies[text] = policy_id(text)
-            await put_policy(self._conn, text)
-        for place in {(row.queue, row.priority) for row in page} - self._turns.keys():
+    async def _learn_turns(self, page: Sequence[NewTask]) -> None:
+        """The present turn of queues that are new to this batch: seldom after the first page, for it ends the COPY."""
+        places = {(row.queue, row.priority) for row in page} - self._turns.keys()
+        if places:
+            await self._open.aclose()
+            self._copy = None
+        for place in places:
             self._turns[place] = await current_turn(self._conn, *place)
 
     def _line(self, row: NewTask, ordinal: int) -> str:
@@ -105,7 +131,7 @@ class _Pages:
         payload = row.payload.replace("\\", "\\\\")
         custom_id = row.custom_id.translate(_ESCAPES)
         return (
-            f"{row.task_id}\t{self._owner}\t{self._policies[row.policy]}\t{row.queue}\t{row.on_budget.value}\t"
+            f"{row.task_id}\t{self._owner}\t{self.policies[row.policy]}\t{row.queue}\t{row.on_budget}\t"
             f"{custom_id}\t{turn}\t{row.seed}\t{row.priority}\t{row.line}\t{payload}\n"
         )
 
