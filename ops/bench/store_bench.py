@@ -182,7 +182,7 @@ class Bench:
             status=BatchStatus.VALIDATING,
             created_at=now,
         )
-        await self._api.create_batch(NewBatch(batch, new_id("").encode(), None, is_retry=False))
+        await self._api.create_batch(NewBatch(batch, new_id("").encode(), None, retry=0))
         job = await self._worker.claim_validation(lease_s=_LEASE_S)
         assert job is not None
         began = time.perf_counter()

@@ -36,7 +36,7 @@ router = APIRouter()
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _NANO_PER_CENT = 10_000_000
 _PROJECT_KEYS = frozenset({"name", "cope", "external_key_id", "geography"})
-_PROJECT_COPE_KEYS = frozenset({"time_zone", "default_kind", "paused"})
+_PROJECT_COPE_KEYS = frozenset({"time_zone", "default_kind", "paused", "pause_unparsable"})
 
 
 def new_secret_key(random: bytes) -> str:
@@ -62,7 +62,8 @@ async def create_project(request: Request) -> Response:
         time_zone=changes.get("time_zone") or "UTC",
         cap=parts.settings.default_cap,
         default_kind=changes.get("default_kind") or "math",
-        paused=bool(changes.get("paused")),
+        paused=changes.get("paused", False),
+        pause_unparsable=changes.get("pause_unparsable", True),
     )
     secret = make_secret(parts.ids.secret(32))
     made = await parts.store.create_project(project, secret)
@@ -84,10 +85,11 @@ def _cope_changes(body: dict[str, Any]) -> dict[str, Any]:
         changes["time_zone"] = zone
     if "default_kind" in cope:
         changes["default_kind"] = parse_kind(cope["default_kind"], "cope.default_kind").value
-    if "paused" in cope:
-        if not isinstance(cope["paused"], bool):
-            raise BadRequest("`cope.paused` must be true or false.", param="cope.paused")
-        changes["paused"] = cope["paused"]
+    for key in ("paused", "pause_unparsable"):
+        if key in cope:
+            if not isinstance(cope[key], bool):
+                raise BadRequest(f"`cope.{key}` must be true or false.", param=f"cope.{key}")
+            changes[key] = cope[key]
     return changes
 
 

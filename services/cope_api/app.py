@@ -61,6 +61,7 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
             app.state.parts, app.state.gate, app.state.waiter = parts, Gate(parts), live.LiveWaiter(parts)
             await _ensure_project(parts)
             waiter = asyncio.create_task(app.state.waiter.run())
+            await parts.wake.poke("upkeep")  # connects to the broker now, not under the first batch
             yield
             waiter.cancel()
             await asyncio.gather(waiter, return_exceptions=True)

@@ -78,7 +78,7 @@ async def create(request: Request) -> Response:
         raise BadRequest(f"`Idempotency-Key` must have 1 to {_LONGEST_KEY} characters.", param="Idempotency-Key")
     retries = request.headers.get("x-stainless-retry-count", "0")
     made = await parts.store.create_batch(
-        NewBatch(batch, hashlib.sha256(raw).digest(), key, is_retry=retries.isdigit() and int(retries[:4]) >= 1)
+        NewBatch(batch, hashlib.sha256(raw).digest(), key, retry=int(retries[:4]) if retries.isdigit() else 0)
     )
     await parts.wake.poke("upkeep")
     return json_response(batch_json(made, parts.clock.now()))
@@ -159,6 +159,14 @@ async def cancel(request: Request, batch_id: str) -> Response:
     cancelled = await parts.store.cancel_batch(batch.project_id, batch.id)
     await parts.wake.poke("upkeep")
     return json_response(batch_json(cancelled or batch, parts.clock.now()))
+
+
+@router.post("/v1/batches/{batch_id}/resume")
+async def resume(request: Request, batch_id: str) -> Response:
+    """Go on with a batch that waits because its first answers could not be read. Any other stays as it is."""
+    parts, batch = await _batch(request, batch_id)
+    resumed = await parts.store.resume_batch(batch.project_id, batch.id)
+    return json_response(batch_json(resumed or batch, parts.clock.now()))
 
 
 @router.get("/v1/batches/{batch_id}/tasks")

@@ -7,7 +7,7 @@ import orjson
 
 from cope.core.codec import encode_usage
 from cope.core.history import FinishedStep
-from cope.core.lifecycle import TERMINAL_BATCH_STATUSES, BatchStatus
+from cope.core.lifecycle import TERMINAL_BATCH_STATUSES, BatchStatus, HoldReason
 from cope.core.money import format_usd
 from cope.core.records import Batch, MonthlyBudget, Project, StoredFile, TaskDetail, WebhookEndpoint
 from cope_api.context import seconds
@@ -90,6 +90,17 @@ def _outcome(batch: Batch) -> str | None:
     return "partly_failed" if batch.done else "all_failed"
 
 
+_WHY_HELD = {
+    HoldReason.BUDGET: "The project's monthly cap leaves too little for the next paid call. Raise it, or wait for the "
+    "next month; the batch goes on by itself.",
+    HoldReason.PROVIDER_QUOTA: "The large model's provider refuses calls for now; it is asked again by itself.",
+    HoldReason.PAUSED: "The project is paused.",
+    HoldReason.UNPARSABLE: "Under half of the first 200 lines had answers that could be read: look at some with "
+    "GET /v1/batches/{id}/tasks, and check `cope.kind` and that the prompts ask for a final answer. To go on "
+    "nevertheless: POST /v1/batches/{id}/resume.",
+}
+
+
 def _hold(batch: Batch) -> Json | None:
     if not batch.held or batch.status in TERMINAL_BATCH_STATUSES:
         return None
@@ -99,6 +110,7 @@ def _hold(batch: Batch) -> Json | None:
         "since": seconds(batch.held_since),
         "resumes_at": None,
         "needed_usd": None if batch.needed is None else format_usd(batch.needed),
+        "message": _WHY_HELD[reason],
     }
 
 
@@ -197,6 +209,7 @@ def project_json(project: Project) -> Json:
             "time_zone": project.time_zone,
             "default_kind": project.default_kind,
             "paused": project.paused,
+            "pause_unparsable": project.pause_unparsable,
             "cap_usd": None if project.cap is None else format_usd(project.cap),
         },
     }

@@ -119,6 +119,13 @@ def cancel(context: typer.Context, batch: str, as_json: Json = False) -> None:
 
 
 @app.command()
+def resume(context: typer.Context, batch: str, as_json: Json = False) -> None:
+    """Go on with a batch that waits because its first answers could not be read."""
+    found = _address(context).client().post(f"/batches/{batch}/resume", cast_to=dict[str, Any])
+    _print_json(found) if as_json else _console().print(summary(found))
+
+
+@app.command()
 def budget(
     context: typer.Context,
     project: Annotated[str, typer.Option(help="A project's id; `me` is the key's own.")] = "me",

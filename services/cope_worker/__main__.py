@@ -29,6 +29,8 @@ def main() -> None:
         if name not in QUEUES:
             parser.error(f"unknown queue {name!r}: choose from {', '.join(QUEUES)}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("httpx", "httpx2"):  # a line for every model call: eight and more for each task
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     settings = _checked_settings()
     grace_s = settings.large_timeout_s + _GRACE_S
     stopping = process.StopFlag()  # before the fork: a prefork child hears of a shutdown by nothing else

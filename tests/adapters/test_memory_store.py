@@ -16,7 +16,7 @@ async def store_with_tasks(clock: FixedClock, cap: int, tasks: int, time_zone: s
     project = await store.create_project(make_project(cap=NanoUSD(cap), time_zone=time_zone), "whsec_x")
     file = await store.create_file(make_file(project.id))
     batch = make_batch(project.id, file.id, created_at=clock.now())
-    await store.create_batch(NewBatch(batch, b"", None, is_retry=False))
+    await store.create_batch(NewBatch(batch, b"", None, retry=0))
     job = await store.claim_validation(lease_s=30)
     assert job is not None
     rows = [make_new_task(line, queue="large") for line in range(1, tasks + 1)]

@@ -36,6 +36,7 @@ NOTHING: dict[str, tuple[Reach, object]] = {
     "delete_file": (lambda api, v: api.delete_file(v.stranger.id, v.file_id), False),
     "get_batch": (lambda api, v: api.get_batch(v.stranger.id, v.batch.id), None),
     "cancel_batch": (lambda api, v: api.cancel_batch(v.stranger.id, v.batch.id), None),
+    "resume_batch": (lambda api, v: api.resume_batch(v.stranger.id, v.batch.id), None),
     "get_task": (lambda api, v: api.get_task(v.stranger.id, v.task_id), None),
     "cancel_live_task": (lambda api, v: api.cancel_live_task(v.stranger.id, v.live_id), None),
     "get_endpoint": (lambda api, v: api.get_endpoint(v.stranger.id, v.endpoint_id), None),

@@ -17,11 +17,11 @@ A_BODY, ANOTHER_BODY = sha256(b"a").digest(), sha256(b"another").digest()
 
 
 async def new_batch(
-    world: World, project: Project, body: bytes = A_BODY, *, key: str | None = None, retry: bool = False
+    world: World, project: Project, body: bytes = A_BODY, *, key: str | None = None, retry: int = 0
 ) -> NewBatch:
     file = await world.api.create_file(make_file(project.id))
     batch = make_batch(project.id, file.id, created_at=world.now())
-    return NewBatch(batch, body, key, is_retry=retry)
+    return NewBatch(batch, body, key, retry=retry)
 
 
 async def test_a_new_batch_is_validating_with_nothing_counted(world: World) -> None:
@@ -69,8 +69,8 @@ async def test_a_repeat_by_the_sdk_returns_the_first_batch(world: World) -> None
     project = await world.project()
     first = await world.api.create_batch(await new_batch(world, project))
 
-    again = await world.api.create_batch(await new_batch(world, project, retry=True))
-    other = await world.api.create_batch(await new_batch(world, project, ANOTHER_BODY, retry=True))
+    again = await world.api.create_batch(await new_batch(world, project, retry=1))
+    other = await world.api.create_batch(await new_batch(world, project, ANOTHER_BODY, retry=1))
 
     assert again.id == first.id
     assert other.id != first.id
@@ -85,12 +85,32 @@ async def test_the_same_body_sent_on_purpose_makes_a_second_batch(world: World) 
     assert second.id != first.id
 
 
+async def test_each_of_two_equal_batches_is_found_by_one_retry(world: World) -> None:
+    project = await world.project()
+    meant = {(await world.api.create_batch(await new_batch(world, project))).id for _ in range(2)}
+
+    found = [await world.api.create_batch(await new_batch(world, project, retry=1)) for _ in range(2)]
+    third = await world.api.create_batch(await new_batch(world, project, retry=1))
+
+    assert {batch.id for batch in found} == meant
+    assert third.id not in meant
+
+
+async def test_a_second_retry_of_one_call_finds_the_same_batch(world: World) -> None:
+    project = await world.project()
+    first = await world.api.create_batch(await new_batch(world, project))
+
+    again = [(await world.api.create_batch(await new_batch(world, project, retry=n))).id for n in (1, 2)]
+
+    assert again == [first.id, first.id]
+
+
 async def test_a_repeat_after_a_quarter_of_an_hour_is_a_new_batch(world: World) -> None:
     project = await world.project()
     first = await world.api.create_batch(await new_batch(world, project))
     await world.advance(16 * 60)
 
-    later = await world.api.create_batch(await new_batch(world, project, retry=True))
+    later = await world.api.create_batch(await new_batch(world, project, retry=1))
 
     assert later.id != first.id
 
@@ -99,7 +119,7 @@ async def test_a_repeat_does_not_find_another_projects_batch(world: World) -> No
     one, other = await world.project(), await world.project()
     first = await world.api.create_batch(await new_batch(world, one))
 
-    second = await world.api.create_batch(await new_batch(world, other, retry=True))
+    second = await world.api.create_batch(await new_batch(world, other, retry=1))
 
     assert second.id != first.id
 

@@ -72,7 +72,7 @@ class World(ABC):
         """A batch that is still `validating`."""
         file = await self.api.create_file(make_file(project.id))
         batch = make_batch(project.id, file.id, created_at=self.now(), webhook_url=webhook_url)
-        return await self.api.create_batch(NewBatch(batch, batch.id.encode(), None, is_retry=False))
+        return await self.api.create_batch(NewBatch(batch, batch.id.encode(), None, retry=0))
 
     async def batch(
         self,

@@ -138,7 +138,7 @@ async def test_two_creations_under_one_idempotency_key_at_once_make_one_batch(wo
 
     async def create() -> str:
         batch = make_batch(project.id, file.id, created_at=world.now())
-        return (await world.api.create_batch(NewBatch(batch, b"body", "key-1", is_retry=False))).id
+        return (await world.api.create_batch(NewBatch(batch, b"body", "key-1", retry=0))).id
 
     assert len(set(await asyncio.gather(*(create() for _ in range(8))))) == 1
     job = await world.worker.claim_validation(lease_s=0)

@@ -105,7 +105,7 @@ async def submit(parts: Parts, *lines: str, cap: NanoUSD | None = None) -> Batch
     writer = await parts.files.create(file.id)
     await writer.write("\n".join(lines).encode())
     await writer.commit()
-    batch = await parts.store.create_batch(NewBatch(make_batch(project.id, file.id), b"hash", None, is_retry=False))
+    batch = await parts.store.create_batch(NewBatch(make_batch(project.id, file.id), b"hash", None, retry=0))
     assert await ingest_next(parts, lease_s=LEASE_S)
     return batch
 

@@ -26,7 +26,7 @@ class Project:
     """A customer of the service. `cap` is per calendar month in `time_zone`; None is unlimited, said explicitly.
 
     `default_kind` is the kind of tasks that name none; `paused` stops claims of its tasks (an operator, or an
-    overrun by the provider).
+    overrun by the provider); `pause_unparsable` has batches wait whose first answers can't be read.
     """
 
     id: ProjectId
@@ -37,6 +37,7 @@ class Project:
     default_kind: str
     paused: bool
     archived_at: datetime | None = None
+    pause_unparsable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,11 +113,16 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """The batch's answers can't be read: its paid calls wait until somebody resumes it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fenced:
     """The lease was lost: someone else owns the task now."""
 
 
-ReserveResult = Granted | Adopted | Refused | Fenced
+ReserveResult = Granted | Adopted | Refused | Paused | Fenced
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +173,8 @@ NextState = ToQueue | ToDone | ToFailed
 class StepCommit:
     """One step's end. `finished` is None where the task fails before any step was done.
 
-    `settlements` are this step's paid calls; `released` attempts were reserved and never sent.
+    `settlements` are this step's paid calls; `released` attempts were reserved and never sent. `parses` is
+    `cope.core.parse_watch.line_parses` of the step, counted for the batch.
     """
 
     task_id: TaskId
@@ -177,6 +183,7 @@ class StepCommit:
     next: NextState
     settlements: tuple[Settlement, ...] = ()
     released: tuple[AttemptId, ...] = ()
+    parses: bool | None = None
 
 
 class CommitStatus(StrEnum):
@@ -309,6 +316,10 @@ class WorkerStore(Protocol):
         headroom covers; expired batches; counters repaired; events sequenced. Safe to run anywhere, twice at once."""
         ...
 
+    async def sequence_events(self) -> int:
+        """The sweep's last part alone: new events get their offsets; how many. Cheap enough for every 100 ms."""
+        ...
+
     async def try_lead(self) -> bool:
         """Whether this process is (now) the elected sweeper: an advisory lock on a session of its own."""
         ...
@@ -395,13 +406,13 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """A batch to create, with what its idempotency is judged by: the explicit key, the body's hash, and whether the
-    SDK says that it is repeating itself."""
+    """A batch to create, with what its idempotency is judged by: the explicit key, the body's hash, and which retry of
+    one call the SDK says this is (0: the first sending)."""
 
     batch: Batch
     body_hash: bytes
     idempotency_key: str | None
-    is_retry: bool
+    retry: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,6 +464,7 @@ class ApiStore(Protocol):
         *,
         name: str | None = None,
         paused: bool | None = None,
+        pause_unparsable: bool | None = None,
         default_kind: str | None = None,
         time_zone: str | None = None,
         archived: bool | None = None,
@@ -491,6 +503,10 @@ class ApiStore(Protocol):
     async def cancel_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
         """`cancelling`: tasks not under a paid call become cancelled at once; the rest when their call has committed.
         A terminal batch is returned as it is (`Conflict` is the API's to raise)."""
+        ...
+
+    async def resume_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+        """A batch whose answers could not be read goes on; any other is returned as it is."""
         ...
 
     # tasks

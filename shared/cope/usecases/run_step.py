@@ -20,6 +20,7 @@ from cope.core.history import FinishedStep
 from cope.core.lifecycle import HoldReason
 from cope.core.models import ModelCatalog, ModelEntry
 from cope.core.money import ZERO, NanoUSD, Price, TokenUsage, format_usd, input_token_bound
+from cope.core.parse_watch import line_parses
 from cope.core.plans import GoalPlan
 from cope.core.policies.decision import Accept, Decision, Stop
 from cope.core.policies.registry import next_decision
@@ -38,6 +39,7 @@ from cope.ports.store import (
     GiveBack,
     Granted,
     NextState,
+    Paused,
     Refused,
     ReserveRequest,
     ReserveResult,
@@ -160,6 +162,11 @@ class StepRun:
                 case Refused():
                     used = 0
                     return await self._no_money(reserved)
+                case Paused():
+                    used = 0
+                    back = GiveBack(self._task.task_id, self._task.fence, hold=HoldReason.UNPARSABLE, note="unparsable")
+                    await self._give_back(back)
+                    return None
                 case Fenced():
                     used = 0
                     return CommitStatus.FENCED
@@ -304,7 +311,10 @@ class StepRun:
         task = self._task
         history = task.history if finished is None else (*task.history, finished)
         state = next_state(task.spec, history, decision, now=self._parts.clock.now())
-        return await self._ledger.commit(StepCommit(task.task_id, task.fence, finished, state, settlements))
+        parses = None if finished is None else line_parses(task.spec.policy.name, finished)
+        return await self._ledger.commit(
+            StepCommit(task.task_id, task.fence, finished, state, settlements, parses=parses)
+        )
 
     async def _give_back(self, back: GiveBack) -> None:
         await self._ledger.give_back(back)

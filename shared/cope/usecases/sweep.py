@@ -10,6 +10,8 @@ from cope.ports.support import WakeUp
 
 logger = logging.getLogger(__name__)
 
+SEQUENCED_EVERY_S = 0.1
+
 
 class SweepParts(Protocol):
     """What sweeping needs."""
@@ -21,7 +23,10 @@ class SweepParts(Protocol):
 
 
 class Sweeper:
-    """Sweeps every `every_s` seconds while this process is the elected one; any number may stand for election."""
+    """Sweeps every `every_s` seconds while this process is the elected one; any number may stand for election.
+
+    In between it gives events their offsets every `SEQUENCED_EVERY_S`: readers of the log wait for these.
+    """
 
     def __init__(self, parts: SweepParts, *, lease_s: float, every_s: float) -> None:
         self._parts = parts
@@ -31,12 +36,27 @@ class Sweeper:
     async def run(self, stopping: Callable[[], bool]) -> None:
         """Until `stopping()` is true."""
         while not stopping():
+            leads = False
             try:
-                if await self._parts.store.try_lead():
+                leads = await self._parts.store.try_lead()
+                if leads:
                     await self._sweep()
             except Exception:
                 logger.warning("the sweep failed; trying again", exc_info=True)
-            await asyncio.sleep(self._every_s)
+            await self._rest(stopping, leads=leads)
+
+    async def _rest(self, stopping: Callable[[], bool], *, leads: bool) -> None:
+        rested = 0.0
+        while rested < self._every_s and not stopping():
+            nap = min(SEQUENCED_EVERY_S, self._every_s - rested)
+            await asyncio.sleep(nap)
+            rested += nap
+            if leads:
+                try:
+                    await self._parts.store.sequence_events()
+                except Exception:
+                    logger.debug("events could not be sequenced; the next sweep tries again", exc_info=True)
+                    leads = False
 
     async def _sweep(self) -> None:
         report = await self._parts.store.sweep(lease_s=self._lease_s)

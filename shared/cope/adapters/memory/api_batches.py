@@ -12,6 +12,7 @@ from cope.adapters.memory.tables import BatchRow, TaskRow, is_open
 from cope.core.errors import Conflict
 from cope.core.ids import BatchId, EndpointId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus, TaskState
+from cope.core.parse_watch import ParseWatch
 from cope.core.records import Batch, Event, TaskDetail, WebhookEndpoint
 from cope.core.result import error_body
 from cope.ports.store import LiveResult, NewBatch, NewLiveTask, Page
@@ -54,6 +55,16 @@ class ApiBatchesMixin(ApiProjectsMixin):
             owner.job_until = None
             note(self._db, project_id, "batch.cancelling", batch_id=batch_id, id=batch_id)
             close_batch(self._db, owner, TaskState.CANCELLED)
+        return owner.batch
+
+    async def resume_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+        """The sweep makes its tasks ready again."""
+        owner = self._batch(project_id, batch_id)
+        if owner is None:
+            return None
+        if owner.watch is ParseWatch.PAUSED:
+            owner.watch = ParseWatch.PASSED
+            note(self._db, project_id, "batch.resumed", batch_id=batch_id, id=batch_id)
         return owner.batch
 
     async def get_task(self, project_id: ProjectId, task_id: TaskId) -> TaskDetail | None:
@@ -138,6 +149,7 @@ class ApiBatchesMixin(ApiProjectsMixin):
 
     def _first_of(self, new: NewBatch) -> BatchRow | None:
         now = self._db.now()
+        latest: BatchRow | None = None
         for owner in self._db.batches.values():
             if owner.batch.project_id != new.batch.project_id:
                 continue
@@ -148,9 +160,11 @@ class ApiBatchesMixin(ApiProjectsMixin):
                 if owner.body_hash != new.body_hash:
                     raise Conflict("This idempotency key was used for another body.", code="idempotency_key_reused")
                 return owner
-            if new.is_retry and owner.body_hash == new.body_hash and age <= _RETRY_WINDOW:
-                return owner
-        return None
+            if owner.retries < new.retry and owner.body_hash == new.body_hash and age <= _RETRY_WINDOW:
+                latest = owner
+        if latest is not None:
+            latest.retries = new.retry
+        return latest
 
     def _joinable(self, row: TaskRow) -> bool:
         if row.batch_id is not None or row.ending is not None or row.state is TaskState.CANCELLED:

@@ -63,6 +63,7 @@ class ApiProjectsMixin:
         *,
         name: str | None = None,
         paused: bool | None = None,
+        pause_unparsable: bool | None = None,
         default_kind: str | None = None,
         time_zone: str | None = None,
         archived: bool | None = None,
@@ -76,6 +77,7 @@ class ApiProjectsMixin:
             project,
             name=project.name if name is None else name,
             paused=project.paused if paused is None else paused,
+            pause_unparsable=project.pause_unparsable if pause_unparsable is None else pause_unparsable,
             default_kind=project.default_kind if default_kind is None else default_kind,
             time_zone=project.time_zone if time_zone is None else time_zone,
         )

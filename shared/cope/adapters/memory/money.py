@@ -9,10 +9,12 @@ from cope.core import ids
 from cope.core.ids import AttemptId
 from cope.core.lifecycle import AttemptState, TaskState
 from cope.core.money import NanoUSD
+from cope.core.parse_watch import ParseWatch
 from cope.ports.store import (
     Adopted,
     Fenced,
     Granted,
+    Paused,
     Refused,
     ReserveRequest,
     ReserveResult,
@@ -29,6 +31,8 @@ def reserve(db: Tables, request: ReserveRequest) -> ReserveResult:
         if earlier.step == request.step and earlier.answer is not None:
             row.needed = None
             return Adopted(earlier.id, earlier.answer)
+    if row.batch_id is not None and db.batches[row.batch_id].watch is ParseWatch.PAUSED:
+        return Paused()
     budget = db.budget(row.project_id)
     headroom = budget.headroom
     if not db.working(row.project_id) or (headroom is not None and request.amount > headroom):

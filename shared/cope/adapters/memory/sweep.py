@@ -8,6 +8,7 @@ from cope.adapters.memory.tables import Tables, TaskRow
 from cope.adapters.memory.work import WorkMixin
 from cope.core.ids import ProjectId
 from cope.core.lifecycle import AttemptState, BatchStatus, HoldReason, TaskState
+from cope.core.parse_watch import ParseWatch
 from cope.ports.store import SweepReport
 
 
@@ -31,6 +32,10 @@ class SweepMixin(WorkMixin):
             repaired=0,
             due=await self.due(),
         )
+
+    async def sequence_events(self) -> int:
+        """New events get their offsets."""
+        return sequence(self._db)
 
     async def try_lead(self) -> bool:
         """One process has no rival."""
@@ -121,5 +126,7 @@ def _may_resume(db: Tables, row: TaskRow, room: dict[ProjectId, int | None]) -> 
             return row.not_before <= db.now()
         case HoldReason.PAUSED:
             return True
-        case HoldReason.UNPARSABLE | None:
+        case HoldReason.UNPARSABLE:
+            return row.batch_id is not None and db.batches[row.batch_id].watch is not ParseWatch.PAUSED
+        case None:
             return False

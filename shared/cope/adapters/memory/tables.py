@@ -33,6 +33,7 @@ from cope.core.lifecycle import (
     TaskState,
 )
 from cope.core.money import ZERO, NanoUSD, Price, TokenUsage
+from cope.core.parse_watch import ParseWatch
 from cope.core.records import ApiKey, Attempt, Batch, Event, MonthlyBudget, Project, StoredFile, WebhookEndpoint
 from cope.core.task import OnBudget, TaskSpec
 from cope.ports.store import NewTask
@@ -63,6 +64,10 @@ class BatchRow:
     unfinished: int = 0
     ended: int = 0
     needs: Counter[NanoUSD] = field(default_factory=Counter)
+    judged: int = 0
+    parsed: int = 0
+    watch: ParseWatch = ParseWatch.WATCHING
+    retries: int = 0
 
     @property
     def lacks_files(self) -> bool:

@@ -12,7 +12,8 @@ from cope.adapters.memory.standstill import begin_hold
 from cope.adapters.memory.tables import Tables, TaskRow
 from cope.core.history import FinishedStep, step_named
 from cope.core.ids import AttemptId, TaskId
-from cope.core.lifecycle import TaskState
+from cope.core.lifecycle import HoldReason, TaskState
+from cope.core.parse_watch import ParseWatch, verdict
 from cope.ports.store import (
     ClaimedTask,
     CommitStatus,
@@ -140,6 +141,7 @@ class WorkMixin:
             return CommitStatus.FENCED
         if commit.finished is not None:
             self._keep_step(row, commit.finished)
+            self._watch(row, commit.parses)
         self._book(commit.settlements, commit.released)
         row.lease_until = None
         row.state = TaskState.READY
@@ -178,6 +180,19 @@ class WorkMixin:
                 completion_tokens=owner.batch.completion_tokens + step.usage.completion,
                 reasoning_tokens=owner.batch.reasoning_tokens + step.usage.reasoning,
             )
+
+    def _watch(self, row: TaskRow, parses: bool | None) -> None:
+        if parses is None or row.batch_id is None:
+            return
+        owner = self._db.batches[row.batch_id]
+        owner.judged += 1
+        owner.parsed += parses
+        if owner.watch is ParseWatch.WATCHING:
+            may_pause = self._db.project(row.project_id).pause_unparsable
+            owner.watch = verdict(owner.judged, owner.parsed, may_pause=may_pause)
+            if owner.watch is ParseWatch.PAUSED:
+                why = HoldReason.UNPARSABLE.value
+                note(self._db, row.project_id, "batch.paused", batch_id=row.batch_id, id=row.batch_id, reason=why)
 
     def _book(self, settlements: tuple[Settlement, ...], released: tuple[AttemptId, ...]) -> None:
         for settlement in settlements:

@@ -33,9 +33,14 @@ SELECT id, body_hash, created_at < now() - interval '24 hours' AS forgotten FROM
 WHERE project_id = %s AND idempotency_key = %s
 """
 
+# The n-th retry of one call finds a batch that no n-th retry has found yet: of two equal batches that were both meant,
+# each keeps its own.
 _SAME_BODY = """
-SELECT id FROM batches WHERE project_id = %s AND body_hash = %s AND created_at >= now() - interval '15 minutes'
-ORDER BY id DESC LIMIT 1
+UPDATE batches SET retries = %(retry)s WHERE id = (
+  SELECT id FROM batches WHERE project_id = %(project)s AND body_hash = %(body)s AND retries < %(retry)s
+    AND created_at >= now() - interval '15 minutes'
+  ORDER BY id DESC LIMIT 1)
+RETURNING id
 """
 
 
@@ -100,6 +105,20 @@ class ApiBatches(ApiProjects):
                 await end_batch_tasks(conn, batch_id, TaskState.CANCELLED)
             return await _see(conn, project_id, batch_id)
 
+    async def resume_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+        """The sweep makes its tasks ready again."""
+        async with self._db.transaction(project=project_id) as conn:
+            resumed = await conn.execute(
+                """
+                UPDATE batches SET parse_watch = 'passed'
+                WHERE id = %s AND project_id = %s AND parse_watch = 'paused'
+                """,
+                [batch_id, project_id],
+            )
+            if resumed.rowcount:
+                await write_notes(conn, [Note(project_id, "batch.resumed", batch_id, data={"id": batch_id})])
+            return await _see(conn, project_id, batch_id)
+
     @staticmethod
     async def _first_of(conn: Connection, new: NewBatch) -> BatchId | None:
         project_id = new.batch.project_id
@@ -113,7 +132,10 @@ class ApiBatches(ApiProjects):
             if bytes(known["body_hash"]) != new.body_hash:
                 raise Conflict("This idempotency key was used for another body.", code="idempotency_key_reused")
             return BatchId(known["id"])
-        same = await fetch_one(conn, _SAME_BODY, [project_id, new.body_hash]) if new.is_retry else None
+        if new.retry == 0:
+            return None
+        asked = {"project": project_id, "body": new.body_hash, "retry": new.retry}
+        same = await fetch_one(conn, _SAME_BODY, asked)
         return None if same is None else BatchId(same["id"])
 
 

@@ -65,6 +65,7 @@ class ApiProjects:
         *,
         name: str | None = None,
         paused: bool | None = None,
+        pause_unparsable: bool | None = None,
         default_kind: str | None = None,
         time_zone: str | None = None,
         archived: bool | None = None,
@@ -79,6 +80,7 @@ class ApiProjects:
                 conn,
                 """
                 UPDATE projects SET name = coalesce(%(name)s, name), paused = coalesce(%(paused)s, paused),
+                  pause_unparsable = coalesce(%(pause_unparsable)s, pause_unparsable),
                   default_kind = coalesce(%(default_kind)s, default_kind),
                   time_zone = coalesce(%(time_zone)s, time_zone),
                   archived_at = CASE WHEN %(archived)s::bool IS NULL THEN archived_at WHEN %(archived)s THEN now() END
@@ -88,6 +90,7 @@ class ApiProjects:
                     "id": project_id,
                     "name": name,
                     "paused": paused,
+                    "pause_unparsable": pause_unparsable,
                     "default_kind": default_kind,
                     "time_zone": time_zone,
                     "archived": archived,
@@ -101,8 +104,8 @@ class ApiProjects:
         await conn.execute(
             """
             INSERT INTO projects (id, name, created_at, time_zone, cap, default_kind, paused, archived_at,
-                                  webhook_secret)
-            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+                                  pause_unparsable, webhook_secret)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
             """,
             [
                 project.id,
@@ -113,6 +116,7 @@ class ApiProjects:
                 project.default_kind,
                 project.paused,
                 project.archived_at,
+                project.pause_unparsable,
                 self._sealer.seal(webhook_secret),
             ],
         )

@@ -132,7 +132,11 @@ class _Work:
         if step is None or data is None:
             return
         self._new_steps.append((one.task_id, step.name, data))
-        self._deltas.of(row["batch_id"], row["project_id"]).usage += step.usage
+        delta = self._deltas.of(row["batch_id"], row["project_id"])
+        delta.usage += step.usage
+        if one.parses is not None:
+            delta.judged += 1
+            delta.parsed += one.parses
         about: dict[str, str | int | None] = {"step": step.name, "stage": int(step.stage), "cost_nanousd": step.cost}
         self._notes.append(Note(row["project_id"], "task.step_finished", row["batch_id"], one.task_id, about))
 

@@ -13,6 +13,7 @@ from cope.adapters.postgres.identity import new_ids
 from cope.core import ids
 from cope.core.lifecycle import HoldReason
 from cope.core.money import TokenUsage
+from cope.core.parse_watch import WATCHED_LINES
 
 HELD_COLUMNS = {
     HoldReason.BUDGET: "held_budget",
@@ -33,6 +34,8 @@ class BatchDelta:
     held: Counter[HoldReason] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     spent: int = 0
+    judged: int = 0
+    parsed: int = 0
     usage: TokenUsage = field(default_factory=TokenUsage)
 
 
@@ -94,17 +97,19 @@ def _columns(rows: list[tuple[str, BatchDelta]]) -> list[list[str] | list[int]]:
         columns["cached"].append(delta.usage.cached)
         columns["completion"].append(delta.usage.completion)
         columns["reasoning"].append(delta.usage.reasoning)
+        columns["judged"].append(delta.judged)
+        columns["parsed"].append(delta.parsed)
     return [[delta.project_id for _, delta in rows], *columns.values()]
 
 
-_ADD = """
+_ADD = f"""
 WITH d AS (
-  SELECT n.*, p.paused OR p.archived_at IS NOT NULL AS stopped
+  SELECT n.*, p.paused OR p.archived_at IS NOT NULL AS stopped, p.pause_unparsable
   FROM unnest(%s::text[], %s::text[], %s::text[], %s::int[], %s::int[], %s::int[], %s::int[], %s::int[],
               %s::int[], %s::int[], %s::int[], %s::int[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
-              %s::bigint[])
+              %s::bigint[], %s::int[], %s::int[])
     AS n (id, event_id, project_id, done, failed, stage1, stage2, stage3, held_budget, held_quota, held_paused,
-          held_unparsable, spent, prompt, cached, completion, reasoning)
+          held_unparsable, spent, prompt, cached, completion, reasoning, judged, parsed)
   JOIN projects p ON p.id = n.project_id
 ), added AS (
   UPDATE batches b SET
@@ -115,6 +120,13 @@ WITH d AS (
     spent = b.spent + d.spent,
     prompt_tokens = b.prompt_tokens + d.prompt, cached_tokens = b.cached_tokens + d.cached,
     completion_tokens = b.completion_tokens + d.completion, reasoning_tokens = b.reasoning_tokens + d.reasoning,
+    judged = b.judged + d.judged, parsed = b.parsed + d.parsed,
+    parse_watch = CASE WHEN b.parse_watch <> 'watching' OR b.judged + d.judged < {WATCHED_LINES} THEN b.parse_watch
+                  WHEN d.pause_unparsable AND 2 * (b.parsed + d.parsed) < b.judged + d.judged THEN 'paused'
+                  ELSE 'passed' END,
+    paused_at = CASE WHEN b.parse_watch = 'watching' AND b.judged + d.judged >= {WATCHED_LINES} AND d.pause_unparsable
+                       AND 2 * (b.parsed + d.parsed) < b.judged + d.judged
+                THEN now() ELSE b.paused_at END,
     status = CASE WHEN b.status = 'in_progress' AND b.done + d.done + b.failed + d.failed >= b.total
              THEN 'finalizing' ELSE b.status END,
     finalizing_at = CASE WHEN b.status = 'in_progress' AND b.done + d.done + b.failed + d.failed >= b.total
@@ -128,11 +140,14 @@ WITH d AS (
        + d.held_budget + d.held_quota + d.held_paused + d.held_unparsable > 0))
       THEN b.expires_at ELSE b.expires_at + (now() - b.held_since) END
   FROM d WHERE b.id = d.id
-  RETURNING b.id, b.project_id, d.event_id, b.status = 'finalizing' AND b.finalizing_at = now() AS ended
+  RETURNING b.id, b.project_id, d.event_id, b.status = 'finalizing' AND b.finalizing_at = now() AS ended,
+    b.parse_watch = 'paused' AND b.paused_at = now() AS pauses
 )
 INSERT INTO events (id, project_id, batch_id, type, data)
-SELECT event_id, project_id, id, 'batch.finalizing', '{"id":"' || id || '"}' FROM added WHERE ended
-"""
+SELECT event_id, project_id, id, CASE WHEN ended THEN 'batch.finalizing' ELSE 'batch.paused' END,
+  CASE WHEN ended THEN '{{"id":"' || id || '"}}' ELSE '{{"id":"' || id || '","reason":"unparsable"}}' END
+FROM added WHERE ended OR pauses
+"""  # noqa: S608
 
 _ADD_ERRORS = """
 INSERT INTO batch_errors AS e (batch_id, code, project_id, count)

@@ -39,10 +39,16 @@ WHERE t.state = 'held' AND t.hold = 'paused' AND NOT p.paused AND p.archived_at 
 """
 
 
+_UNPARSABLE = """
+SELECT t.id FROM tasks t JOIN batches b ON b.id = t.batch_id
+WHERE t.state = 'held' AND t.hold = 'unparsable' AND b.parse_watch <> 'paused' LIMIT %s
+"""
+
+
 async def resume_holds(conn: Connection) -> int:
     """Held → ready where the reason is gone; how many."""
     chosen: list[str] = []
-    for query in (_BUDGET, _QUOTA, _PAUSED):
+    for query in (_BUDGET, _QUOTA, _PAUSED, _UNPARSABLE):
         chosen += [row["id"] for row in await fetch(conn, query, [_AT_ONCE])]
     if not chosen:
         return 0

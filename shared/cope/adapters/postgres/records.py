@@ -61,6 +61,7 @@ def project_of(row: Row) -> Project:
         cap=_money(row["cap"]),
         default_kind=row["default_kind"],
         paused=row["paused"],
+        pause_unparsable=row["pause_unparsable"],
         archived_at=row["archived_at"],
     )
 

@@ -11,7 +11,7 @@ from cope.core import ids
 from cope.core.ids import AttemptId
 from cope.core.lifecycle import AttemptState
 from cope.core.money import NanoUSD
-from cope.ports.store import Adopted, Fenced, Granted, Refused, ReserveRequest, ReserveResult
+from cope.ports.store import Adopted, Fenced, Granted, Paused, Refused, ReserveRequest, ReserveResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,8 @@ async def reserve(conn: Connection, requests: Sequence[ReserveRequest]) -> list[
             results[place] = Fenced()
         elif answer is not None:
             results[place] = answer
+        elif task["unparsable"]:
+            results[place] = Paused()
         else:
             asked[task["project_id"], task["month"]].append(place)
     grants: list[_Grant] = []
@@ -76,7 +78,8 @@ async def _lock_tasks(conn: Connection, requests: Sequence[ReserveRequest]) -> d
         conn,
         """
         SELECT t.id, t.fence, t.state, t.ending, t.project_id, t.batch_id,
-          p.paused OR p.archived_at IS NOT NULL AS stopped, to_char(now() AT TIME ZONE p.time_zone, 'YYYY-MM') AS month
+          p.paused OR p.archived_at IS NOT NULL AS stopped, to_char(now() AT TIME ZONE p.time_zone, 'YYYY-MM') AS month,
+          (SELECT b.parse_watch = 'paused' FROM batches b WHERE b.id = t.batch_id) AS unparsable
         FROM tasks t JOIN projects p ON p.id = t.project_id
         WHERE t.id = ANY (%s) ORDER BY t.id FOR NO KEY UPDATE OF t
         """,

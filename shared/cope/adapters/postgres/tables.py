@@ -36,6 +36,7 @@ class ProjectRow(SQLModel, table=True):
     cap: int | None = big(null=True)
     default_kind: str = words()
     paused: bool = column(Boolean(), default="false")
+    pause_unparsable: bool = column(Boolean(), default="true")
     archived_at: datetime | None = moment(null=True)
     webhook_secret: str = words()
 
@@ -81,10 +82,12 @@ class PolicyRow(SQLModel, table=True):
 
 class BatchRow(SQLModel, table=True):
     """Counters change with every commit. `ending` is the state that unfinished tasks end in, once cancelled or
-    expired. `job_fence` and `job_until` lease the upkeep job; `counted_at` is the last recount."""
+    expired. `job_fence` and `job_until` lease the upkeep job; `counted_at` is the last recount. `judged` lines of
+    which `parsed` could be read decide what `parse_watch` becomes; `retries` is the highest SDK retry that found it."""
 
     __tablename__ = "batches"
     __table_args__ = (
+        CheckConstraint("parse_watch IN ('watching', 'passed', 'paused')", name="batches_parse_watch_check"),
         Index("batches_project", "project_id", "id"),
         Index("batches_body", "project_id", "body_hash"),
         Index(
@@ -148,6 +151,11 @@ class BatchRow(SQLModel, table=True):
     job_fence: int = whole(default="0")
     job_until: datetime | None = moment(null=True)
     counted_at: datetime | None = moment(null=True)
+    judged: int = whole(default="0")
+    parsed: int = whole(default="0")
+    parse_watch: str = words(default="'watching'")
+    paused_at: datetime | None = moment(null=True)
+    retries: int = whole(default="0")
 
 
 class BatchErrorRow(SQLModel, table=True):
