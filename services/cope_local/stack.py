@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
+from cope.settings import Settings
 from cope_local.children import spawn, stop
 from cope_local.errors import CannotStart
 from cope_local.layout import Ports, Secrets, load_ports, load_secrets, prepare, write_private
@@ -28,7 +29,7 @@ from cope_local.redis import find_binary as find_redis
 
 REFERENCE_SMALL, REFERENCE_LARGE = "cope-reference-small", "cope-reference-large"
 _READY_TIMEOUT_S = 90.0
-_WORKER_GRACE_S = 30.0
+_WORKER_GRACE_S = 20.0
 _GRACE_S = 10.0
 _CHECK_S = 0.25
 _QUICK_DEATH_S = 5.0
@@ -148,7 +149,7 @@ class Stack:
                 self._add(name, module, env, logs)
         self._add("api", ["cope_api"], env, logs)
         for name, queues in (("small", "small"), ("large", "large"), ("upkeep", "upkeep,webhooks")):
-            self._add(f"worker-{name}", ["cope_worker", "--queues", queues], env, logs, grace_s=_WORKER_GRACE_S)
+            self._add(f"worker-{name}", ["cope_worker", "--queues", queues], env, logs, grace_s=_worker_grace_s(env))
         flower = [
             "celery", "-A", "cope_worker.app", "flower", "--address=127.0.0.1", f"--port={self.ports.flower}",
             "--logging=warning",
@@ -318,6 +319,16 @@ class Stack:
         if running is not None:
             raise CannotStart(f"A stack runs in {self.data_dir} already (process {running}): ./run down stops it.")
         write_private(path, {"pid": os.getpid(), "started_at": process_start(os.getpid())})
+
+
+def _worker_grace_s(env: Mapping[str, str]) -> float:
+    """How long a worker may take to end: a paid call under way is finished, not cut."""
+    try:
+        return (
+            float(env.get("COPE_LARGE_TIMEOUT_S") or Settings.model_fields["large_timeout_s"].default) + _WORKER_GRACE_S
+        )
+    except ValueError:
+        return _WORKER_GRACE_S
 
 
 def weights_folder() -> Path:

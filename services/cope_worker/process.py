@@ -95,17 +95,14 @@ class WorkerProcess:
                 return
             self._runners = {queue: _runner(queue, parts, settings) for queue in self._queues}
             sweeper = Sweeper(parts, lease_s=settings.lease_s, every_s=settings.sweep_s)
-            async with asyncio.TaskGroup() as group:
-                for runner in self._runners.values():
-                    group.create_task(runner.run(self._stopping))
-                group.create_task(sweeper.run(self._stopping))
-                group.create_task(self._heartbeat())
-
-    async def _heartbeat(self) -> None:
-        """Touch a file while the loop turns: what a container's health check looks at."""
-        while not self._stopping():
-            ALIVE.touch()
-            await asyncio.sleep(_HEARTBEAT_S)
+            heartbeat = asyncio.create_task(_heartbeat())
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for runner in self._runners.values():
+                        group.create_task(runner.run(self._stopping))
+                    group.create_task(sweeper.run(self._stopping))
+            finally:
+                heartbeat.cancel()
 
     async def _open(self, settings: Settings, resources: contextlib.AsyncExitStack) -> WorkerParts | None:
         while not self._stopping():
@@ -122,6 +119,13 @@ class WorkerProcess:
                 resources.push_async_exit(attempt)
                 return parts
         return None
+
+
+async def _heartbeat() -> None:
+    """Touch a file while the loop turns: what a container's health check looks at."""
+    while True:
+        ALIVE.touch()
+        await asyncio.sleep(_HEARTBEAT_S)
 
 
 def _runner(queue: str, parts: WorkerParts, settings: Settings) -> _Runner:

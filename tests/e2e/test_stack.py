@@ -138,7 +138,8 @@ def test_a_batch_goes_in_through_the_stock_client_and_comes_out_with_a_signed_we
     assert sink.received == [("batch.completed", batch.id)]
     task = client.get(f"/tasks/{output[0]['response']['body']['cope']['task_id']}", cast_to=object)
     assert isinstance(task, dict)
-    assert task["steps"][0]["samples"][0]["plan"]
+    # Early stopping may have aborted any one sample before its plan was there, never all of them.
+    assert any(sample["plan"] for sample in task["steps"][0]["samples"])
 
 
 def test_a_live_call_is_answered_whole_and_as_a_stream(client: OpenAI):
