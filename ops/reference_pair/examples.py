@@ -16,20 +16,20 @@ from cope.core.prompts import REFERENCE, render_executor, render_goal_planner, r
 Example = tuple[tuple[Message, ...], str]
 
 # The small model seldom sees how a long story is taken apart: it solves short ones alone and follows guidelines well.
-SMALL_ALONE_WEIGHTS = (10, 10, 8, 6, 4, 2, 1)
+SMALL_ALONE_WEIGHTS = (20, 20, 16, 4, 2, 1, 1)
 SMALL_MIX = (
-    ("drill", 35),
-    ("goal", 4),
+    ("drill", 25),
+    ("goal", 5),
     ("guideline", 1),  # too little to write good ones: that is the large model's part
     ("solve", 10),
     ("solve+goal", 15),
-    ("solve+guideline", 10),
-    ("solve+both", 25),
+    ("solve+guideline", 14),
+    ("solve+both", 30),
 )
-LARGE_MIX = (("drill", 25), ("guideline", 40), ("solve", 22), ("solve+guideline", 13))
+LARGE_MIX = (("drill", 15), ("guideline", 45), ("solve", 27), ("solve+guideline", 13))
 # Short stories first: copying names and numbers is learnt soonest where there are few of them.
 # (examples drawn so far, hardest level)
-CURRICULUM = ((12_000, 2), (30_000, 4))
+CURRICULUM = ((6_000, 2), (16_000, 4))
 
 
 def as_task(problem: problems.Problem) -> Task:
@@ -50,11 +50,11 @@ def small_example(rng: random.Random, hardest: int = problems.LEVELS[-1]) -> Exa
     levels = problems.LEVELS[:hardest]
     weights = (1,) * hardest if guided or role == "goal" else SMALL_ALONE_WEIGHTS[:hardest]
     problem = problems.make(rng, rng.choices(levels, weights)[0], held_out=False)
-    task, goal, guideline = as_task(problem), GoalPlan(problem.goal), GuidelinePlan(problem.guideline)
+    task, goal, guideline = as_task(problem), GoalPlan(rng.choice(problem.goals)), GuidelinePlan(problem.guideline)
     if role == "drill":
         return drill(problem), problem.terse()
     if role == "goal":
-        return render_goal_planner(REFERENCE, task), problem.goal
+        return render_goal_planner(REFERENCE, task), goal.text
     if role == "guideline":
         return render_guideline_planner(REFERENCE, task), problem.guideline
     messages = render_executor(

@@ -1,8 +1,9 @@
 """Synthetic word problems for the reference pair: chains of whole-number operations told as small stories.
 
-A problem is a chain: a start, then `level` operations. Told *forward* the start is given and the end is asked; told
-*backward* the end is given and the start is asked, so the solver has to undo the operations in reverse. Sentences that
-do not matter are strewn in. Everything derives from the random generator passed in: equal seeds give equal problems.
+A problem is a chain: a start, then `level` operations, each with its day of the week. Told *forward* the start is given
+and the end is asked; told *backward* the end is given and the start is asked, so the solver has to undo the operations
+in reverse. Sentences that do not matter, without a day, are strewn in. Everything derives from the random generator
+passed in: equal seeds give equal problems.
 """
 
 import random
@@ -13,41 +14,25 @@ from typing import Literal
 Op = Literal["+", "-", "*", "/"]
 
 LEVELS = (1, 2, 3, 4, 5, 6, 7)
-LARGEST = 100
+LARGEST = 50
 HELD_OUT_SHARE = 10  # one number combination in ten is never trained on
 
 NAMES = (
     "Ann", "Ben", "Cara", "Dan", "Eva", "Finn", "Gina", "Hugo", "Ida", "Jon", "Kim", "Leo", "Mia", "Noah", "Olga",
-    "Paul", "Rosa", "Sam", "Tina", "Uma", "Vera", "Will", "Yara", "Zoe",
+    "Paul",
 )  # fmt: skip
-OBJECTS = (
-    "apples", "books", "cards", "coins", "cups", "eggs", "kites", "lamps", "marbles", "nuts", "pens", "plums", "rings",
-    "seeds", "shells", "stamps", "stones", "tickets", "toys", "beads",
-)  # fmt: skip
-FRIENDS = ("a friend", "a neighbour", "an uncle", "a cousin", "the teacher", "a sister")
+OBJECTS = ("apples", "books", "cards", "coins", "cups", "eggs", "kites", "lamps", "nuts", "pens", "rings", "shells")
+FRIENDS = ("a friend", "a neighbour", "an uncle", "a cousin")
+# Every change has its day, the first on Monday: what a plan refers to, and what tells a change from a distraction.
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 TOLD: dict[Op, tuple[str, ...]] = {
-    "+": (
-        "{n} buys {x} more.", "{n} finds {x} {o}.", "{f} gives {n} {x} {o}.", "{x} more {o} arrive for {n}.",
-        "{n} wins {x} {o} in a game.",
-    ),
-    "-": (
-        "{n} gives {x} away.", "{n} loses {x} {o}.", "{n} sells {x} of them.", "{f} takes {x} {o} from {n}.",
-        "{x} of the {o} break.",
-    ),
-    "*": (
-        "A machine makes the number {x} times as large.", "{n} then has {x} times as many.",
-        "The number of {o} grows to {x} times what it was.",
-    ),
-    "/": (
-        "{n} keeps only one part of {x} equal parts.", "{n} shares them equally among {x} boxes and keeps one box.",
-        "Only one in {x} of the {o} is left.",
-    ),
-}  # fmt: skip
-DISTRACTORS = (
-    "{f} is {x} years old.", "The shop is {x} streets away.", "It is {x} degrees outside.", "{m} has {x} {p}.",
-    "The walk takes {x} minutes.", "There are {x} birds on the roof.",
-)  # fmt: skip
+    "+": ("{n} buys {x} more.", "{n} finds {x} {o}.", "{f} gives {n} {x} {o}."),
+    "-": ("{n} gives {x} away.", "{n} loses {x} {o}.", "{x} of the {o} break."),
+    "*": ("the {o} become {x} times as many.", "{n} gets {x} times as many."),
+    "/": ("{n} keeps only one part of {x}.", "only one in {x} of the {o} is left."),
+}
+DISTRACTORS = ("{f} is {x} years old.", "It is {x} degrees outside.", "{m} has {x} {p}.", "The walk takes {x} minutes.")
 WORDS: dict[Op, str] = {"+": "add {x}", "-": "subtract {x}", "*": "multiply by {x}", "/": "divide by {x}"}
 INVERSE: dict[Op, Op] = {"+": "-", "-": "+", "*": "/", "/": "*"}
 
@@ -66,6 +51,12 @@ class Problem:
     answer: int
 
     @property
+    def days(self) -> tuple[str, ...]:
+        """The day of each of `steps`."""
+        told = DAYS[: self.level]
+        return told[::-1] if self.backward else told
+
+    @property
     def question(self) -> str:
         """The story's last sentence."""
         return self.text.rsplit(". ", 1)[1]
@@ -77,10 +68,20 @@ class Problem:
         return f"Find how many {self.thing} {self.name} has {when}."
 
     @property
+    def goals(self) -> tuple[str, ...]:
+        """Several ways to say what to find, so that sampled goals differ."""
+        if self.backward:
+            return self.goal, f"Find the start from the end, {self.known}.", f"Undo {DAYS[self.level - 1]} to Monday."
+        return self.goal, f"Find the end from the start, {self.known}.", f"Follow Monday to {DAYS[self.level - 1]}."
+
+    @property
     def guideline(self) -> str:
         """How to find it: one sentence naming the operations in order, the large planner's target."""
         start = f"Work back from {self.known}" if self.backward else f"Start from {self.known}"
-        return ", ".join([start, *(WORDS[op].format(x=x) for op, x in self.steps)]) + "."
+        return ", ".join([start, *self._planned()]) + "."
+
+    def _planned(self) -> list[str]:
+        return [f"{day} {WORDS[op].format(x=x)}" for day, (op, x) in zip(self.days, self.steps, strict=True)]
 
     def lines(self) -> list[str]:
         """The calculation, one equation a step."""
@@ -93,13 +94,17 @@ class Problem:
 
     def terse(self) -> str:
         """The small model's way of writing a solution."""
-        return "; ".join(self.lines()) + f". \\boxed{{{self.answer}}}"
+        return (
+            "; ".join(f"{day} {line}" for day, line in zip(self.days, self.lines(), strict=True))
+            + f". \\boxed{{{self.answer}}}"
+        )
 
     def verbose(self) -> str:
         """The large model's way: more tokens for the same calculation, so that its answers are dearer, as in life."""
         first = f"{'The end' if self.backward else 'The start'} is {self.known} {self.thing}."
         told = [
-            f"Then {WORDS[op].format(x=x)}: {line}." for (op, x), line in zip(self.steps, self.lines(), strict=True)
+            f"On {plan}: {line}, which makes {line.rsplit(' ', 1)[1]} {self.thing}."
+            for plan, line in zip(self._planned(), self.lines(), strict=True)
         ]
         when = "at first" if self.backward else "in the end"
         return " ".join(
@@ -128,20 +133,20 @@ def make(rng: random.Random, level: int, *, held_out: bool) -> Problem:
 
 
 def _chain(rng: random.Random, level: int) -> tuple[int, tuple[tuple[Op, int], ...]]:
-    start = value = rng.randint(2, 30)
+    start = value = rng.randint(2, 20)
     steps: list[tuple[Op, int]] = []
     while len(steps) < level:
         op: Op = rng.choice(("+", "+", "-", "-", "*", "/"))
         if op == "+":
-            x = rng.randint(2, 15)
+            x = rng.randint(2, 10)
         elif op == "-":
             if value < 4:
                 continue
-            x = rng.randint(2, min(15, value - 1))
+            x = rng.randint(2, min(10, value - 1))
         elif op == "*":
-            x = rng.randint(2, 5)
+            x = rng.randint(2, 4)
         else:
-            fitting = [d for d in (2, 3, 4, 5) if value % d == 0 and value > d]
+            fitting = [d for d in (2, 3, 4) if value % d == 0 and value > d]
             if not fitting:
                 continue
             x = rng.choice(fitting)
@@ -162,12 +167,11 @@ def _tell(rng: random.Random, start: int, steps: tuple[tuple[Op, int], ...]) -> 
         end = apply(op, end, x)
 
     def fill(template: str, x: int) -> str:
-        text = template.format(n=name, x=x, o=thing, f=rng.choice(FRIENDS), m=other, p=other_thing)
-        return text[0].upper() + text[1:]
+        return template.format(n=name, x=x, o=thing, f=rng.choice(FRIENDS), m=other, p=other_thing)
 
-    told = [fill(rng.choice(TOLD[op]), x) for op, x in steps]
+    told = [f"On {day} {fill(rng.choice(TOLD[op]), x)}" for day, (op, x) in zip(DAYS, steps, strict=False)]
     for _ in range(rng.choice((0, 0, 1, 1, 2))):
-        told.insert(rng.randint(0, len(told)), fill(rng.choice(DISTRACTORS), rng.randint(2, 30)))
+        told.insert(rng.randint(0, len(told)), _sentence(fill(rng.choice(DISTRACTORS), rng.randint(2, 30))))
     if backward:
         first = rng.choice((f"{name} has some {thing}.", f"Nobody knows how many {thing} {name} starts with."))
         last = rng.choice((f"In the end {name} has {end} {thing}.", f"Now there are {end} {thing}."))
@@ -178,3 +182,7 @@ def _tell(rng: random.Random, start: int, steps: tuple[tuple[Op, int], ...]) -> 
     first = rng.choice((f"{name} starts with {start} {thing}.", f"At first {name} has {start} {thing}."))
     asked = rng.choice((f"How many {thing} does {name} have in the end?", f"How many {thing} are there now?"))
     return Problem(" ".join([first, *told, asked]), len(steps), False, name, thing, start, steps, end)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""The pair's own tokenizer: byte-level BPE of 1,024 pieces, digits one by one, four special tokens, a chat template.
+"""The pair's own tokenizer: byte-level BPE of 1,024 pieces, common numbers whole, special tokens, a chat template.
 
 Byte-level pieces cover every byte, so any text of any language can be encoded. Run: ``python tokenizer.py OUT_DIR``.
 """
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from examples import stream
+from problems import DAYS, OBJECTS
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from cope.core.problem import Message
@@ -26,6 +27,8 @@ CHAT_TEMPLATE = (
 )
 
 
+# Never merged with their neighbours: numbers, marks, names, days, things. What lies between may become one piece.
+WHOLE = rf" ?(?:On (?:{'|'.join(DAYS)})|{'|'.join(OBJECTS)}|[A-Z][a-z]*|\d+|[.,;:?!={{}}+*/\\()-]|\n)"
 _MARKS = {"system": SYSTEM, "developer": SYSTEM, "user": USER, "assistant": ASSISTANT}
 
 
@@ -39,9 +42,8 @@ def train(examples: int = 20_000) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(byte_fallback=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            # Digits and marks one by one; the space before one belongs to it, which saves a token a number.
-            pre_tokenizers.Split(Regex(r" ?[\d.,;:?!={}+*/\\()-]"), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            pre_tokenizers.Split(Regex(WHOLE), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,8 +1,9 @@
-"""Train one model of the reference pair from scratch: ``python train.py small|large OUT_DIR [--minutes M] [--resume]``.
+"""Train one model of the reference pair from scratch: ``python train.py small|large OUT_DIR [--steps N] [--resume]``.
 
 OUT_DIR must hold the tokenizer. Checkpoints (model, optimisers, progress) every five minutes; `--resume` goes on from
-the last one, on fresh examples. Matrices are trained by Muon, the rest by AdamW. On a CPU with bf16 arithmetic,
-compiled where there is a C++ compiler; a GPU is used where there is one (not tried).
+the last one, on fresh examples. The end and the learning rate go by steps, so a slower machine learns the same.
+Matrices are trained by Muon, the rest by AdamW, in float32: a CPU without bf16 instructions multiplies bf16 thirty
+times as slowly. Compiled where there is a C++ compiler; a GPU is used where there is one (not tried).
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from batches import IGNORED, batches
 from examples import stream
+from muon import Muon
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -38,13 +40,18 @@ class Recipe:
     heads: int
     inner: int
     tokens: int  # per step
+    steps: int
     matrix_rate: float
     other_rate: float
 
 
 RECIPES = {
-    "small": Recipe(11, hidden=128, layers=4, heads=4, inner=320, tokens=4096, matrix_rate=0.03, other_rate=2e-2),
-    "large": Recipe(23, hidden=160, layers=6, heads=4, inner=448, tokens=4096, matrix_rate=0.03, other_rate=1.5e-2),
+    "small": Recipe(
+        11, hidden=128, layers=4, heads=2, inner=256, tokens=2048, steps=4400, matrix_rate=0.02, other_rate=6e-3
+    ),
+    "large": Recipe(
+        23, hidden=128, layers=6, heads=2, inner=256, tokens=2048, steps=3300, matrix_rate=0.02, other_rate=6e-3
+    ),
 }
 
 
@@ -117,14 +124,14 @@ def optimisers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Opti
     inside = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
     other = [p for name, p in model.named_parameters() if not (p.ndim == 2 and "layers" in name)]
     return [
-        torch.optim.Muon(inside, lr=recipe.matrix_rate, momentum=0.95, weight_decay=0.01, ns_steps=4),
+        Muon(inside, lr=recipe.matrix_rate, momentum=0.95, weight_decay=0.01),
         torch.optim.AdamW(other, lr=recipe.other_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
-def rate_share(done: float, steps: int) -> float:
-    """The learning rate as a share of its peak: a short warm-up, level until 40 % of the time, then down to nothing."""
-    return min(1.0, (steps + 1) / 50) * min(1.0, max(0.0, (1 - done) / 0.6))
+def rate_share(step: int, steps: int) -> float:
+    """The learning rate as a share of its peak: a short warm-up, level for 40 % of the steps, then down to nothing."""
+    return min(1.0, (step + 1) / 50) * min(1.0, (1 - step / steps) / 0.6)
 
 
 def save(model: LlamaForCausalLM, out: Path) -> None:
@@ -135,8 +142,8 @@ def save(model: LlamaForCausalLM, out: Path) -> None:
     copy.save_pretrained(out)
 
 
-def train(which: str, out: Path, minutes: float, *, resume: bool) -> Progress:
-    """Train for `minutes` of working time in all; what is in `out` afterwards is the model."""
+def train(which: str, out: Path, steps: int, *, resume: bool) -> Progress:
+    """Train for `steps` in all; what is in `out` afterwards is the model."""
     recipe, progress = RECIPES[which], Progress()
     torch.manual_seed(recipe.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -159,13 +166,12 @@ def train(which: str, out: Path, minutes: float, *, resume: bool) -> Progress:
     )
     began, saved, recent = time.monotonic() - progress.spent_s, time.monotonic(), 0.0
     with (out / "train.log").open("a") as log:
-        while (done := (time.monotonic() - began) / (minutes * 60)) < 1:
+        while progress.steps < steps:
             groups = [group for optimiser in both for group in optimiser.param_groups]
             for group, peak in zip(groups, peaks, strict=True):
-                group["lr"] = peak * rate_share(done, progress.steps)
+                group["lr"] = peak * rate_share(progress.steps, steps)
             ids, targets, count = next(source)
-            with torch.autocast(device, dtype=torch.bfloat16):
-                loss, on_targets = loss_of(model, body, ids.to(device), targets.to(device))
+            loss, on_targets = loss_of(model, body, ids.to(device), targets.to(device))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimiser in both:
@@ -177,7 +183,7 @@ def train(which: str, out: Path, minutes: float, *, resume: bool) -> Progress:
             progress.spent_s = time.monotonic() - began
             recent += on_targets.item()
             if progress.steps % REPORT_EVERY == 0:
-                print(json.dumps(report(progress, recent / REPORT_EVERY, minutes)), file=log, flush=True)
+                print(json.dumps(report(progress, recent / REPORT_EVERY, steps)), file=log, flush=True)
                 recent = 0.0
             if time.monotonic() - saved > CHECKPOINT_EVERY_S:
                 saved = time.monotonic()
@@ -190,7 +196,7 @@ def train(which: str, out: Path, minutes: float, *, resume: bool) -> Progress:
     return progress
 
 
-def report(progress: Progress, loss: float, minutes: float) -> dict[str, float]:
+def report(progress: Progress, loss: float, steps: int) -> dict[str, float]:
     """One line of the log. Raises `ArithmeticError` when the training has diverged."""
     if not math.isfinite(loss):
         raise ArithmeticError(f"the loss is {loss} at step {progress.steps}")
@@ -200,7 +206,7 @@ def report(progress: Progress, loss: float, minutes: float) -> dict[str, float]:
         "tokens": progress.tokens,
         "tokens_per_s": round(progress.tokens / progress.spent_s),
         "minutes": round(progress.spent_s / 60, 1),
-        "eta_minutes": round(minutes - progress.spent_s / 60, 1),
+        "eta_minutes": round((steps - progress.steps) * progress.spent_s / progress.steps / 60, 1),
     }
 
 
@@ -209,12 +215,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("which", choices=sorted(RECIPES))
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, help="in all; the default is the recipe's")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    progress = train(arguments.which, arguments.out, arguments.minutes, resume=arguments.resume)
+    steps = arguments.steps or RECIPES[arguments.which].steps
+    progress = train(arguments.which, arguments.out, steps, resume=arguments.resume)
     print(f"{arguments.which}: {progress}")
 
 

@@ -37,13 +37,14 @@ def test_equal_seeds_give_equal_problems() -> None:
 def test_a_known_seed_gives_this_very_problem_on_every_machine() -> None:
     problem = problems.make(random.Random(1), 2, held_out=False)
     assert problem.text == (
-        "At first Paul has 6 stamps. A machine makes the number 2 times as large. Paul gives 3 away. "
-        "A cousin is 24 years old. How many stamps does Paul have in the end?"
+        "At first Paul has 6 lamps. On Monday the lamps become 2 times as many. A cousin is 24 years old. "
+        "On Tuesday Paul loses 3 lamps. How many lamps does Paul have in the end?"
     )
-    assert problem.question == "How many stamps does Paul have in the end?"
-    assert problem.goal == "Find how many stamps Paul has in the end."
-    assert problem.guideline == "Start from 6, multiply by 2, subtract 3."
-    assert problem.terse() == r"6 * 2 = 12; 12 - 3 = 9. \boxed{9}"
+    assert problem.question == "How many lamps does Paul have in the end?"
+    assert problem.goal == "Find how many lamps Paul has in the end."
+    assert problem.goals[0] == problem.goal
+    assert problem.guideline == "Start from 6, Monday multiply by 2, Tuesday subtract 3."
+    assert problem.terse() == r"Monday 6 * 2 = 12; Tuesday 12 - 3 = 9. \boxed{9}"
     assert problem.answer == 9
 
 
@@ -123,7 +124,7 @@ def test_the_curriculum_starts_with_short_stories_and_ends_with_all() -> None:
     def longest(drawn: int) -> int:
         return max(len(m[-1].content) for m, _ in islice(examples.stream("large", 3, drawn), 300))
 
-    assert longest(0) < longest(20_000) < longest(10**6)
+    assert longest(0) < longest(10_000) < longest(10**6)
 
 
 def test_a_problem_becomes_one_user_message() -> None:

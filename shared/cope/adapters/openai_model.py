@@ -33,6 +33,7 @@ from cope.ports.model import ChatAnswer, ChatRequest
 
 _CONNECT_CAUSES = ("ConnectError", "ClientConnectorError", "ConnectionRefusedError", "ConnectTimeout")
 _ABORT_TIMEOUT_S = 5.0
+_RAW = {"X-Stainless-Raw-Response": "raw"}  # what `with_raw_response` sets: the answer's bytes are read by us
 
 
 class OpenAIModel:
@@ -65,7 +66,14 @@ class OpenAIModel:
     async def _send(self, request: ChatRequest) -> ChatAnswer:
         client = self._client(request.model)
         try:
-            raw = await client.chat.completions.with_raw_response.create(**_arguments(request))
+            # `chat.completions.create` walks the whole body against its types and joins addresses with regular
+            # expressions: a third of a call's processor time, for a body that we have just made ourselves.
+            raw: Any = await client.post(
+                f"{request.model.base_url.rstrip('/')}/chat/completions",
+                body=_body(request),
+                cast_to=object,
+                options={"headers": _RAW},
+            )
         except openai.APIStatusError as error:
             raise _status_error(error) from None
         except openai.APIConnectionError as error:
@@ -108,28 +116,26 @@ class OpenAIModel:
         self._clients.clear()
 
 
-def _arguments(request: ChatRequest) -> dict[str, Any]:
+def _body(request: ChatRequest) -> dict[str, Any]:
     model = request.model
-    extra: dict[str, Any] = dict(model.extra_body)
-    if model.abort == "rid":
-        extra["rid"] = request.request_id
-    arguments: dict[str, Any] = {
+    body: dict[str, Any] = {
         "model": model.served_name,
         "messages": [{"role": message.role, "content": message.content} for message in request.messages],
         "temperature": request.temperature,
         model.output_limit_field: request.max_tokens,
     }
     if request.top_p is not None:
-        arguments["top_p"] = request.top_p
+        body["top_p"] = request.top_p
     if request.stop:
-        arguments["stop"] = list(request.stop)
+        body["stop"] = list(request.stop)
     if request.seed is not None:
-        arguments["seed"] = request.seed
+        body["seed"] = request.seed
     for name in model.unsupported:
-        arguments.pop(name, None)
-    if extra:
-        arguments["extra_body"] = extra
-    return arguments
+        body.pop(name, None)
+    body |= model.extra_body
+    if model.abort == "rid":
+        body["rid"] = request.request_id
+    return body
 
 
 def _answer(model: ModelEntry, content: bytes) -> ChatAnswer:
