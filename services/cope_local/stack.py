@@ -6,6 +6,7 @@ kill -9.
 """
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -93,6 +94,7 @@ class Stack:
         self._environment = dict(os.environ if environment is None else environment)
         self._tell = tell
         prepare(self.data_dir)
+        self._lock: int | None = None
         self._claim_directory()
         self.secrets: Secrets = load_secrets(self.data_dir)
         self.ports: Ports = load_ports(self.data_dir, port)
@@ -253,6 +255,9 @@ class Stack:
         self._servers.clear()
         (self.data_dir / "stack.json").unlink(missing_ok=True)
         (self.data_dir / "supervisor.json").unlink(missing_ok=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     # ---- settings --------------------------------------------------------------------------------------------------
 
@@ -314,11 +319,18 @@ class Stack:
         return urlunsplit(("postgresql", f"{role}:{password}@{host}", "/cope", parts.query, ""))
 
     def _claim_directory(self) -> None:
-        path = self.data_dir / "supervisor.json"
-        running = running_supervisor(self.data_dir)
-        if running is not None:
-            raise CannotStart(f"A stack runs in {self.data_dir} already (process {running}): ./run down stops it.")
-        write_private(path, {"pid": os.getpid(), "started_at": process_start(os.getpid())})
+        # The lock decides between two that start at once and ends with this process; the file tells `down` whom to ask.
+        lock = os.open(self.data_dir / "supervisor.lock", os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            running = running_supervisor(self.data_dir) or "starting"
+            raise CannotStart(
+                f"A stack runs in {self.data_dir} already (process {running}): ./run down stops it."
+            ) from None
+        self._lock = lock
+        write_private(self.data_dir / "supervisor.json", {"pid": os.getpid(), "started_at": process_start(os.getpid())})
 
 
 def _worker_grace_s(env: Mapping[str, str]) -> float:
