@@ -43,7 +43,7 @@ def over_http(client: OpenAI, data: bytes) -> tuple[float, float]:
     uploaded = time.perf_counter() - began
     batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
     while batch.status == "validating":
-        time.sleep(0.02)
+        time.sleep(0.1)
         batch = client.batches.retrieve(batch.id)
     seconds = time.perf_counter() - began
     if batch.status != "in_progress":

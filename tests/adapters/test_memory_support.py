@@ -1,6 +1,7 @@
 """The small in-memory adapters: time, chance, wake-ups, limits, models and webhooks that a test holds in its hand."""
 
 import asyncio
+import copy
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -183,3 +184,14 @@ async def test_a_block_stops_one_model_for_as_long_as_it_says_and_a_shorter_one_
     assert (await limiter.acquire("small", tokens=1)).wait_s == 0
     clock.advance(30)
     assert (await limiter.acquire("large", tokens=1)).wait_s == 0
+
+
+def test_a_forked_process_never_gives_out_its_parents_ids(monkeypatch: pytest.MonkeyPatch):
+    parent = SystemIds()
+    parent.new("task_")
+    child = copy.copy(parent)
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    theirs = child.new("task_")
+    monkeypatch.undo()
+
+    assert parent.new("task_")[-16:] != theirs[-16:]

@@ -19,7 +19,7 @@ from cope.core.models import ModelCatalog, ModelEntry
 from cope.core.policies.spec import PolicyName
 from cope.core.problem import Kind
 from cope.core.prompts import BUILT_IN
-from cope.core.request import RequestDefaults, parse_cope_defaults, parse_request
+from cope.core.request import RequestDefaults, RequestParser, parse_cope_defaults, parse_request
 from cope.core.stages import StragglerRule, Tier
 from cope.core.task import OnBudget, StoreLevel
 from tests.support import finished_step, sample
@@ -231,10 +231,47 @@ def test_pruning_keeps_what_the_store_level_promises():
 
 
 def test_ids_sort_by_the_time_they_were_made():
-    first = make_id(TASK, now_ms=1, random_bits=2**80 - 1)
-    later = make_id(TASK, now_ms=2, random_bits=0)
+    first = make_id(TASK, now_ms=1, random_part="z" * 16)
+    later = make_id(TASK, now_ms=2, random_part="0" * 16)
 
     assert first < later
     assert len(first) == len(TASK) + 26
     with pytest.raises(ValueError, match="2\\*\\*48"):
-        make_id(TASK, now_ms=2**48, random_bits=0)
+        make_id(TASK, now_ms=2**48, random_part="0" * 16)
+
+
+@pytest.mark.parametrize("defaults", [{}, {"n": 4, "seed": 5}, {"kind": "choice", "choices": ["a", "b"]}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"messages": [{"role": "user", "content": "another"}]},
+        {"messages": [{"role": "assistant", "content": "another"}]},
+        {"messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "another"}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "in parts"}]}]},
+        {"messages": [{"role": "user", "content": "NUL \x00"}]},
+        {"messages": [{"role": "user", "content": "named", "name": "Ann"}]},
+        {"messages": []},
+        {"messages": "text"},
+        {"model": "small-majority"},
+        {"model": "l"},
+        {"model": "no such model"},
+        {"model": 5},
+        {"max_tokens": 9},
+        {"tools": []},
+        {"cope": {"seed": 9}},
+    ],
+)
+def test_what_a_parser_remembers_of_earlier_lines_changes_no_later_one(change, defaults):
+    known = RequestDefaults(Kind.MATH, defaults)
+    parser = RequestParser(known, CATALOG)
+    for model in ("cope", "small-majority"):
+        parser.parse({**ASK, "model": model})
+
+    assert outcome(parser, {**ASK, **change}) == outcome(RequestParser(known, CATALOG), {**ASK, **change})
+
+
+def outcome(parser: RequestParser, body: dict[str, object]) -> object:
+    try:
+        return parser.parse(body)
+    except BadRequest as refused:
+        return refused.message, refused.param

@@ -19,22 +19,23 @@ PROJECT, KEY, FILE, BATCH, TASK, ATTEMPT = "proj_", "key_", "file-", "batch_", "
 EVENT, ENDPOINT, DELIVERY = "evt_", "we_", "whd_"
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: no i, l, o, u
-# Ten bits at a time: an id is made for every line of a million-line batch.
-_PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
+_LETTER_OF_BYTE = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
+RANDOM_LETTERS = 16
 
 
-def make_id(prefix: str, *, now_ms: int, random_bits: int) -> str:
+def letters(drawn: bytes) -> str:
+    """One letter for each random byte, all 32 equally likely: an id takes `RANDOM_LETTERS` of them (80 bits)."""
+    return drawn.translate(_LETTER_OF_BYTE).decode()
+
+
+def make_id(prefix: str, *, now_ms: int, random_part: str) -> str:
     """`prefix` plus 26 characters that sort by `now_ms` (milliseconds since 1970, below 2**48).
 
-    `random_bits` is an integer in [0, 2**80), drawn by the caller. Raises `ValueError` outside those ranges.
+    `random_part` is `RANDOM_LETTERS` letters drawn by the caller. Raises `ValueError` for any other length or time.
     """
-    if not 0 <= now_ms < 1 << 48 or not 0 <= random_bits < 1 << 80:
-        raise ValueError("now_ms must be below 2**48 and random_bits below 2**80")
-    r, pairs = random_bits, _PAIRS
-    return (
-        f"{prefix}{_time_part(now_ms)}{pairs[r >> 70]}{pairs[r >> 60 & 1023]}{pairs[r >> 50 & 1023]}"
-        f"{pairs[r >> 40 & 1023]}{pairs[r >> 30 & 1023]}{pairs[r >> 20 & 1023]}{pairs[r >> 10 & 1023]}{pairs[r & 1023]}"
-    )
+    if len(random_part) != RANDOM_LETTERS or not 0 <= now_ms < 1 << 48:
+        raise ValueError(f"now_ms must be below 2**48 and random_part have {RANDOM_LETTERS} letters")
+    return f"{prefix}{_time_part(now_ms)}{random_part}"
 
 
 def compact(custom_id: str) -> str | bytes:
@@ -44,4 +45,4 @@ def compact(custom_id: str) -> str | bytes:
 
 @lru_cache(maxsize=8)
 def _time_part(now_ms: int) -> str:
-    return "".join(_PAIRS[now_ms >> shift & 1023] for shift in (40, 30, 20, 10, 0))
+    return "".join(_ALPHABET[now_ms >> shift & 31] for shift in range(45, -1, -5))

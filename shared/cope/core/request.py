@@ -63,6 +63,7 @@ MAX_STOPS = 4
 MAX_CHOICES = 256
 MAX_PATTERN = 1000
 MAX_PRIORITY = 1000
+MAX_REMEMBERED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +115,32 @@ class RequestParser:
         self._catalog = catalog
         self._policies: dict[tuple[str, bytes], PolicySpec] = {}
         self._inherited: _TaskValues | None = None
+        # By model, the first request that was no more than that model and messages: the next differ in these alone.
+        self._plain: dict[str, ParsedRequest] = {}
 
     def parse(self, body: Mapping[str, object]) -> ParsedRequest:
         """The request in `body`. Raises `BadRequest` (or `NotAvailableYet`) with a dotted `param`."""
+        plain = len(body) == 2 and "model" in body and "messages" in body
+        if plain and (known := self._like_before(body)) is not None:
+            return known
+        request = self._parse(body)
+        problem = request.problem
+        if plain and problem == Problem(problem.kind, problem.conversation) and len(self._plain) < MAX_REMEMBERED:
+            self._plain[request.requested_model] = request
+        return request
+
+    def _like_before(self, body: Mapping[str, object]) -> ParsedRequest | None:
+        """A line of a million: one user's message to a model that was met before. None sends any other the long way."""
+        model, messages = body["model"], body["messages"]
+        known = self._plain.get(model) if isinstance(model, str) else None
+        if known is None or not isinstance(messages, list) or len(messages) != 1:
+            return None
+        message = _plain_message(messages[0])
+        if message is None or message.role != "user":
+            return None
+        return ParsedRequest(Problem(known.problem.kind, (message,)), *known[1:])
+
+    def _parse(self, body: Mapping[str, object]) -> ParsedRequest:
         refuse_unsupported(body)
         own = body.get("cope")
         own_cope: Mapping[str, object] = {} if own is None else as_mapping(own, "cope")
@@ -156,7 +180,7 @@ class RequestParser:
         known = self._policies.get(key)
         if known is None:
             known = resolve_policy(model, chosen, self._defaults.cope, self._catalog)
-            if len(self._policies) < 1024:
+            if len(self._policies) < MAX_REMEMBERED:
                 self._policies[key] = known
         return known
 

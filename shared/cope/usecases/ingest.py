@@ -111,22 +111,22 @@ class _Rows:
         return next(iter(self._models)) if len(self._models) == 1 else None
 
     async def pages(self) -> AsyncIterator[list[NewTask]]:
-        """Up to 1,000 rows at a time. Raises `InvalidFile` at the end of a file with any error in it."""
+        """About 1,000 rows at a time. Raises `InvalidFile` at the end of a file with any error in it."""
         page: list[NewTask] = []
         number = 0
-        async for number, raw in lines_of(self._parts.files, self._file_id):
-            try:
-                row = self._row(number, raw)
-            except BadRequest as wrong:
-                self._errors.append(LineError(wrong.code, wrong.message, wrong.param, number))
-                if len(self._errors) >= MAX_ERRORS:
-                    break
-                continue
-            if self._errors:
-                continue
-            page.append(row)
+        async for lines in lines_of(self._parts.files, self._file_id):
+            for number, raw in lines:
+                try:
+                    row = self._row(number, raw)
+                except BadRequest as wrong:
+                    self._errors.append(LineError(wrong.code, wrong.message, wrong.param, number))
+                    if len(self._errors) >= MAX_ERRORS:
+                        raise InvalidFile(tuple(self._errors)) from None
+                else:
+                    page.append(row)
             if len(page) >= _PAGE:
-                yield page
+                if not self._errors:
+                    yield page
                 page = []
         if not number:
             self._errors.append(LineError("empty_file", "The input file holds no request.", "input_file_id", None))
@@ -161,15 +161,7 @@ def new_task(ids: IdMaker, request: ParsedRequest, *, custom_id: str, line: int,
         digest = hashlib.sha256(f"{custom_id}\n{payload}".encode()).digest()
         seed = int.from_bytes(digest[:8], "big") >> 1
     return NewTask(
-        task_id=TaskId(ids.new(TASK)),
-        line=line,
-        custom_id=custom_id,
-        payload=payload,
-        policy=policy,
-        seed=seed,
-        queue=queue,
-        priority=request.priority,
-        on_budget=request.on_budget,
+        TaskId(ids.new(TASK)), line, custom_id, payload, policy, seed, queue, request.priority, request.on_budget
     )
 
 
@@ -229,15 +221,13 @@ class _LineReader:
             raise BadRequest(f"Unknown key `{key}`.", param=key, code="unknown_parameter")
 
 
-async def lines_of(files: FileStore, file_id: FileId) -> AsyncIterator[tuple[int, bytes]]:
-    """The non-empty lines of a file with their numbers, counted from 1, over chunks of any size."""
+async def lines_of(files: FileStore, file_id: FileId) -> AsyncIterator[list[tuple[int, bytes]]]:
+    """The non-empty lines of a file with their numbers, counted from 1: those of one chunk at a time."""
     number, rest = 0, b""
     async for chunk in files.read(file_id):
         pieces = (rest + chunk).split(b"\n")
         rest = pieces.pop()
-        for piece in pieces:
-            number += 1
-            if piece and not piece.isspace():
-                yield number, piece
+        yield [(at, piece) for at, piece in enumerate(pieces, number + 1) if piece and not piece.isspace()]
+        number += len(pieces)
     if rest and not rest.isspace():
-        yield number + 1, rest
+        yield [(number + 1, rest)]

@@ -3,7 +3,7 @@
 import hashlib
 from datetime import UTC, datetime, timedelta
 
-from cope.core.ids import make_id
+from cope.core.ids import RANDOM_LETTERS, make_id
 
 
 class FixedClock:
@@ -36,7 +36,7 @@ class SequentialIds:
     def new(self, prefix: str) -> str:
         """`prefix` and the next number in the layout of real ids."""
         number, self._next = self._next, self._next + 1
-        return make_id(prefix, now_ms=0, random_bits=number)
+        return make_id(prefix, now_ms=0, random_part=f"{number:0{RANDOM_LETTERS}d}")
 
     def jitter(self) -> float:
         """0.5: `cope.core.retry` then waits its middle."""

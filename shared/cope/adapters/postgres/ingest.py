@@ -129,7 +129,9 @@ class _Pages:
         turn = self._turns[row.queue, row.priority] + ordinal
         # A payload is compact JSON: control characters in it are escaped already, so only backslashes matter to COPY.
         payload = row.payload.replace("\\", "\\\\")
-        custom_id = row.custom_id.translate(_ESCAPES)
+        custom_id = row.custom_id
+        if "\\" in custom_id or not custom_id.isprintable():
+            custom_id = custom_id.translate(_ESCAPES)
         return (
             f"{row.task_id}\t{self._owner}\t{self.policies[row.policy]}\t{row.queue}\t{row.on_budget}\t"
             f"{custom_id}\t{turn}\t{row.seed}\t{row.priority}\t{row.line}\t{payload}\n"
