@@ -1,11 +1,12 @@
-"""The whole service beside a bare asyncio script: ``python ops/bench/whole_service.py [--problems 120] [--pairs 5]``.
+"""The whole service beside a bare asyncio script: ``python ops/bench/whole_service.py [--problems 120] [--rounds 5]``.
 
 Both run the same COPE (same decisions, prompts, seeds and calls in flight, no early stopping) over the same problems
-on the same reference servers, in turns; seeds make the calls of all arms the same, and the calls and tokens that the
-servers counted are printed to show it. The script comes in two forms: one request a sample, and one request with
-`n=8` where the samples share a prompt; the faster of the two is the limit. Time is from the first upload byte to the
-batch's end, and from start to the last answer. While the service runs, the small worker's child is measured: its
-proportional set size (PSS) with up to 64 calls in flight.
+on the same reference servers, in turns; seeds make all arms draw the same samples, and what the servers counted is
+printed to show it. The script comes in two forms: one request a sample, the very calls that the service makes, and
+one request with `n=8` where samples share a prompt, which spares calls and can't stop one sample early.
+
+Time is from the first upload byte to the batch's end, and from start to the last answer. While the service runs, the
+small worker's child is measured: its proportional set size (PSS) with up to 64 calls in flight.
 """
 
 import argparse
@@ -291,7 +292,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=120)
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     problems = problems_of(arguments.problems)
     with tempfile.TemporaryDirectory(prefix="cope-bench-") as folder, model_servers() as servers:
@@ -310,8 +311,8 @@ def main() -> None:
             pids = stack.description()["pids"]
             worker = int(pids["worker-small"])  # type: ignore[index]
             service_seconds(client, problems)  # warm: imports, prefixes, connections
-            ratios, peak = [], 0
-            for number in range(1, arguments.pairs + 1):
+            same, fewer, peak = [], [], 0
+            for number in range(1, arguments.rounds + 1):
                 before = servers.counted()
                 with Memory(worker) as memory:
                     service = service_seconds(client, problems)
@@ -320,10 +321,11 @@ def main() -> None:
                 after = servers.counted()
                 grouped = script_seconds(servers, problems, grouped=True)
                 peak = max(peak, memory.peak)
-                ratios.append(min(single, grouped) / service)
+                same.append(single / service)
+                fewer.append(grouped / service)
                 print(
-                    f"pair {number}: service {service:.2f} s, script {single:.2f} s (n requests), {grouped:.2f} s "
-                    f"(n=8), ratio {ratios[-1]:.3f}",
+                    f"round {number}: service {service:.2f} s; script {single:.2f} s (same calls, {same[-1]:.3f}), "
+                    f"{grouped:.2f} s (n=8, {fewer[-1]:.3f})",
                     flush=True,
                 )
                 for name in sorted(before):
@@ -331,11 +333,10 @@ def main() -> None:
                         print(f"    {name}: {between[name] - before[name]:.0f} | {after[name] - between[name]:.0f}")
         finally:
             stack.stop()
-    ordered = sorted(ratios)
-    print(
-        f"{len(problems)} problems, {len(ratios)} pairs: median ratio {statistics.median(ratios):.3f} "
-        f"({ordered[0]:.3f} to {ordered[-1]:.3f}); the small worker child's PSS at most {peak / 1024:.0f} MiB"
-    )
+    print(f"{len(problems)} problems, {arguments.rounds} rounds; the service's throughput as a share of the script's:")
+    for name, ratios in (("the same calls", same), ("n=8", fewer)):
+        print(f"  {name}: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+    print(f"PSS of the small worker's child, up to {SMALL_CALLS} calls in flight: at most {peak / 1024:.0f} MiB")
 
 
 if __name__ == "__main__":
