@@ -80,7 +80,7 @@ class Decoder:
         """Feed one token to every row (`tokens` is [b]); logits of what follows, [b, vocabulary]."""
         w, b = self.weights, self.count
         positions = self.lengths[:b]
-        longest = int(positions.max()) + 1
+        longest = int(np.max(positions)) + 1
         self._reserve(b, longest)
         rows = np.arange(b)
         cos, sin = self._cos[positions], self._sin[positions]
