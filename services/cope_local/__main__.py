@@ -25,7 +25,7 @@ def main() -> None:
     down = commands.add_parser("down", help="stop a stack")
     down.add_argument("--data-dir", type=Path, default=Path(".cope/stack"))
     demo = commands.add_parser("demo", help="solve a sample batch, show the table, stop")
-    demo.add_argument("--problems", type=int, default=60, help="how many of the sample problems (default 60)")
+    demo.add_argument("--problems", type=int, help="how many of the sample problems (default all 64)")
     arguments = parser.parse_args()
     try:
         if arguments.command == "up":

@@ -38,7 +38,6 @@ class Outcome:
     stages: Counter[int]
     spent: Decimal
     webhook: bool
-    seconds: float
 
     @property
     def complete(self) -> bool:
@@ -46,7 +45,7 @@ class Outcome:
         return self.lines == self.total
 
 
-def run_demo(count: int) -> int:
+def run_demo(count: int | None) -> int:
     """Run it and print the table; 0 if every line came back and every webhook was delivered."""
     console = Console()
     problems = [json.loads(line) for line in _sample().read_text().splitlines()][:count]
@@ -94,7 +93,6 @@ def _run(
         }
         for problem in problems
     ]
-    began = time.monotonic()
     data = "\n".join(json.dumps(line) for line in lines).encode()
     uploaded = client.files.create(file=(f"{policy}.jsonl", data), purpose="batch")
     batch = client.batches.create(
@@ -104,7 +102,6 @@ def _run(
         extra_body={"cope": {"kind": "math", "webhook_url": sink.url}},
     )
     batch = _watch(console, stack, client, policy, batch)
-    seconds = time.monotonic() - began
     output, errors = _lines(client, batch.output_file_id), _lines(client, batch.error_file_id)
     answers = {line["custom_id"]: line["response"]["body"]["cope"] for line in output}
     return Outcome(
@@ -115,7 +112,6 @@ def _run(
         stages=Counter(answer["stage"] for answer in answers.values()),
         spent=Decimal(_cope(batch)["spent_usd"]),
         webhook=_delivered(sink, batch.id),
-        seconds=seconds,
     )
 
 
@@ -168,7 +164,7 @@ def _delivered(sink: WebhookSink, batch_id: str) -> bool:
 
 def _print(console: Console, outcomes: list[Outcome]) -> None:
     table = Table(title="The same problems, three ways")
-    for column in ("policy", "right", "S1", "S2", "S3", "API spend", "of large", "webhook", "time"):
+    for column in ("policy", "right", "S1", "S2", "S3", "API spend", "of large", "webhook"):
         table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
     large = next(outcome.spent for outcome in outcomes if outcome.policy == "large")
     for o in outcomes:
@@ -179,7 +175,6 @@ def _print(console: Console, outcomes: list[Outcome]) -> None:
             f"${o.spent:.5f}",
             f"{100 * o.spent / large:.0f} %" if large else "",
             "received" if o.webhook else "MISSING",
-            f"{o.seconds:.0f} s",
         )
     console.print(table)
     console.print(

@@ -115,9 +115,9 @@ def test_the_committed_sample_is_what_the_generator_gives() -> None:
     lines = (FOLDER / "sample_problems.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     assert rows == sample.rows()
-    assert len(rows) == 60
-    assert all(fits(row["problem"], int(row["answer"])) for row in rows)
-    assert len({row["id"] for row in rows}) == 60
+    assert len({row["id"] for row in rows}) == 64
+    assert all(fits(row["problem"], int(row["answer"])) for row in rows if row["level"] != sample.FOREIGN_LEVEL)
+    assert [row["level"] for row in rows].count(sample.FOREIGN_LEVEL) == 4
 
 
 def test_the_curriculum_starts_with_short_stories_and_ends_with_all() -> None:
