@@ -1,6 +1,7 @@
 """``python -m cope_local up|down|demo``: the whole service on this machine."""
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -79,7 +80,7 @@ def _detach(data_dir: Path) -> None:
         return
     deadline = time.monotonic() + _DETACH_TIMEOUT_S
     while time.monotonic() < deadline:
-        if (data_dir / "stack.json").exists():
+        if _is_ready(data_dir, pid):
             print(f"COPE is ready; keys and addresses are in {(data_dir / 'stack.json').resolve()}")
             raise SystemExit(0)
         ended, status = os.waitpid(pid, os.WNOHANG)
@@ -89,6 +90,14 @@ def _detach(data_dir: Path) -> None:
             raise SystemExit(os.waitstatus_to_exitcode(status) or 2)
         time.sleep(0.1)
     raise CannotStart(f"The stack was not ready within {_DETACH_TIMEOUT_S:.0f} s: see {data_dir / 'supervisor.log'}.")
+
+
+def _is_ready(data_dir: Path, pid: int) -> bool:
+    """Whether that very supervisor has written `stack.json`: one killed with -9 leaves its own behind."""
+    try:
+        return bool(json.loads((data_dir / "stack.json").read_text())["pid"] == pid)
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _down(data_dir: Path) -> None:

@@ -103,6 +103,20 @@ def test_two_stacks_run_side_by_side_say_where_and_are_gone_after_down(folder: P
     assert answers(second["base_url"]), "down stops its own stack and nothing else"
 
 
+def test_of_two_that_start_at_once_on_one_directory_one_does_and_a_stale_description_fools_neither(
+    folder: Path,
+) -> None:
+    data_dir, port = folder / "contested", free_port()
+    data_dir.mkdir()
+    (data_dir / "stack.json").write_text('{"pid": 1, "base_url": "left by a kill -9"}')
+    with ThreadPoolExecutor() as both:
+        ended = list(
+            both.map(lambda _: run("up", "--data-dir", data_dir, "--port", port, "--detach", **MODELS), range(2))
+        )
+    assert sorted(one.returncode for one in ended) == [0, 2], [one.stderr for one in ended]
+    assert answers(description(data_dir)["base_url"])
+
+
 def test_a_dead_child_comes_back_on_its_port_and_data_outlives_a_restart(folder: Path) -> None:
     data_dir, port = folder / "kept", free_port()
     assert run("up", "--data-dir", data_dir, "--port", port, "--detach", **MODELS).returncode == 0

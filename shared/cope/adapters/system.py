@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from cope.core.ids import RANDOM_LETTERS, letters, make_id
 
-_DRAWN_AT_ONCE = 256  # a system call for every line of a large batch was a fifth of its ingest
+_DRAWN_AT_ONCE = 256  # a large batch would make a system call for every line
 
 
 class SystemClock:
