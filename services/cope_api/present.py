@@ -9,7 +9,7 @@ from cope.core.codec import encode_usage
 from cope.core.history import FinishedStep
 from cope.core.lifecycle import TERMINAL_BATCH_STATUSES, BatchStatus, HoldReason
 from cope.core.money import format_usd
-from cope.core.records import Batch, MonthlyBudget, Project, StoredFile, TaskDetail, WebhookEndpoint
+from cope.core.records import Batch, Budget, Project, StoredFile, TaskDetail, WebhookEndpoint
 from cope_api.context import seconds
 
 Json = dict[str, Any]
@@ -215,7 +215,7 @@ def project_json(project: Project) -> Json:
     }
 
 
-def spend_limit_json(budget: MonthlyBudget) -> Json:
+def spend_limit_json(budget: Budget) -> Json:
     """OpenAI's project spend limit in whole cents, and the exact amounts beside it."""
     cap = budget.cap
     return {

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from cope.core.errors import NotFound
 from cope.core.ids import EndpointId, FileId, KeyId, TaskId
+from cope.core.money import NanoUSD
 from cope.core.records import Batch, Project
 from cope.ports.store import ApiStore, Granted, Page
 from tests.contracts.world import World
@@ -57,6 +59,7 @@ ELSEWHERE = {
     "get_project": "names the project itself",
     "set_cap": "the operator's",
     "get_budget": "test_a_stranger_has_a_budget_of_its_own",
+    "list_budgets": "test_a_stranger_has_a_budget_of_its_own",
 }
 
 
@@ -98,6 +101,13 @@ async def test_a_stranger_has_a_budget_of_its_own(world: World, victim: Victim) 
 
     assert (await world.api.get_budget(victim.project.id)).reserved == 500
     assert (await world.api.get_budget(victim.stranger.id)).reserved == 0
+    assert [budget.scope for budget in await world.api.list_budgets(victim.stranger.id)] == ["project"]
+    for scope in (victim.batch.id, victim.key_id):
+        with pytest.raises(NotFound):
+            await world.api.get_budget(victim.stranger.id, scope=scope)
+        with pytest.raises(NotFound):
+            await world.api.set_cap(victim.stranger.id, NanoUSD(0), scope=scope)
+        assert (await world.api.get_budget(victim.project.id, scope=scope)).cap is None
 
 
 async def test_a_strangers_list_does_not_continue_after_a_foreign_id(world: World, victim: Victim) -> None:

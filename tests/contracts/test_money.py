@@ -9,12 +9,12 @@ from cope.core.errors import NotFound
 from cope.core.ids import ProjectId
 from cope.core.lifecycle import AttemptState
 from cope.core.money import NanoUSD
-from cope.core.records import MonthlyBudget
+from cope.core.records import Budget
 from cope.ports.store import Adopted, CommitStatus, Fenced, GiveBack, Granted, Refused, StepCommit
 from tests.contracts.world import World, ask, bill, done, goes_on, large_step
 
 
-def sums(budget: MonthlyBudget) -> tuple[int, int, int, int]:
+def sums(budget: Budget) -> tuple[int, int, int, int]:
     """Spent, reserved, unconfirmed, overrun."""
     return budget.spent, budget.reserved, budget.unconfirmed, budget.overrun
 

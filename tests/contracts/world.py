@@ -3,6 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -11,10 +12,10 @@ from psycopg import sql
 from cope.adapters.memory import FixedClock, MemoryStore, SequentialIds
 from cope.core.errors import ErrorInfo
 from cope.core.history import FinishedStep
-from cope.core.ids import AttemptId, BatchId, ProjectId, TaskId
+from cope.core.ids import AttemptId, BatchId, KeyId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus, HoldReason, TaskState
 from cope.core.money import NanoUSD, TokenUsage
-from cope.core.records import Batch, Delivery, Event, MonthlyBudget, Project, TaskDetail
+from cope.core.records import ApiKey, Batch, Budget, Delivery, Event, Project, TaskDetail
 from cope.core.result import error_body
 from cope.core.stages import Stage, Tier
 from cope.core.task import TaskSpec
@@ -39,7 +40,7 @@ from cope.ports.store import (
     ToQueue,
     WorkerStore,
 )
-from tests.support import finished_step, make_batch, make_file, make_new_task, make_project
+from tests.support import finished_step, make_batch, make_file, make_key, make_new_task, make_project
 
 LEASE_S = 30.0
 SECRET = "whsec_cHJvamVjdC1zZWNyZXQtb2YtdGhlLXRlc3Rz"
@@ -68,10 +69,25 @@ class World(ABC):
         """A stored project; no limit unless given a cap."""
         return await self.api.create_project(make_project(name, cap=cap, time_zone=time_zone), secret)
 
-    async def submit(self, project: Project, *, webhook_url: str | None = None) -> Batch:
+    async def key(self, project: Project, *, cap: NanoUSD | None = None, secret: str = "sk-test-secret") -> ApiKey:
+        """A stored key; no limit of its own unless given a cap."""
+        key = await self.api.create_key(make_key(project.id, secret=secret))
+        if cap is not None:
+            await self.api.set_cap(project.id, cap, scope=key.id)
+        return key
+
+    async def submit(
+        self,
+        project: Project,
+        *,
+        webhook_url: str | None = None,
+        cap: NanoUSD | None = None,
+        key_id: KeyId | None = None,
+    ) -> Batch:
         """A batch that is still `validating`."""
         file = await self.api.create_file(make_file(project.id))
         batch = make_batch(project.id, file.id, created_at=self.now(), webhook_url=webhook_url)
+        batch = replace(batch, cap=cap, key_id=key_id)
         return await self.api.create_batch(NewBatch(batch, batch.id.encode(), None, retry=0))
 
     async def batch(
@@ -83,9 +99,11 @@ class World(ABC):
         priority: int = 0,
         expires_in_s: float = 86_400,
         webhook_url: str | None = None,
+        cap: NanoUSD | None = None,
+        key_id: KeyId | None = None,
     ) -> Batch:
         """A batch in progress with this many tasks, `line-1`, `line-2`, …"""
-        await self.submit(project, webhook_url=webhook_url)
+        await self.submit(project, webhook_url=webhook_url, cap=cap, key_id=key_id)
         job = await self.worker.claim_validation(lease_s=LEASE_S)
         assert job is not None
         rows = [make_new_task(line, queue=queue, priority=priority) for line in range(1, lines + 1)]
@@ -131,7 +149,7 @@ class World(ABC):
         page = await self.api.list_tasks(batch.project_id, batch.id, state=None, after=None, limit=1000)
         return sorted(task.state.value for task in page.items)
 
-    async def budget(self, project: Project) -> MonthlyBudget:
+    async def budget(self, project: Project) -> Budget:
         """The present month's."""
         return await self.api.get_budget(project.id)
 
@@ -155,9 +173,11 @@ class World(ABC):
         (task,) = await self.claim(queue, limit=1, lease_s=lease_s)
         return task
 
-    async def reserve(self, task: ClaimedTask, amount: int, *, step: str = "stage3") -> ReserveResult:
+    async def reserve(
+        self, task: ClaimedTask, amount: int, *, step: str = "stage3", task_cap: int | None = None
+    ) -> ReserveResult:
         """For one paid call."""
-        (result,) = await self.worker.reserve([ask(task, amount, step=step)])
+        (result,) = await self.worker.reserve([ask(task, amount, step=step, task_cap=task_cap)])
         return result
 
     async def send(self, task: ClaimedTask, amount: int, *, step: str = "stage3") -> Granted:
@@ -252,7 +272,7 @@ async def pages(rows: Sequence[NewTask], *, page: int = 400) -> AsyncIterator[Se
         yield rows[start : start + page]
 
 
-def ask(task: ClaimedTask, amount: int, *, step: str = "stage3") -> ReserveRequest:
+def ask(task: ClaimedTask, amount: int, *, step: str = "stage3", task_cap: int | None = None) -> ReserveRequest:
     """The reservation of one paid call."""
     return ReserveRequest(
         task_id=task.task_id,
@@ -264,6 +284,7 @@ def ask(task: ClaimedTask, amount: int, *, step: str = "stage3") -> ReserveReque
         price_version="2026-11-01",
         amount=NanoUSD(amount),
         request_id=f"{task.task_id}-{task.fence:06d}",
+        task_cap=None if task_cap is None else NanoUSD(task_cap),
     )
 
 

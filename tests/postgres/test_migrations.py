@@ -8,6 +8,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import SchemaItem
 
 from cope.adapters.postgres import PostgresApiStore
 from cope.adapters.postgres.migrate import SCHEMA, alembic_config, create_roles, downgrade, upgrade
@@ -20,14 +21,19 @@ pytestmark = pytest.mark.integration
 _CATALOGUE = {
     "columns": """
       SELECT table_name, column_name, data_type, is_nullable, column_default, collation_name, is_identity
-      FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version' ORDER BY 1, 2
+      FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
+        AND table_name NOT IN (SELECT relname FROM pg_class WHERE relispartition)
+      ORDER BY 1, 2
     """,
     "indexes": """
-      SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version' ORDER BY 1
+      SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+        AND tablename NOT IN (SELECT relname FROM pg_class WHERE relispartition)
+      ORDER BY 1
     """,
     "constraints": """
       SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
       WHERE connamespace = 'public'::regnamespace AND conrelid <> 'alembic_version'::regclass AND contype <> 'n'
+        AND NOT (SELECT relispartition FROM pg_class WHERE oid = conrelid)
       ORDER BY 1, 2
     """,
 }
@@ -42,6 +48,12 @@ def tables(url: str) -> set[str]:
     with psycopg.connect(url) as conn:
         rows = conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
     return {name for (name,) in rows}
+
+
+def no_partition(thing: SchemaItem, name: str | None, kind: str, _reflected: bool, _other: SchemaItem | None) -> bool:
+    """The ledger's partitions are made while the service runs: the models know the ledger alone."""
+    table = name if kind == "table" else getattr(getattr(thing, "table", None), "name", None)
+    return table is None or not table.startswith("ledger_")
 
 
 def engine_of(url: str) -> Engine:
@@ -61,7 +73,8 @@ def set_passwords(place: Place, password: str) -> None:
 def test_alembic_finds_no_difference_between_the_models_and_the_migrated_tables(place: Place) -> None:
     engine = engine_of(place.owner)
     with engine.connect() as conn:
-        context = MigrationContext.configure(conn, opts={"compare_type": True, "compare_server_default": True})
+        opts = {"compare_type": True, "compare_server_default": True, "include_object": no_partition}
+        context = MigrationContext.configure(conn, opts=opts)
         assert compare_metadata(context, METADATA) == []
     engine.dispose()
 

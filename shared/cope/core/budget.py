@@ -2,11 +2,41 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from zoneinfo import ZoneInfo
 
+from cope.core.ids import BATCH, BatchId, KeyId
 from cope.core.models import ModelEntry
 from cope.core.money import NanoUSD, Price, TokenUsage, input_token_bound
 from cope.core.problem import Message
+
+PROJECT_SCOPE = "project"
+WHOLE_LIFE = ""
+"""The month of a batch's budget: it has one for its whole life."""
+
+
+class Scope(StrEnum):
+    """Which limit refused a paid call, from the narrowest to the widest."""
+
+    TASK = "task"
+    BATCH = "batch"
+    KEY = "key"
+    PROJECT = "project"
+
+
+def scopes_of(batch_id: BatchId | str | None, key_id: KeyId | str | None, month: str) -> tuple[tuple[str, str], ...]:
+    """The (scope, month) of every budget that a paid call counts in, narrowest first. All of them must cover it."""
+    own = [] if batch_id is None else [(str(batch_id), WHOLE_LIFE)]
+    if key_id is not None:
+        own.append((str(key_id), month))
+    return (*own, (PROJECT_SCOPE, month))
+
+
+def scope_kind(scope: str) -> Scope:
+    """What kind of limit the budget of this scope is."""
+    if scope == PROJECT_SCOPE:
+        return Scope.PROJECT
+    return Scope.BATCH if scope.startswith(BATCH) else Scope.KEY
 
 
 def month_of(now: datetime, time_zone: str) -> str:

@@ -42,7 +42,10 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as stored: `hash` is SHA-256 of the secret, `hint` its last four characters. The secret is shown once."""
+    """A key as stored: `hash` is SHA-256 of the secret, `hint` its last four characters. The secret is shown once.
+
+    `cap` bounds what its calls may spend in a calendar month of the project; None: only the project's cap does.
+    """
 
     id: KeyId
     project_id: ProjectId
@@ -52,6 +55,7 @@ class ApiKey:
     created_at: datetime
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
+    cap: NanoUSD | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,8 @@ class Batch:
     """One submission. Counters are kept by commits and repaired by the sweep.
 
     `defaults` is the `cope` block at the top of the batch, as JSON text; `by_stage` counts accepted tasks by stage
-    1..3 plus `"failed"`; `held` counts tasks in state held by reason. Money is this batch's share of its project's.
+    1..3 plus `"failed"`; `held` counts tasks in state held by reason. Money is this batch's share of its project's;
+    `cap` bounds it over the batch's whole life (None: only the project's and the key's caps do).
     """
 
     id: BatchId
@@ -118,6 +123,7 @@ class Batch:
     held: Mapping[HoldReason, int] = field(default_factory=dict)
     held_since: datetime | None = None
     needed: NanoUSD | None = None
+    cap: NanoUSD | None = None
     spent: NanoUSD = NanoUSD(0)
     reserved: NanoUSD = NanoUSD(0)
     unconfirmed: NanoUSD = NanoUSD(0)
@@ -129,16 +135,26 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class MonthlyBudget:
-    """One project's month: `spent + reserved + unconfirmed ≤ cap` held at each grant; `overrun` is apart."""
+class Budget:
+    """What one scope may spend and has spent: `spent + reserved + unconfirmed ≤ cap` held at each grant; `overrun` is
+    apart. `scope` is ``"project"``, a key's id or a batch's id; `month` is empty for a batch: it has one budget for its
+    whole life. `cap` None is no limit."""
 
     project_id: ProjectId
+    scope: str
     month: str
     cap: NanoUSD | None
     spent: NanoUSD
     reserved: NanoUSD
     unconfirmed: NanoUSD
     overrun: NanoUSD
+
+    @property
+    def headroom(self) -> NanoUSD | None:
+        """What may still be granted, ≥ 0; None without a cap."""
+        if self.cap is None:
+            return None
+        return NanoUSD(max(0, self.cap - self.spent - self.reserved - self.unconfirmed))
 
 
 @dataclass(frozen=True, slots=True)

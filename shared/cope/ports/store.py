@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from cope.core.budget import PROJECT_SCOPE, Scope
 from cope.core.errors import ErrorInfo
 from cope.core.history import FinishedStep, History
 from cope.core.ids import AttemptId, BatchId, DeliveryId, EndpointId, FileId, KeyId, ProjectId, TaskId
@@ -19,10 +20,10 @@ from cope.core.money import NanoUSD, Price, TokenUsage
 from cope.core.records import (
     ApiKey,
     Batch,
+    Budget,
     Delivery,
     Event,
     LineError,
-    MonthlyBudget,
     Project,
     StoredFile,
     TaskDetail,
@@ -71,7 +72,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ReserveRequest:
-    """The worst case of one paid call that a task is about to make."""
+    """The worst case of one paid call that a task is about to make. `task_cap` bounds what the task may cost in all."""
 
     task_id: TaskId
     fence: int
@@ -82,6 +83,7 @@ class ReserveRequest:
     price_version: str
     amount: NanoUSD
     request_id: str
+    task_cap: NanoUSD | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +107,13 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The cap leaves `headroom` (≥ 0), less than `needed`; or the project is paused."""
+    """The cap of `scope` leaves `headroom` (≥ 0), less than `needed`; or the project is paused. Where several refuse,
+    the narrowest is named."""
 
     needed: NanoUSD
     headroom: NanoUSD
     month: str
+    scope: Scope = Scope.PROJECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,8 +293,9 @@ class WorkerStore(Protocol):
         ...
 
     async def reserve(self, requests: Sequence[ReserveRequest]) -> list[ReserveResult]:
-        """One result per request, in order. Grants as many as the month's cap covers, in the order given, each in
-        full; never more. The month is that of the database's now in the project's time zone."""
+        """One result per request, in order. Grants as many as all caps together cover (task, batch, key's month,
+        project's month), in the order given, each in full; never more. The month is that of the database's now in the
+        project's time zone. Near a cap a later, smaller request may fit where an earlier one did not."""
         ...
 
     async def mark_sent(self, attempts: Sequence[AttemptId]) -> set[AttemptId]:
@@ -469,13 +474,20 @@ class ApiStore(Protocol):
         time_zone: str | None = None,
         archived: bool | None = None,
     ) -> Project | None: ...
-    async def set_cap(self, project_id: ProjectId, cap: NanoUSD | None) -> MonthlyBudget:
-        """New cap from now on, this month included (`NotFound` if there is no such project). Holds resume by the sweep;
-        lowering never fails: what was granted stays granted."""
+    async def set_cap(self, project_id: ProjectId, cap: NanoUSD | None, *, scope: str = PROJECT_SCOPE) -> Budget:
+        """New cap of the project, of one of its keys (`scope` is its id) or of a batch, from now on, this month
+        included. `NotFound` if there is no such thing. Holds resume by the sweep; lowering never fails: what was
+        granted stays granted."""
         ...
 
-    async def get_budget(self, project_id: ProjectId, month: str | None = None) -> MonthlyBudget:
-        """The month's budget row, or its zero state; month None is the current one."""
+    async def get_budget(
+        self, project_id: ProjectId, month: str | None = None, *, scope: str = PROJECT_SCOPE
+    ) -> Budget:
+        """A scope's budget, or its zero state; month None is the current one. `NotFound` if there is no such scope."""
+        ...
+
+    async def list_budgets(self, project_id: ProjectId) -> tuple[Budget, ...]:
+        """This month's of the project and its keys, and those of its batches that have not ended and have a cap."""
         ...
 
     async def create_key(self, key: ApiKey) -> ApiKey: ...

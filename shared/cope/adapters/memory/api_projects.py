@@ -7,11 +7,12 @@ from typing import TypeVar
 from cope.adapters.memory.journal import note
 from cope.adapters.memory.standstill import refresh_project
 from cope.adapters.memory.tables import ProjectRow, Tables
+from cope.core.budget import PROJECT_SCOPE, Scope, scope_kind
 from cope.core.errors import Conflict, NotFound
-from cope.core.ids import FileId, KeyId, ProjectId
+from cope.core.ids import BatchId, FileId, KeyId, ProjectId
 from cope.core.lifecycle import TERMINAL_BATCH_STATUSES
 from cope.core.money import NanoUSD
-from cope.core.records import ApiKey, MonthlyBudget, Project, StoredFile
+from cope.core.records import ApiKey, Budget, Project, StoredFile
 from cope.ports.store import Page
 
 T = TypeVar("T")
@@ -86,22 +87,57 @@ class ApiProjectsMixin:
         refresh_project(self._db, project_id)
         return row.project
 
-    async def set_cap(self, project_id: ProjectId, cap: NanoUSD | None) -> MonthlyBudget:
+    async def set_cap(self, project_id: ProjectId, cap: NanoUSD | None, *, scope: str = PROJECT_SCOPE) -> Budget:
         """The present month's row and every later one get the new cap."""
-        row = self._db.projects.get(project_id)
-        if row is None:
-            raise NotFound(f"There is no project {project_id!r}.")
-        row.project = replace(row.project, cap=cap)
-        budget = self._db.budget(project_id)
+        self._need_scope(project_id, scope)
+        batch_id = None
+        match scope_kind(scope):
+            case Scope.BATCH:
+                owner, batch_id = self._db.batches[BatchId(scope)], BatchId(scope)
+                owner.batch = replace(owner.batch, cap=cap)
+            case Scope.KEY:
+                self._db.keys[KeyId(scope)] = replace(self._db.keys[KeyId(scope)], cap=cap)
+            case _:
+                row = self._db.projects[project_id]
+                row.project = replace(row.project, cap=cap)
+        budget = self._db.budget(project_id, scope=scope)
         budget.cap = cap
-        note(self._db, project_id, "budget.cap_changed", cap_nanousd=cap)
+        note(self._db, project_id, "budget.cap_changed", batch_id=batch_id, scope=scope, cap_nanousd=cap)
         return budget.record()
 
-    async def get_budget(self, project_id: ProjectId, month: str | None = None) -> MonthlyBudget:
-        """Raises `NotFound` if there is no such project."""
-        if project_id not in self._db.projects:
-            raise NotFound(f"There is no project {project_id!r}.")
-        return self._db.budget(project_id, month).record()
+    async def get_budget(
+        self, project_id: ProjectId, month: str | None = None, *, scope: str = PROJECT_SCOPE
+    ) -> Budget:
+        """Raises `NotFound` if there is no such project, key or batch."""
+        self._need_scope(project_id, scope)
+        return self._db.budget(project_id, month, scope).record()
+
+    async def list_budgets(self, project_id: ProjectId) -> tuple[Budget, ...]:
+        """The project's first, then keys, then batches, each by id."""
+        self._need_scope(project_id, PROJECT_SCOPE)
+        keys = sorted(key.id for key in self._db.keys.values() if key.project_id == project_id)
+        batches = sorted(
+            owner.batch.id
+            for owner in self._db.batches.values()
+            if owner.batch.project_id == project_id
+            and owner.batch.cap is not None
+            and owner.batch.status not in TERMINAL_BATCH_STATUSES
+        )
+        return tuple(self._db.budget(project_id, scope=scope).record() for scope in (PROJECT_SCOPE, *keys, *batches))
+
+    def _need_scope(self, project_id: ProjectId, scope: str) -> None:
+        match scope_kind(scope):
+            case Scope.BATCH:
+                owner = self._db.batches.get(BatchId(scope))
+                if owner is None or owner.batch.project_id != project_id:
+                    raise NotFound(f"There is no batch {scope!r}.")
+            case Scope.KEY:
+                key = self._db.keys.get(KeyId(scope))
+                if key is None or key.project_id != project_id:
+                    raise NotFound(f"There is no key {scope!r}.")
+            case _:
+                if project_id not in self._db.projects:
+                    raise NotFound(f"There is no project {project_id!r}.")
 
     async def create_key(self, key: ApiKey) -> ApiKey:
         """The key as stored."""

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from cope.adapters.memory.journal import note
 from cope.adapters.memory.standstill import refresh_project
-from cope.adapters.memory.tables import AttemptRow, BudgetRow, Tables
+from cope.adapters.memory.tables import AttemptRow, BudgetRow, Tables, TaskRow
 from cope.core import ids
+from cope.core.budget import Scope, scope_kind
 from cope.core.ids import AttemptId
 from cope.core.lifecycle import AttemptState, TaskState
 from cope.core.money import NanoUSD
@@ -33,20 +34,21 @@ def reserve(db: Tables, request: ReserveRequest) -> ReserveResult:
             return Adopted(earlier.id, earlier.answer)
     if row.batch_id is not None and db.batches[row.batch_id].watch is ParseWatch.PAUSED:
         return Paused()
-    budget = db.budget(row.project_id)
-    headroom = budget.headroom
-    if not db.working(row.project_id) or (headroom is not None and request.amount > headroom):
-        return Refused(request.amount, NanoUSD(headroom or 0), budget.month)
+    month = db.month(row.project_id)
+    refused = _refusal(db, row, request, month)
+    if refused is not None:
+        return refused
     attempt = AttemptRow(
         id=AttemptId(db.ids.new(ids.ATTEMPT)),
         task_id=row.id,
         project_id=row.project_id,
         batch_id=row.batch_id,
+        key_id=row.key_id,
         step=request.step,
         fence=row.fence,
         model=request.model,
         price_version=request.price_version,
-        month=budget.month,
+        month=month,
         reserved=request.amount,
         request_id=request.request_id,
         created_at=db.now(),
@@ -55,7 +57,29 @@ def reserve(db: Tables, request: ReserveRequest) -> ReserveResult:
     db.task_attempts[row.id].append(attempt)
     _book(db, attempt, reserved=request.amount)
     row.needed = None
-    return Granted(attempt.id, budget.month)
+    return Granted(attempt.id, month)
+
+
+def _refusal(db: Tables, row: TaskRow, request: ReserveRequest, month: str) -> Refused | None:
+    """Why this amount can't be granted now, naming the narrowest cap that does not cover it; None where all do."""
+    if request.task_cap is not None:
+        own = request.task_cap - sum(_counts(attempt) for attempt in db.task_attempts.get(row.id, ()))
+        if request.amount > own:
+            return Refused(request.amount, NanoUSD(max(0, own)), month, Scope.TASK)
+    budgets = db.budgets_of(row, month)
+    for budget in budgets:
+        if budget.left is not None and request.amount > budget.left:
+            return Refused(request.amount, NanoUSD(max(0, budget.left)), month, scope_kind(budget.scope))
+    if not db.working(row.project_id):
+        return Refused(request.amount, NanoUSD(max(0, budgets[-1].left or 0)), month)
+    return None
+
+
+def _counts(attempt: AttemptRow) -> int:
+    """What an attempt takes of its task's cap."""
+    if attempt.state is AttemptState.RELEASED:
+        return 0
+    return (attempt.cost or 0) + attempt.overrun if attempt.state is AttemptState.SETTLED else attempt.reserved
 
 
 def mark_sent(db: Tables, attempt_id: AttemptId) -> bool:
@@ -126,12 +150,12 @@ def _book(
     db: Tables, attempt: AttemptRow, *, spent: int = 0, reserved: int = 0, unconfirmed: int = 0, overrun: int = 0
 ) -> None:
     # The month is the one of the reservation, whenever the settlement comes.
-    budget = db.budget(attempt.project_id, attempt.month)
-    budget.spent += spent
-    budget.reserved += reserved
-    budget.unconfirmed += unconfirmed
-    budget.overrun += overrun
-    _check(budget)
+    for budget in db.budgets_of(attempt, attempt.month):
+        budget.spent += spent
+        budget.reserved += reserved
+        budget.unconfirmed += unconfirmed
+        budget.overrun += overrun
+        _check(budget)
     if attempt.batch_id is not None:
         owner = db.batches[attempt.batch_id]
         owner.batch = replace(

@@ -1,12 +1,13 @@
 """The sweep over the memory store: what time alone brings about."""
 
+from collections import Counter
+
 from cope.adapters.memory import money
 from cope.adapters.memory.endings import close_batch, end_unexecuted
 from cope.adapters.memory.journal import note, sequence
 from cope.adapters.memory.standstill import end_hold
-from cope.adapters.memory.tables import Tables, TaskRow
+from cope.adapters.memory.tables import BudgetRow, Tables, TaskRow
 from cope.adapters.memory.work import WorkMixin
-from cope.core.ids import ProjectId
 from cope.core.lifecycle import AttemptState, BatchStatus, HoldReason, TaskState
 from cope.core.parse_watch import ParseWatch
 from cope.ports.store import SweepReport
@@ -87,7 +88,7 @@ def _expire(db: Tables) -> int:
 
 def _resume(db: Tables) -> int:
     resumed = 0
-    room = _room(db)
+    room = _Room(db)
     for row in sorted((row for row in db.tasks.values() if row.state is TaskState.HELD), key=lambda row: row.order):
         if not db.working(row.project_id) or not _may_resume(db, row, room):
             continue
@@ -98,30 +99,45 @@ def _resume(db: Tables) -> int:
     return resumed
 
 
-def _room(db: Tables) -> dict[ProjectId, int | None]:
-    """Each project's headroom, less what tasks resumed by earlier sweeps have still to ask for; None: no limit."""
-    room = {project_id: db.budget(project_id).headroom for project_id in db.projects}
-    for row in db.tasks.values():
-        left = room[row.project_id]
-        if left is not None and row.needed is not None and row.state in {TaskState.READY, TaskState.LEASED}:
-            room[row.project_id] = left - row.needed
-    return room
+class _Room:
+    """What each budget leaves, less what tasks resumed by earlier sweeps have still to ask for."""
+
+    def __init__(self, db: Tables) -> None:
+        self._db = db
+        self._taken: Counter[tuple[str, str, str]] = Counter()
+        self._full: set[tuple[str, str, str]] = set()
+        for row in db.tasks.values():
+            if row.needed is not None and row.state in {TaskState.READY, TaskState.LEASED}:
+                for budget in self._budgets(row):
+                    self._taken[_name(budget)] += row.needed
+
+    def take(self, row: TaskRow) -> bool:
+        """Whether what the task needs fits. A budget that has refused one refuses all behind it: nobody overtakes,
+        else small calls would keep a large one waiting for ever."""
+        needed, budgets = row.needed or 0, self._budgets(row)
+        if any(_name(budget) in self._full for budget in budgets):
+            return False
+        for budget in budgets:
+            if budget.left is not None and needed > budget.left - self._taken[_name(budget)]:
+                self._full.add(_name(budget))
+                return False
+        for budget in budgets:
+            self._taken[_name(budget)] += needed
+        return True
+
+    def _budgets(self, row: TaskRow) -> list[BudgetRow]:
+        return self._db.budgets_of(row, self._db.month(row.project_id))
 
 
-def _may_resume(db: Tables, row: TaskRow, room: dict[ProjectId, int | None]) -> bool:
+def _name(budget: BudgetRow) -> tuple[str, str, str]:
+    return budget.project_id, budget.scope, budget.month
+
+
+def _may_resume(db: Tables, row: TaskRow, room: _Room) -> bool:
     """Takes what the task needs out of `room`."""
     match row.hold:
         case HoldReason.BUDGET:
-            left = room[row.project_id]
-            if left is None:
-                return True
-            needed = row.needed or 0
-            if needed > left:
-                # Nobody overtakes: else small calls would keep a large one waiting for ever.
-                room[row.project_id] = 0
-                return False
-            room[row.project_id] = left - needed
-            return True
+            return room.take(row)
         case HoldReason.PROVIDER_QUOTA:
             return row.not_before <= db.now()
         case HoldReason.PAUSED:

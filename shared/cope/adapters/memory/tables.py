@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from cope.core.budget import month_of
+from cope.core.budget import PROJECT_SCOPE, WHOLE_LIFE, Scope, month_of, scope_kind, scopes_of
 from cope.core.codec import decode_task
 from cope.core.errors import ErrorInfo
 from cope.core.history import History
@@ -34,7 +34,7 @@ from cope.core.lifecycle import (
 )
 from cope.core.money import ZERO, NanoUSD, Price, TokenUsage
 from cope.core.parse_watch import ParseWatch
-from cope.core.records import ApiKey, Attempt, Batch, Event, MonthlyBudget, Project, StoredFile, WebhookEndpoint
+from cope.core.records import ApiKey, Attempt, Batch, Budget, Event, Project, StoredFile, WebhookEndpoint
 from cope.core.task import OnBudget, TaskSpec
 from cope.ports.store import NewTask
 from cope.ports.support import Clock, IdMaker
@@ -137,6 +137,7 @@ class AttemptRow:
     task_id: TaskId
     project_id: ProjectId
     batch_id: BatchId | None
+    key_id: KeyId | None
     step: str
     fence: int
     model: str
@@ -176,9 +177,10 @@ class AttemptRow:
 
 @dataclass(slots=True)
 class BudgetRow:
-    """One project's month. `cap` None is unlimited."""
+    """What one scope has spent and set aside. `cap` None is unlimited."""
 
     project_id: ProjectId
+    scope: str
     month: str
     cap: NanoUSD | None
     spent: int = 0
@@ -187,16 +189,15 @@ class BudgetRow:
     overrun: int = 0
 
     @property
-    def headroom(self) -> int | None:
-        """What may still be granted, ≥ 0; None is without limit."""
-        if self.cap is None:
-            return None
-        return max(0, self.cap - self.spent - self.reserved - self.unconfirmed)
+    def left(self) -> int | None:
+        """What may still be granted, negative where the cap was lowered below its sums; None is without limit."""
+        return None if self.cap is None else self.cap - self.spent - self.reserved - self.unconfirmed
 
-    def record(self) -> MonthlyBudget:
+    def record(self) -> Budget:
         """As it is shown."""
-        return MonthlyBudget(
+        return Budget(
             project_id=self.project_id,
+            scope=self.scope,
             month=self.month,
             cap=self.cap,
             spent=NanoUSD(self.spent),
@@ -240,7 +241,7 @@ class Tables:
     batch_tasks: dict[BatchId, list[TaskRow]] = field(default_factory=lambda: defaultdict(list))
     attempts: dict[AttemptId, AttemptRow] = field(default_factory=dict)
     task_attempts: dict[TaskId, list[AttemptRow]] = field(default_factory=lambda: defaultdict(list))
-    budgets: dict[tuple[ProjectId, str], BudgetRow] = field(default_factory=dict)
+    budgets: dict[tuple[ProjectId, str, str], BudgetRow] = field(default_factory=dict)
     prices: dict[tuple[str, str], Price] = field(default_factory=dict)
     endpoints: dict[EndpointId, WebhookEndpoint] = field(default_factory=dict)
     deliveries: dict[DeliveryId, DeliveryRow] = field(default_factory=dict)
@@ -265,13 +266,32 @@ class Tables:
         project = self.project(project_id)
         return not project.paused and project.archived_at is None
 
-    def budget(self, project_id: ProjectId, month: str | None = None) -> BudgetRow:
-        """The row of a month (None: the present one in the project's zone), begun under the project's cap."""
-        project = self.project(project_id)
-        key = (project_id, month or month_of(self.now(), project.time_zone))
+    def month(self, project_id: ProjectId) -> str:
+        """The present one in the project's zone."""
+        return month_of(self.now(), self.project(project_id).time_zone)
+
+    def budget(self, project_id: ProjectId, month: str | None = None, scope: str = PROJECT_SCOPE) -> BudgetRow:
+        """A scope's row of a month (None: the present one), begun under the scope's own cap."""
+        kind = scope_kind(scope)
+        month = WHOLE_LIFE if kind is Scope.BATCH else month or self.month(project_id)
+        key = (project_id, scope, month)
         if key not in self.budgets:
-            self.budgets[key] = BudgetRow(project_id, key[1], project.cap)
+            self.budgets[key] = BudgetRow(project_id, scope, month, self._cap_of(project_id, scope, kind))
         return self.budgets[key]
+
+    def budgets_of(self, row: "TaskRow | AttemptRow", month: str) -> list[BudgetRow]:
+        """Every budget that a paid call of this task counts in, narrowest first."""
+        return [
+            self.budget(row.project_id, at or None, scope) for scope, at in scopes_of(row.batch_id, row.key_id, month)
+        ]
+
+    def _cap_of(self, project_id: ProjectId, scope: str, kind: Scope) -> NanoUSD | None:
+        if kind is Scope.BATCH:
+            return self.batches[BatchId(scope)].batch.cap
+        if kind is Scope.KEY:
+            key = self.keys.get(KeyId(scope))
+            return None if key is None else key.cap
+        return self.project(project_id).cap
 
     def attempts_of(self, row: TaskRow, *states: AttemptState) -> Iterator[AttemptRow]:
         """This task's attempts that are in one of `states`."""

@@ -1,21 +1,37 @@
 """Projects, keys, caps and files: `ApiStore`'s part for the operator and for uploads."""
 
 from cope.adapters.postgres.batches import insert_file
+from cope.adapters.postgres.budgets import BudgetKey, change_cap
 from cope.adapters.postgres.counters import BatchDeltas
 from cope.adapters.postgres.database import Connection, Database, fetch, fetch_one
 from cope.adapters.postgres.journal import Note, write_notes
 from cope.adapters.postgres.paging import page_of
 from cope.adapters.postgres.records import budget_of, file_of, key_of, project_of
-from cope.adapters.postgres.reserve import ensure_budget
 from cope.adapters.postgres.sealing import Sealer
 from cope.adapters.postgres.settlement import batches_in_progress
+from cope.core.budget import PROJECT_SCOPE, WHOLE_LIFE, Scope, scope_kind
 from cope.core.errors import Conflict, NotFound
 from cope.core.ids import FileId, KeyId, ProjectId
 from cope.core.money import NanoUSD
-from cope.core.records import ApiKey, MonthlyBudget, Project, StoredFile
+from cope.core.records import ApiKey, Budget, Project, StoredFile
 from cope.ports.store import Page
 
 _MONTH = "SELECT to_char(now() AT TIME ZONE time_zone, 'YYYY-MM') AS month FROM projects WHERE id = %s"
+
+_CALLED = {"projects": "project", "api_keys": "key", "batches": "batch"}
+
+_BUDGETS = f"""
+SELECT %(project)s AS project_id, s.scope, s.month, CASE WHEN b.scope IS NULL THEN s.cap ELSE b.cap END AS cap,
+  coalesce(b.spent, 0) AS spent, coalesce(b.reserved, 0) AS reserved,
+  coalesce(b.unconfirmed, 0) AS unconfirmed, coalesce(b.overrun, 0) AS overrun
+FROM (
+  SELECT 0 AS place, '{PROJECT_SCOPE}' AS scope, %(month)s AS month, cap FROM projects WHERE id = %(project)s
+  UNION ALL SELECT 1, id, %(month)s, cap FROM api_keys WHERE project_id = %(project)s
+  UNION ALL SELECT 2, id, '{WHOLE_LIFE}', cap FROM batches WHERE project_id = %(project)s AND cap IS NOT NULL
+    AND status IN ('validating', 'in_progress', 'finalizing', 'cancelling')
+) s LEFT JOIN budgets b ON b.project_id = %(project)s AND b.scope = s.scope AND b.month = s.month
+ORDER BY s.place, s.scope COLLATE "C"
+"""  # noqa: S608
 
 
 class ApiProjects:
@@ -123,45 +139,53 @@ class ApiProjects:
 
     # ---- money -----------------------------------------------------------------------------------------------------
 
-    async def set_cap(self, project_id: ProjectId, cap: NanoUSD | None) -> MonthlyBudget:
+    async def set_cap(self, project_id: ProjectId, cap: NanoUSD | None, *, scope: str = PROJECT_SCOPE) -> Budget:
         """This month's row and any later one get the new cap; the ceiling stays over what was granted."""
         async with self._db.transaction(project=project_id) as conn:
-            await conn.execute("UPDATE projects SET cap = %s WHERE id = %s", [cap, project_id])
-            month = await self._month(conn, project_id)
-            await ensure_budget(conn, project_id, month)
-            rows = await fetch(
-                conn,
-                """
-                UPDATE budgets SET cap = %(cap)s,
-                  ceiling = CASE WHEN %(cap)s::bigint IS NULL THEN NULL
-                                 WHEN spent + reserved + unconfirmed <= %(cap)s THEN %(cap)s
-                                 WHEN ceiling IS NULL THEN spent + reserved + unconfirmed
-                                 ELSE greatest(ceiling, %(cap)s) END
-                WHERE project_id = %(id)s AND month >= %(month)s RETURNING *
-                """,
-                {"cap": cap, "id": project_id, "month": month},
+            table, own = _owner_of(project_id, scope)
+            changed = await conn.execute(
+                f"UPDATE {table} SET cap = %s WHERE id = %s",  # noqa: S608
+                [cap, own],
             )
-            await write_notes(conn, [Note(project_id, "budget.cap_changed", data={"cap_nanousd": cap})])
+            if changed.rowcount != 1:
+                raise NotFound(f"There is no {_CALLED[table]} {own!r}.")
+            month = WHOLE_LIFE if table == "batches" else await self._month(conn, project_id)
+            rows = await change_cap(conn, BudgetKey(scope, project_id, month), cap)
+            data = {"scope": scope, "cap_nanousd": cap}
+            await write_notes(
+                conn, [Note(project_id, "budget.cap_changed", own if table == "batches" else None, data=data)]
+            )
         return next(budget_of(row) for row in rows if row["month"] == month)
 
-    async def get_budget(self, project_id: ProjectId, month: str | None = None) -> MonthlyBudget:
-        """Raises `NotFound` if there is no such project."""
+    async def get_budget(
+        self, project_id: ProjectId, month: str | None = None, *, scope: str = PROJECT_SCOPE
+    ) -> Budget:
+        """Raises `NotFound` if there is no such project, key or batch."""
+        table, own = _owner_of(project_id, scope)
         async with self._db.transaction(project=project_id) as conn:
-            month = month or await self._month(conn, project_id)
+            month = WHOLE_LIFE if table == "batches" else month or await self._month(conn, project_id)
             row = await fetch_one(
                 conn,
-                """
-                SELECT p.id AS project_id, %(month)s AS month,
-                  CASE WHEN b.month IS NULL THEN p.cap ELSE b.cap END AS cap,
+                f"""
+                SELECT %(project)s AS project_id, %(scope)s AS scope, %(month)s AS month,
+                  CASE WHEN b.month IS NULL THEN o.cap ELSE b.cap END AS cap,
                   coalesce(b.spent, 0) AS spent, coalesce(b.reserved, 0) AS reserved,
                   coalesce(b.unconfirmed, 0) AS unconfirmed, coalesce(b.overrun, 0) AS overrun
-                FROM projects p LEFT JOIN budgets b ON b.project_id = p.id AND b.month = %(month)s WHERE p.id = %(id)s
-                """,
-                {"id": project_id, "month": month},
+                FROM {table} o LEFT JOIN budgets b
+                  ON b.project_id = %(project)s AND b.scope = %(scope)s AND b.month = %(month)s
+                WHERE o.id = %(own)s
+                """,  # noqa: S608
+                {"project": project_id, "scope": scope, "month": month, "own": own},
             )
         if row is None:
-            raise NotFound(f"There is no project {project_id!r}.")
+            raise NotFound(f"There is no {_CALLED[table]} {own!r}.")
         return budget_of(row)
+
+    async def list_budgets(self, project_id: ProjectId) -> tuple[Budget, ...]:
+        """The project's first, then keys, then batches, each by id."""
+        async with self._db.transaction(project=project_id) as conn:
+            rows = await fetch(conn, _BUDGETS, {"project": project_id, "month": await self._month(conn, project_id)})
+        return tuple(budget_of(row) for row in rows)
 
     @staticmethod
     async def _month(conn: Connection, project_id: ProjectId) -> str:
@@ -260,11 +284,22 @@ class ApiProjects:
         return deleted.rowcount == 1
 
 
+def _owner_of(project_id: str, scope: str) -> tuple[str, str]:
+    """The table and id of what a budget's scope belongs to."""
+    match scope_kind(scope):
+        case Scope.PROJECT:
+            return "projects", project_id
+        case Scope.BATCH:
+            return "batches", scope
+        case _:
+            return "api_keys", scope
+
+
 async def _insert_key(conn: Connection, key: ApiKey) -> None:
     await conn.execute(
         """
-        INSERT INTO api_keys (id, project_id, name, hash, hint, created_at, revoked_at, last_used_at)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+        INSERT INTO api_keys (id, project_id, name, hash, hint, created_at, revoked_at, last_used_at, cap)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
         """,
         [
             key.id,
@@ -275,5 +310,6 @@ async def _insert_key(conn: Connection, key: ApiKey) -> None:
             key.created_at,
             key.revoked_at,
             key.last_used_at,
+            key.cap,
         ],
     )

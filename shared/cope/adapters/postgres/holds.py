@@ -1,34 +1,51 @@
-"""Holds that may end: only as many tasks as the headroom covers, in their order, and nobody overtakes."""
+"""Holds that may end: only as many tasks as the headroom covers, in their order, and nobody overtakes.
 
-from collections.abc import Sequence
+A task waiting for money must fit under its batch's cap, its key's and the project's. Where it does not fit, everybody
+behind it in that scope waits too (else small calls would keep a large one waiting for ever), but no other scope does.
+"""
 
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
+
+from cope.adapters.postgres.budgets import BudgetKey, budget_keys
 from cope.adapters.postgres.counters import BatchDeltas
 from cope.adapters.postgres.database import Connection, Row, fetch
 from cope.adapters.postgres.journal import Note, write_notes
+from cope.core.budget import PROJECT_SCOPE, WHOLE_LIFE
 from cope.core.lifecycle import HoldReason
 
 _AT_ONCE = 5000
 
+_PROJECTS = """
+SELECT p.id, p.cap, to_char(now() AT TIME ZONE p.time_zone, 'YYYY-MM') AS month FROM projects p
+WHERE NOT p.paused AND p.archived_at IS NULL
+  AND EXISTS (SELECT FROM tasks t WHERE t.state = 'held' AND t.hold = 'budget' AND t.project_id = p.id)
+"""
+
+# Rows that do not exist yet have spent nothing: their whole cap is left.
+_LEFT = f"""
+SELECT s.scope, s.month, CASE WHEN b.scope IS NULL THEN s.cap ELSE b.cap - b.spent - b.reserved - b.unconfirmed END
+  AS left
+FROM (
+  SELECT '{PROJECT_SCOPE}' AS scope, %(month)s AS month, %(cap)s::bigint AS cap
+  UNION ALL SELECT id, %(month)s, cap FROM api_keys WHERE project_id = %(project)s
+  UNION ALL SELECT id, '{WHOLE_LIFE}', cap FROM batches WHERE project_id = %(project)s AND status = 'in_progress'
+    AND held_budget > 0
+) s LEFT JOIN budgets b ON b.project_id = %(project)s AND b.scope = s.scope AND b.month = s.month
+"""  # noqa: S608
+
 # Needs of tasks resumed earlier that have not reserved yet count against the headroom, else each sweep would resume
-# as many again. `waiting` is the running sum in the queue's order: once it exceeds the room, everything behind waits.
-_BUDGET = """
-WITH held AS (
-  SELECT p.id, p.cap, p.time_zone FROM projects p
-  WHERE NOT p.paused AND p.archived_at IS NULL
-    AND EXISTS (SELECT FROM tasks t WHERE t.state = 'held' AND t.hold = 'budget' AND t.project_id = p.id)
-), room AS (
-  SELECT h.id, CASE WHEN b.month IS NULL THEN h.cap ELSE b.cap - b.spent - b.reserved - b.unconfirmed END
-    - (SELECT coalesce(sum(n.needed), 0) FROM tasks n
-       WHERE n.project_id = h.id AND n.needed IS NOT NULL AND n.state IN ('ready', 'leased')) AS spare
-  FROM held h LEFT JOIN budgets b
-    ON b.project_id = h.id AND b.month = to_char(now() AT TIME ZONE h.time_zone, 'YYYY-MM')
-), waiting AS (
-  SELECT t.id, r.spare, sum(coalesce(t.needed, 0)) OVER (PARTITION BY r.id ORDER BY t.priority, t.turn, t.id) AS wanted
-  FROM room r, LATERAL (
-    SELECT * FROM tasks t WHERE t.state = 'held' AND t.hold = 'budget' AND t.project_id = r.id
-    ORDER BY t.priority, t.turn, t.id LIMIT %s) t
-)
-SELECT id FROM waiting WHERE spare IS NULL OR wanted <= spare
+# as many again.
+_PROMISED = """
+SELECT batch_id, key_id, sum(needed)::bigint AS needed FROM tasks
+WHERE project_id = %s AND needed IS NOT NULL AND state IN ('ready', 'leased') GROUP BY batch_id, key_id
+"""
+
+_WAITING = """
+SELECT id, batch_id, key_id, coalesce(needed, 0) AS needed, priority, turn FROM tasks
+WHERE state = 'held' AND hold = 'budget' AND project_id = %s AND batch_id IS NOT DISTINCT FROM %s
+ORDER BY priority, turn, id LIMIT %s
 """
 
 _QUOTA = "SELECT id FROM tasks WHERE state = 'held' AND hold = 'provider_quota' AND not_before <= now() LIMIT %s"
@@ -47,8 +64,8 @@ WHERE t.state = 'held' AND t.hold = 'unparsable' AND b.parse_watch <> 'paused' L
 
 async def resume_holds(conn: Connection) -> int:
     """Held → ready where the reason is gone; how many."""
-    chosen: list[str] = []
-    for query in (_BUDGET, _QUOTA, _PAUSED, _UNPARSABLE):
+    chosen = await _covered(conn)
+    for query in (_QUOTA, _PAUSED, _UNPARSABLE):
         chosen += [row["id"] for row in await fetch(conn, query, [_AT_ONCE])]
     if not chosen:
         return 0
@@ -66,6 +83,44 @@ async def resume_holds(conn: Connection) -> int:
     )
     await _record(conn, rows)
     return len(rows)
+
+
+async def _covered(conn: Connection) -> list[str]:
+    """The tasks whose next call the present headroom covers."""
+    chosen: list[str] = []
+    for project in await fetch(conn, _PROJECTS):
+        project_id, month = project["id"], project["month"]
+        room = {
+            BudgetKey(row["scope"], project_id, row["month"]): row["left"]
+            for row in await fetch(conn, _LEFT, {"project": project_id, "month": month, "cap": project["cap"]})
+        }
+        left = {key: spare for key, spare in room.items() if spare is not None}
+        for row in await fetch(conn, _PROMISED, [project_id]):
+            for key in budget_keys(project_id, row["batch_id"], row["key_id"], month):
+                if key in left:
+                    left[key] -= row["needed"]
+        batches: list[str | None] = [key.scope for key in room if key.month == WHOLE_LIFE and left.get(key, 1) > 0]
+        queues = [await fetch(conn, _WAITING, [project_id, batch, _AT_ONCE]) for batch in [None, *batches]]
+        in_order = heapq.merge(*queues, key=itemgetter("priority", "turn", "id"))
+        chosen += _fitting(in_order, project_id, month, left)
+    return chosen
+
+
+def _fitting(waiting: Iterable[Row], project_id: str, month: str, left: dict[BudgetKey, int]) -> Iterator[str]:
+    """Those that fit, taking what they need out of `left`. A scope that has refused one refuses all behind it."""
+    full: set[BudgetKey] = set()
+    for row in waiting:
+        keys = budget_keys(project_id, row["batch_id"], row["key_id"], month)
+        if full.intersection(keys):
+            continue
+        refusing = next((key for key in keys if left.get(key, row["needed"]) < row["needed"]), None)
+        if refusing is not None:
+            full.add(refusing)
+            continue
+        for key in keys:
+            if key in left:
+                left[key] -= row["needed"]
+        yield row["id"]
 
 
 async def _record(conn: Connection, rows: Sequence[Row]) -> None:

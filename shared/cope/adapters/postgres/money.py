@@ -8,9 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cope.adapters.postgres.budgets import BudgetKey, budget_keys
 from cope.adapters.postgres.counters import BatchDeltas
 from cope.adapters.postgres.database import Connection, Row, fetch
 from cope.adapters.postgres.journal import Note
+from cope.core.budget import PROJECT_SCOPE
 from cope.core.codec import encode_usage
 from cope.core.lifecycle import AttemptState
 from cope.ports.store import Settlement
@@ -26,10 +28,16 @@ class HeldAttempt:
     task_id: str
     project_id: str
     batch_id: str | None
+    key_id: str | None
     month: str
     state: AttemptState
     reserved: int
     price_version: str
+
+    @property
+    def budgets(self) -> tuple[BudgetKey, ...]:
+        """Every budget that it counts in."""
+        return budget_keys(self.project_id, self.batch_id, self.key_id, self.month)
 
 
 @dataclass(slots=True)
@@ -69,7 +77,7 @@ class Books:
         self._attempts = {attempt.id: attempt for attempt in attempts}
         self._changes: dict[str, _Change] = {}
         self._entries: list[_Entry] = []
-        self._sums: dict[tuple[str, str], Sums] = defaultdict(Sums)
+        self._sums: dict[BudgetKey, Sums] = defaultdict(Sums)
         self._spent: dict[tuple[str | None, str], int] = defaultdict(int)
         self.overran: list[Note] = []
 
@@ -84,16 +92,14 @@ class Books:
         if attempt is None or state not in {*_OPEN, AttemptState.UNCONFIRMED}:
             return
         late = state is AttemptState.UNCONFIRMED
-        sums = self._sums[attempt.project_id, attempt.month]
-        if late:
-            sums.unconfirmed -= attempt.reserved
-        else:
-            sums.reserved -= attempt.reserved
         # What the caller calls cost is at most the reserve; were it more, it would be an overrun by another name.
         cost = min(settlement.cost, attempt.reserved)
         overrun = settlement.overrun + settlement.cost - cost
-        sums.spent += cost
-        sums.overrun += overrun
+        freed = attempt.reserved
+        if late:
+            self._add(attempt, spent=cost, unconfirmed=-freed, overrun=overrun)
+        else:
+            self._add(attempt, spent=cost, reserved=-freed, overrun=overrun)
         self._spent[attempt.batch_id, attempt.project_id] += cost
         self._entries.append(_Entry(attempt, "late" if late else "settled", cost, attempt.reserved))
         self._changes[attempt.id] = _Change(AttemptState.SETTLED, settlement, cost, overrun, answer)
@@ -109,7 +115,7 @@ class Books:
         attempt = self._attempts.get(attempt_id)
         if attempt is None or self._state(attempt_id) not in _OPEN:
             return
-        self._sums[attempt.project_id, attempt.month].reserved -= attempt.reserved
+        self._add(attempt, reserved=-attempt.reserved)
         self._entries.append(_Entry(attempt, "released", 0, attempt.reserved))
         self._changes[attempt_id] = _Change(AttemptState.RELEASED)
 
@@ -118,9 +124,7 @@ class Books:
         attempt = self._attempts.get(attempt_id)
         if attempt is None or self._state(attempt_id) not in _OPEN:
             return
-        sums = self._sums[attempt.project_id, attempt.month]
-        sums.reserved -= attempt.reserved
-        sums.unconfirmed += attempt.reserved
+        self._add(attempt, reserved=-attempt.reserved, unconfirmed=attempt.reserved)
         self._entries.append(_Entry(attempt, "unconfirmed", attempt.reserved, attempt.reserved))
         self._changes[attempt_id] = _Change(AttemptState.UNCONFIRMED)
 
@@ -156,24 +160,32 @@ class Books:
         await write_ledger(conn, [(entry.attempt, entry.kind, entry.amount, entry.freed) for entry in self._entries])
 
     async def write_budgets(self, conn: Connection) -> None:
-        """The budget rows, last: the shortest hold of the hottest lock."""
+        """The budget rows, last: the shortest hold of the hottest locks."""
         changed = sorted((key, sums) for key, sums in self._sums.items() if sums != Sums())
         if not changed:
             return
-        projects, months = [key[0] for key, _ in changed], [key[1] for key, _ in changed]
-        if len(changed) > 1:
-            await conn.execute(_LOCK_BUDGETS, [projects, months])
         await conn.execute(
             _ADD_SUMS,
             [
-                projects,
-                months,
+                [key.scope for key, _ in changed],
+                [key.project_id for key, _ in changed],
+                [key.month for key, _ in changed],
                 [sums.spent for _, sums in changed],
                 [sums.reserved for _, sums in changed],
                 [sums.unconfirmed for _, sums in changed],
                 [sums.overrun for _, sums in changed],
             ],
         )
+
+    def _add(
+        self, attempt: HeldAttempt, *, spent: int = 0, reserved: int = 0, unconfirmed: int = 0, overrun: int = 0
+    ) -> None:
+        for key in attempt.budgets:
+            sums = self._sums[key]
+            sums.spent += spent
+            sums.reserved += reserved
+            sums.unconfirmed += unconfirmed
+            sums.overrun += overrun
 
     def _state(self, attempt_id: str) -> AttemptState | None:
         if attempt_id in self._changes:
@@ -189,6 +201,7 @@ def held_attempt(row: Row) -> HeldAttempt:
         task_id=row["task_id"],
         project_id=row["project_id"],
         batch_id=row["batch_id"],
+        key_id=row["key_id"],
         month=row["month"],
         state=AttemptState(row["state"]),
         reserved=row["reserved"],
@@ -225,15 +238,15 @@ async def write_ledger(conn: Connection, entries: Sequence[tuple[HeldAttempt, st
         return
     await conn.execute(
         """
-        INSERT INTO ledger (project_id, month, batch_id, task_id, attempt_id, kind, amount, freed, price_version)
+        INSERT INTO ledger (project_id, month, key_id, batch_id, attempt_id, kind, amount, freed, price_version)
         SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[],
                              %s::bigint[], %s::text[])
         """,
         [
             [attempt.project_id for attempt, *_ in entries],
             [attempt.month for attempt, *_ in entries],
+            [attempt.key_id for attempt, *_ in entries],
             [attempt.batch_id for attempt, *_ in entries],
-            [attempt.task_id for attempt, *_ in entries],
             [attempt.id for attempt, *_ in entries],
             [kind for _, kind, _, _ in entries],
             [amount for _, _, amount, _ in entries],
@@ -268,33 +281,39 @@ FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::
 WHERE a.id = c.id
 """
 
-_LOCK_BUDGETS = """
-SELECT FROM budgets WHERE (project_id, month) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
-ORDER BY project_id, month FOR NO KEY UPDATE
-"""
-
+# Locked in the order of `budgets.BudgetKey` before any is changed.
 _ADD_SUMS = """
+WITH d AS (
+  SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
+    AS d (scope, project_id, month, spent, reserved, unconfirmed, overrun)
+), locked AS (
+  SELECT b.scope, b.project_id, b.month FROM budgets b JOIN d USING (scope, project_id, month)
+  ORDER BY b.scope, b.project_id, b.month FOR NO KEY UPDATE OF b
+)
 UPDATE budgets b SET spent = b.spent + d.spent, reserved = b.reserved + d.reserved,
   unconfirmed = b.unconfirmed + d.unconfirmed, overrun = b.overrun + d.overrun
-FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
-  AS d (project_id, month, spent, reserved, unconfirmed, overrun)
-WHERE b.project_id = d.project_id AND b.month = d.month
+FROM d JOIN locked USING (scope, project_id, month)
+WHERE b.scope = d.scope AND b.project_id = d.project_id AND b.month = d.month
 """
 
-_DIFFERENCE = """
+_DIFFERENCE = f"""
 WITH rebuilt AS (
-  SELECT project_id, month,
-    coalesce(sum(amount) FILTER (WHERE kind IN ('settled', 'late')), 0) AS spent,
-    coalesce(sum(CASE kind WHEN 'reserved' THEN amount WHEN 'settled' THEN -freed WHEN 'released' THEN -freed
-                           WHEN 'unconfirmed' THEN -freed END), 0) AS reserved,
-    coalesce(sum(CASE kind WHEN 'unconfirmed' THEN amount WHEN 'late' THEN -freed END), 0) AS unconfirmed,
-    coalesce(sum(amount) FILTER (WHERE kind = 'overrun'), 0) AS overrun
-  FROM ledger GROUP BY project_id, month
+  SELECT l.project_id, s.scope, s.month,
+    coalesce(sum(l.amount) FILTER (WHERE l.kind IN ('settled', 'late', 'external')), 0) AS spent,
+    coalesce(sum(CASE l.kind WHEN 'reserved' THEN l.amount WHEN 'settled' THEN -l.freed WHEN 'released' THEN -l.freed
+                             WHEN 'unconfirmed' THEN -l.freed END), 0) AS reserved,
+    coalesce(sum(CASE l.kind WHEN 'unconfirmed' THEN l.amount WHEN 'late' THEN -l.freed END), 0) AS unconfirmed,
+    coalesce(sum(l.amount) FILTER (WHERE l.kind = 'overrun'), 0) AS overrun
+  FROM ledger l
+  CROSS JOIN LATERAL (VALUES ('{PROJECT_SCOPE}', l.month), (l.key_id, l.month), (l.batch_id, '')) AS s (scope, month)
+  WHERE s.scope IS NOT NULL GROUP BY l.project_id, s.scope, s.month
 )
-SELECT coalesce(b.project_id, r.project_id) AS project_id, coalesce(b.month, r.month) AS month,
-  b.spent - coalesce(r.spent, 0) AS spent, b.reserved - coalesce(r.reserved, 0) AS reserved,
-  b.unconfirmed - coalesce(r.unconfirmed, 0) AS unconfirmed, b.overrun - coalesce(r.overrun, 0) AS overrun
-FROM budgets b FULL JOIN rebuilt r USING (project_id, month)
-WHERE (b.spent, b.reserved, b.unconfirmed, b.overrun)
+SELECT coalesce(b.project_id, r.project_id) AS project_id, coalesce(b.scope, r.scope) AS scope,
+  coalesce(b.month, r.month) AS month,
+  coalesce(b.spent, 0) - coalesce(r.spent, 0) AS spent, coalesce(b.reserved, 0) - coalesce(r.reserved, 0) AS reserved,
+  coalesce(b.unconfirmed, 0) - coalesce(r.unconfirmed, 0) AS unconfirmed,
+  coalesce(b.overrun, 0) - coalesce(r.overrun, 0) AS overrun
+FROM budgets b FULL JOIN rebuilt r ON b.project_id = r.project_id AND b.scope = r.scope AND b.month = r.month
+WHERE (coalesce(b.spent, 0), coalesce(b.reserved, 0), coalesce(b.unconfirmed, 0), coalesce(b.overrun, 0))
   IS DISTINCT FROM (coalesce(r.spent, 0), coalesce(r.reserved, 0), coalesce(r.unconfirmed, 0), coalesce(r.overrun, 0))
-"""
+"""  # noqa: S608

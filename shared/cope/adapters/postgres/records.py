@@ -25,9 +25,9 @@ from cope.core.records import (
     ApiKey,
     Attempt,
     Batch,
+    Budget,
     Event,
     LineError,
-    MonthlyBudget,
     Project,
     StoredFile,
     TaskDetail,
@@ -77,6 +77,7 @@ def key_of(row: Row) -> ApiKey:
         created_at=row["created_at"],
         revoked_at=row["revoked_at"],
         last_used_at=row["last_used_at"],
+        cap=_money(row["cap"]),
     )
 
 
@@ -95,10 +96,11 @@ def file_of(row: Row) -> StoredFile:
     )
 
 
-def budget_of(row: Row) -> MonthlyBudget:
+def budget_of(row: Row) -> Budget:
     """From `budgets`."""
-    return MonthlyBudget(
+    return Budget(
         project_id=ProjectId(row["project_id"]),
+        scope=row["scope"],
         month=row["month"],
         cap=_money(row["cap"]),
         spent=NanoUSD(row["spent"]),
@@ -142,6 +144,7 @@ def batch_of(row: Row) -> Batch:
         held={reason: row[column] for reason, column in HELD_COLUMNS.items() if row[column]},
         held_since=row["held_since"],
         needed=_money(row["needed"]),
+        cap=_money(row["cap"]),
         spent=NanoUSD(row["spent"]),
         reserved=NanoUSD(int(row["reserved"])),
         unconfirmed=NanoUSD(int(row["unconfirmed"])),

@@ -1,13 +1,15 @@
-"""Reserve and mark as sent: money is set aside by one conditional UPDATE, never by reading and then writing."""
+"""Reserve and mark as sent: money is set aside in every budget that a call counts in, or in none."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cope.adapters.postgres.database import Connection, Row, fetch, fetch_one
+from cope.adapters.postgres.budgets import BudgetKey, KnownBudgets, add_reserves, budget_keys, check_taken, lock_budgets
+from cope.adapters.postgres.database import Connection, Row, fetch
 from cope.adapters.postgres.identity import new_id
 from cope.adapters.postgres.money import HeldAttempt, write_ledger
 from cope.core import ids
+from cope.core.budget import Scope, scope_kind
 from cope.core.ids import AttemptId
 from cope.core.lifecycle import AttemptState
 from cope.core.money import NanoUSD
@@ -16,18 +18,17 @@ from cope.ports.store import Adopted, Fenced, Granted, Paused, Refused, ReserveR
 
 @dataclass(frozen=True, slots=True)
 class _Grant:
-    place: int
     request: ReserveRequest
     attempt: HeldAttempt
 
 
-async def reserve(conn: Connection, requests: Sequence[ReserveRequest]) -> list[ReserveResult]:
-    """One result per request, in order. A month's requests that do not fit together are tried in the order given,
-    each in full: a smaller one may still fit where a larger one did not."""
+async def reserve(conn: Connection, known: KnownBudgets, requests: Sequence[ReserveRequest]) -> list[ReserveResult]:
+    """One result per request, in order. Every budget that a request counts in is locked, those that fit are picked in
+    the order given, each in full, and one UPDATE takes them: a smaller one may still fit where a larger one did not."""
     tasks = await _lock_tasks(conn, requests)
     answers = await _late_answers(conn, requests)
     results: dict[int, ReserveResult] = {}
-    asked: dict[tuple[str, str], list[int]] = defaultdict(list)
+    asking: dict[int, tuple[BudgetKey, ...]] = {}
     for place, request in enumerate(requests):
         task = tasks.get(request.task_id)
         answer = answers.get((request.task_id, request.step))
@@ -38,24 +39,87 @@ async def reserve(conn: Connection, requests: Sequence[ReserveRequest]) -> list[
         elif task["unparsable"]:
             results[place] = Paused()
         else:
-            asked[task["project_id"], task["month"]].append(place)
-    grants: list[_Grant] = []
-    for (project_id, month), places in sorted(asked.items()):
-        stopped = any(tasks[requests[place].task_id]["stopped"] for place in places)
-        fitting = [] if stopped else await _take(conn, project_id, month, [(p, requests[p].amount) for p in places])
-        headroom = NanoUSD(0)
-        if len(fitting) < len(places):
-            headroom = NanoUSD(await _headroom(conn, project_id, month) or 0)
-        for place in places:
-            request = requests[place]
-            if place in fitting:
-                grant = _Grant(place, request, _new_attempt(request, tasks[request.task_id], month))
-                grants.append(grant)
-                results[place] = Granted(AttemptId(grant.attempt.id), month)
-            else:
-                results[place] = Refused(request.amount, headroom, month)
-    await _write_grants(conn, grants)
+            asking[place] = budget_keys(task["project_id"], task["batch_id"], task["key_id"], task["month"])
+    if asking:
+        await _decide(conn, known, requests, tasks, asking, results)
     return [results[place] for place in range(len(requests))]
+
+
+async def _decide(
+    conn: Connection,
+    known: KnownBudgets,
+    requests: Sequence[ReserveRequest],
+    tasks: Mapping[str, Row],
+    asking: Mapping[int, tuple[BudgetKey, ...]],
+    results: dict[int, ReserveResult],
+) -> None:
+    own = await _left_of_tasks(conn, [requests[place] for place in asking])
+    wanted = sorted({key for keys in asking.values() for key in keys})
+    await known.ensure(conn, wanted)
+    left = await lock_budgets(conn, wanted)
+    taken: dict[BudgetKey, int] = defaultdict(int)
+    grants: list[_Grant] = []
+    for place, keys in asking.items():
+        request = requests[place]
+        task = tasks[request.task_id]
+        refused = _refusal(request, keys, left, own.get(request.task_id), stopped=task["stopped"])
+        if refused is not None:
+            results[place] = refused
+            continue
+        for key in keys:
+            taken[key] += request.amount
+            room = left[key]
+            left[key] = None if room is None else room - request.amount
+        if request.task_id in own:
+            own[request.task_id] -= request.amount
+        grant = _Grant(request, _new_attempt(request, task))
+        grants.append(grant)
+        results[place] = Granted(AttemptId(grant.attempt.id), task["month"])
+    if grants:
+        # Pipelined: the budgets' locks are held for one round trip less per statement.
+        async with conn.pipeline():
+            cursor = await add_reserves(conn, taken)
+            await _write_grants(conn, grants)
+        check_taken(cursor, taken)
+
+
+def _refusal(
+    request: ReserveRequest,
+    keys: tuple[BudgetKey, ...],
+    left: Mapping[BudgetKey, int | None],
+    own: int | None,
+    *,
+    stopped: bool,
+) -> Refused | None:
+    """Why this amount can't be granted now, naming the narrowest cap that does not cover it; None where all do."""
+    month = keys[-1].month
+    if own is not None and request.amount > own:
+        return Refused(request.amount, NanoUSD(max(0, own)), month, Scope.TASK)
+    for key in keys:
+        room = left[key]
+        if room is not None and request.amount > room:
+            return Refused(request.amount, NanoUSD(max(0, room)), month, scope_kind(key.scope))
+    if stopped:
+        return Refused(request.amount, NanoUSD(max(0, left[keys[-1]] or 0)), month)
+    return None
+
+
+async def _left_of_tasks(conn: Connection, requests: Sequence[ReserveRequest]) -> dict[str, int]:
+    """What the caps of these tasks leave them, of those that have one. Exact: the tasks are locked."""
+    caps = {request.task_id: request.task_cap for request in requests if request.task_cap is not None}
+    if not caps:
+        return {}
+    rows = await fetch(
+        conn,
+        """
+        SELECT task_id, sum(CASE WHEN state = 'settled' THEN cost + overrun WHEN state = 'released' THEN 0
+                                 ELSE reserved END)::bigint AS used
+        FROM attempts WHERE task_id = ANY (%s) GROUP BY task_id
+        """,
+        [sorted(caps)],
+    )
+    used = {row["task_id"]: row["used"] for row in rows}
+    return {task_id: cap - used.get(task_id, 0) for task_id, cap in caps.items()}
 
 
 async def mark_sent(conn: Connection, attempts: Sequence[AttemptId]) -> set[AttemptId]:
@@ -77,7 +141,7 @@ async def _lock_tasks(conn: Connection, requests: Sequence[ReserveRequest]) -> d
     rows = await fetch(
         conn,
         """
-        SELECT t.id, t.fence, t.state, t.ending, t.project_id, t.batch_id,
+        SELECT t.id, t.fence, t.state, t.ending, t.project_id, t.batch_id, t.key_id,
           p.paused OR p.archived_at IS NOT NULL AS stopped, to_char(now() AT TIME ZONE p.time_zone, 'YYYY-MM') AS month,
           (SELECT b.parse_watch = 'paused' FROM batches b WHERE b.id = t.batch_id) AS unparsable
         FROM tasks t JOIN projects p ON p.id = t.project_id
@@ -100,80 +164,14 @@ async def _late_answers(conn: Connection, requests: Sequence[ReserveRequest]) ->
     return {(row["task_id"], row["step"]): Adopted(AttemptId(row["id"]), row["answer"]) for row in rows}
 
 
-async def _take(conn: Connection, project_id: str, month: str, asked: list[tuple[int, NanoUSD]]) -> set[int]:
-    """Set aside as much of what is asked as the cap covers; the places that were granted.
-
-    The whole group at once where it fits, which is nearly always. Else the row is locked, those that fit are picked
-    in order, and the same conditional UPDATE takes them.
-    """
-    places, total = {place for place, _ in asked}, sum(amount for _, amount in asked)
-    if await _add(conn, project_id, month, total):
-        return places
-    await ensure_budget(conn, project_id, month)
-    await conn.execute(
-        "SELECT FROM budgets WHERE project_id = %s AND month = %s FOR NO KEY UPDATE", [project_id, month]
-    )
-    left = await _headroom(conn, project_id, month)
-    fitting, needed = (places, int(total)) if left is None else _pick(asked, left)
-    if fitting and not await _add(conn, project_id, month, needed):
-        return set()
-    return fitting
-
-
-def _pick(asked: list[tuple[int, NanoUSD]], left: int) -> tuple[set[int], int]:
-    fitting, total = set(), 0
-    for place, amount in asked:
-        if total + amount <= left:
-            fitting.add(place)
-            total += amount
-    return fitting, total
-
-
-async def _add(conn: Connection, project_id: str, month: str, amount: int) -> bool:
-    # A grant lies under the present cap, so do all sums with it: the ceiling comes back down to the cap.
-    cursor = await conn.execute(
-        """
-        UPDATE budgets SET reserved = reserved + %(amount)s, ceiling = cap
-        WHERE project_id = %(project)s AND month = %(month)s
-          AND (cap IS NULL OR spent + reserved + unconfirmed + %(amount)s <= cap)
-        """,
-        {"project": project_id, "month": month, "amount": amount},
-    )
-    return cursor.rowcount == 1
-
-
-async def ensure_budget(conn: Connection, project_id: str, month: str) -> None:
-    """Begin the month's row under the project's cap. FOR SHARE: a cap that is being changed is waited for."""
-    await conn.execute(
-        """
-        INSERT INTO budgets (project_id, month, cap, ceiling)
-        SELECT id, %s, cap, cap FROM projects WHERE id = %s FOR SHARE
-        ON CONFLICT (project_id, month) DO NOTHING
-        """,
-        [month, project_id],
-    )
-
-
-async def _headroom(conn: Connection, project_id: str, month: str) -> int | None:
-    """What the cap leaves, ≥ 0; None without a cap. A month without a row has spent nothing."""
-    row = await fetch_one(
-        conn,
-        """
-        SELECT CASE WHEN b.month IS NULL THEN p.cap ELSE b.cap - b.spent - b.reserved - b.unconfirmed END AS headroom
-        FROM projects p LEFT JOIN budgets b ON b.project_id = p.id AND b.month = %s WHERE p.id = %s
-        """,
-        [month, project_id],
-    )
-    return None if row is None or row["headroom"] is None else max(0, row["headroom"])
-
-
-def _new_attempt(request: ReserveRequest, task: Row, month: str) -> HeldAttempt:
+def _new_attempt(request: ReserveRequest, task: Row) -> HeldAttempt:
     return HeldAttempt(
         id=new_id(ids.ATTEMPT),
         task_id=request.task_id,
         project_id=task["project_id"],
         batch_id=task["batch_id"],
-        month=month,
+        key_id=task["key_id"],
+        month=task["month"],
         state=AttemptState.RESERVED,
         reserved=request.amount,
         price_version=request.price_version,
@@ -181,20 +179,19 @@ def _new_attempt(request: ReserveRequest, task: Row, month: str) -> HeldAttempt:
 
 
 async def _write_grants(conn: Connection, grants: Sequence[_Grant]) -> None:
-    if not grants:
-        return
     await conn.execute(
         """
-        INSERT INTO attempts (id, task_id, project_id, batch_id, month, reserved, price_version, step, model,
+        INSERT INTO attempts (id, task_id, project_id, batch_id, key_id, month, reserved, price_version, step, model,
                               request_id, fence, state)
-        SELECT *, 'reserved' FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[],
-                                         %s::text[], %s::text[], %s::text[], %s::text[], %s::int[])
+        SELECT *, 'reserved' FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
+                                         %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[])
         """,
         [
             [grant.attempt.id for grant in grants],
             [grant.attempt.task_id for grant in grants],
             [grant.attempt.project_id for grant in grants],
             [grant.attempt.batch_id for grant in grants],
+            [grant.attempt.key_id for grant in grants],
             [grant.attempt.month for grant in grants],
             [grant.attempt.reserved for grant in grants],
             [grant.attempt.price_version for grant in grants],

@@ -42,10 +42,14 @@ class ProjectRow(SQLModel, table=True):
 
 
 class ApiKeyRow(SQLModel, table=True):
-    """`hash` is SHA-256 of the secret."""
+    """`hash` is SHA-256 of the secret; `cap` is per month, NULL is none of its own."""
 
     __tablename__ = "api_keys"
-    __table_args__ = (Index("api_keys_hash", "hash", unique=True), Index("api_keys_project", "project_id", "id"))
+    __table_args__ = (
+        CheckConstraint("cap >= 0", name="api_keys_cap_check"),
+        Index("api_keys_hash", "hash", unique=True),
+        Index("api_keys_project", "project_id", "id"),
+    )
     id: str = identifier(key=True)
     project_id: str = of_project()
     name: str = words()
@@ -54,6 +58,7 @@ class ApiKeyRow(SQLModel, table=True):
     created_at: datetime = moment()
     revoked_at: datetime | None = moment(null=True)
     last_used_at: datetime | None = moment(null=True)
+    cap: int | None = big(null=True)
 
 
 class FileRow(SQLModel, table=True):
@@ -83,10 +88,12 @@ class PolicyRow(SQLModel, table=True):
 class BatchRow(SQLModel, table=True):
     """Counters change with every commit. `ending` is the state that unfinished tasks end in, once cancelled or
     expired. `job_fence` and `job_until` lease the upkeep job; `counted_at` is the last recount. `judged` lines of
-    which `parsed` could be read decide what `parse_watch` becomes; `retries` is the highest SDK retry that found it."""
+    which `parsed` could be read decide what `parse_watch` becomes; `retries` is the highest SDK retry that found it.
+    `cap` bounds the batch's whole life, NULL is none of its own."""
 
     __tablename__ = "batches"
     __table_args__ = (
+        CheckConstraint("cap >= 0", name="batches_cap_check"),
         CheckConstraint("parse_watch IN ('watching', 'passed', 'paused')", name="batches_parse_watch_check"),
         Index("batches_project", "project_id", "id"),
         Index("batches_body", "project_id", "body_hash"),
@@ -156,6 +163,7 @@ class BatchRow(SQLModel, table=True):
     parse_watch: str = words(default="'watching'")
     paused_at: datetime | None = moment(null=True)
     retries: int = whole(default="0")
+    cap: int | None = big(null=True)
 
 
 class BatchErrorRow(SQLModel, table=True):
@@ -179,7 +187,11 @@ class TaskRow(SQLModel, table=True):
         ),
         Index("tasks_claim", "queue", "priority", "turn", "id", postgresql_where=text("state = 'ready'")),
         Index("tasks_leased", "lease_until", postgresql_where=text("state = 'leased'")),
-        Index("tasks_held", "project_id", "hold", "priority", "turn", "id", postgresql_where=text("state = 'held'")),
+        Index(
+            "tasks_held",
+            *("project_id", "hold", "batch_id", "priority", "turn", "id"),
+            postgresql_where=text("state = 'held'"),
+        ),
         Index(
             "tasks_needing",
             "project_id",
@@ -271,34 +283,39 @@ class AttemptRow(SQLModel, table=True):
     flag: str | None = words(null=True)
     provider_id: str | None = words(null=True)
     answer: str | None = words(null=True)
+    key_id: str | None = identifier(null=True)
 
 
 class LedgerRow(SQLModel, table=True):
     """Append-only; every budget can be rebuilt from it. `amount` enters the sum that `kind` names, `freed` leaves
-    `reserved` (or `unconfirmed`, for kind `late`)."""
+    `reserved` (or `unconfirmed`, for kind `late`). An attempt comes to each kind once. Partitioned by `month`."""
 
     __tablename__ = "ledger"
     __table_args__ = (
         CheckConstraint(
-            "kind IN ('reserved', 'settled', 'released', 'unconfirmed', 'late', 'overrun')", name="ledger_kind_check"
+            "kind IN ('reserved', 'settled', 'released', 'unconfirmed', 'late', 'overrun', 'external')",
+            name="ledger_kind_check",
         ),
         CheckConstraint("amount >= 0 AND freed >= 0", name="ledger_money_check"),
+        Index("ledger_project", "project_id", "at"),
+        {"postgresql_partition_by": "LIST (month)"},
     )
-    id: int = sequence()
     at: datetime = moment(default="now()")
     project_id: str = identifier()
-    month: str = words()
+    month: str = words(key=True)
+    key_id: str | None = identifier(null=True)
     batch_id: str | None = identifier(null=True)
-    task_id: str = identifier()
-    attempt_id: str = identifier()
-    kind: str = words()
+    attempt_id: str = identifier(key=True)
+    kind: str = words(key=True)
     amount: int = big()
     freed: int = big()
     price_version: str = words()
 
 
 class BudgetRow(SQLModel, table=True):
-    """A project's month. `cap` is what grants look at; `ceiling` the cap under which the present sums were granted."""
+    """What one scope has spent and set aside: `scope` is ``project`` or a key's id, in one month, or a batch's id over
+    its whole life (`month` is empty). `cap` is what grants look at; `ceiling` the cap under which the present sums
+    were granted."""
 
     __tablename__ = "budgets"
     __table_args__ = (
@@ -308,6 +325,7 @@ class BudgetRow(SQLModel, table=True):
         ),
     )
     project_id: str = identifier(key=True, of="projects.id")
+    scope: str = identifier(key=True)
     month: str = words(key=True)
     cap: int | None = big(null=True)
     ceiling: int | None = big(null=True)

@@ -7,6 +7,7 @@ from datetime import timedelta
 import psycopg
 
 from cope.adapters.postgres import batches, claim, commit, prices, reserve, webhooks
+from cope.adapters.postgres.budgets import KnownBudgets
 from cope.adapters.postgres.database import Connection, Database, fetch_one
 from cope.adapters.postgres.ingest import JobLost, ingest
 from cope.adapters.postgres.records import file_of, project_of
@@ -46,6 +47,7 @@ class PostgresWorkerStore:
         self._db = Database(url, min_size=min_size, max_size=max_size, name="cope-worker")
         self._sealer = Sealer(secret_key)
         self._policies = claim.Policies()
+        self._budgets = KnownBudgets()
         self._leading: Connection | None = None
 
     async def open(self) -> None:
@@ -80,7 +82,7 @@ class PostgresWorkerStore:
         if not requests:
             return []
         async with self._db.transaction() as conn:
-            return await reserve.reserve(conn, requests)
+            return await reserve.reserve(conn, self._budgets, requests)
 
     async def mark_sent(self, attempts: Sequence[AttemptId]) -> set[AttemptId]:
         """Committed when this returns."""
