@@ -85,7 +85,9 @@ def make_new_task(
         task_id=spec.task_id,
         line=line,
         custom_id=custom_id or f"line-{line}",
-        payload=encode_payload(spec.problem, spec.options, requested_model=spec.requested_model, store=spec.store),
+        payload=encode_payload(
+            spec.problem, spec.options, requested_model=spec.requested_model, store=spec.store, max_cost=spec.max_cost
+        ),
         policy=encode_policy(spec.policy),
         seed=spec.seed,
         queue=queue,

@@ -1,4 +1,4 @@
-"""Projects, keys and caps, in the shapes of OpenAI's admin client, for the operator."""
+"""Projects and keys, in the shapes of OpenAI's admin client, for the operator."""
 
 import hashlib
 import zoneinfo
@@ -8,33 +8,29 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from cope.bootstrap import ApiParts
-from cope.core.errors import BadRequest, Forbidden, NotFound
+from cope.core.errors import BadRequest, NotFound
 from cope.core.ids import KEY, PROJECT, KeyId, ProjectId
-from cope.core.money import NanoUSD
 from cope.core.records import ApiKey, Project
 from cope.core.request import parse_kind
-from cope.core.request_values import as_int, as_text
+from cope.core.request_values import as_text
 from cope.core.webhooks import make_secret
 from cope_api.context import (
-    Gate,
     admin_of,
     clean_id,
     json_object,
     limit_of,
     list_body,
     only_keys,
-    parts_of,
     project_row,
     raw_body,
     seconds,
     text_query,
 )
 from cope_api.failures import json_response
-from cope_api.present import project_json, spend_limit_json
+from cope_api.present import project_json
 
 router = APIRouter()
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_NANO_PER_CENT = 10_000_000
 _PROJECT_KEYS = frozenset({"name", "cope", "external_key_id", "geography"})
 _PROJECT_COPE_KEYS = frozenset({"time_zone", "default_kind", "paused", "pause_unparsable"})
 
@@ -202,46 +198,3 @@ async def revoke_key(request: Request, project_id: str, key_id: str) -> Response
     if not await parts.store.revoke_key(ProjectId(clean_id(project_id)), KeyId(clean_id(key_id))):
         raise NotFound(f"There is no key {key_id!r}.")
     return json_response({"object": "organization.project.api_key.deleted", "id": key_id, "deleted": True})
-
-
-async def _seer(request: Request, project_id: str) -> tuple[ApiParts, ProjectId]:
-    """The operator, or the project's own key. A key of another project learns nothing, not even that there is one."""
-    gate: Gate = request.app.state.gate
-    principal = await gate.principal(request)
-    wanted = ProjectId(clean_id(project_id))
-    if not principal.is_admin and project_id == "me" and principal.project_id is not None:
-        wanted = principal.project_id
-    elif not principal.is_admin and principal.project_id != wanted:
-        raise Forbidden("This needs the admin key, or a key of that project.")
-    parts = parts_of(request)
-    await project_row(parts, wanted)
-    return parts, wanted
-
-
-@router.get("/v1/organization/projects/{project_id}/spend_limit")
-async def get_spend_limit(request: Request, project_id: str) -> Response:
-    """The month's cap and what is spent, reserved and unconfirmed. `me` names the calling key's own project."""
-    parts, wanted = await _seer(request, project_id)
-    return json_response(spend_limit_json(await parts.store.get_budget(wanted)))
-
-
-@router.post("/v1/organization/projects/{project_id}/spend_limit")
-async def set_spend_limit(request: Request, project_id: str) -> Response:
-    """A new cap, in whole cents, from now on; held work resumes by itself."""
-    parts = await admin_of(request)
-    body = json_object(await raw_body(request))
-    only_keys(body, frozenset({"threshold_amount", "currency", "interval"}))
-    cents = as_int(body.get("threshold_amount"), "threshold_amount", low=0, high=9 * 10**11)
-    if body.get("currency", "USD") != "USD" or body.get("interval", "month") != "month":
-        raise BadRequest("Caps are in USD and per month.", param="currency")
-    project = await project_row(parts, ProjectId(clean_id(project_id)))
-    return json_response(spend_limit_json(await parts.store.set_cap(project.id, NanoUSD(cents * _NANO_PER_CENT))))
-
-
-@router.delete("/v1/organization/projects/{project_id}/spend_limit")
-async def remove_spend_limit(request: Request, project_id: str) -> Response:
-    """No cap: the one way to say unlimited."""
-    parts = await admin_of(request)
-    project = await project_row(parts, ProjectId(clean_id(project_id)))
-    await parts.store.set_cap(project.id, None)
-    return json_response({"object": "project.spend_limit.deleted", "deleted": True})

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from cope.core.budget import Scope, scope_kind
 from cope.core.codec import encode_usage
 from cope.core.history import FinishedStep
 from cope.core.lifecycle import TERMINAL_BATCH_STATUSES, BatchStatus, HoldReason
@@ -71,6 +72,7 @@ def batch_json(batch: Batch, now: datetime) -> Json:
             "outcome": _outcome(batch),
             "hold": _hold(batch),
             "by_stage": dict(batch.by_stage),
+            "max_cost_usd": None if batch.cap is None else format_usd(batch.cap),
             "spent_usd": format_usd(batch.spent),
             "reserved_usd": format_usd(batch.reserved),
             "unconfirmed_usd": format_usd(batch.unconfirmed),
@@ -91,14 +93,20 @@ def _outcome(batch: Batch) -> str | None:
 
 
 _WHY_HELD = {
-    HoldReason.BUDGET: "The project's monthly cap leaves too little for the next paid call. Raise it, or wait for the "
-    "next month; the batch goes on by itself.",
+    HoldReason.BUDGET: "The monthly cap of the project or of the key leaves too little for the next paid call. Raise "
+    "it, or wait for the next month; the batch goes on by itself.",
     HoldReason.PROVIDER_QUOTA: "The large model's provider refuses calls for now; it is asked again by itself.",
     HoldReason.PAUSED: "The project is paused.",
     HoldReason.UNPARSABLE: "Under half of the first 200 lines had answers that could be read: look at some with "
     "GET /v1/batches/{id}/tasks, and check `cope.kind` and that the prompts ask for a final answer. To go on "
     "nevertheless: POST /v1/batches/{id}/resume.",
 }
+
+
+_OWN_CAP = (
+    "The batch's own `max_cost_usd` leaves too little for the next paid call. Raise it with POST "
+    "/v1/batches/{id}/spend_limit, and the batch goes on by itself; or cancel it and keep what is done."
+)
 
 
 def _hold(batch: Batch) -> Json | None:
@@ -110,8 +118,14 @@ def _hold(batch: Batch) -> Json | None:
         "since": seconds(batch.held_since),
         "resumes_at": None,
         "needed_usd": None if batch.needed is None else format_usd(batch.needed),
-        "message": _WHY_HELD[reason],
+        "message": _OWN_CAP if reason is HoldReason.BUDGET and _own_cap_refuses(batch) else _WHY_HELD[reason],
     }
+
+
+def _own_cap_refuses(batch: Batch) -> bool:
+    if batch.cap is None or batch.needed is None:
+        return False
+    return batch.spent + batch.reserved + batch.unconfirmed + batch.needed > batch.cap
 
 
 def _eta(batch: Batch, now: datetime) -> Json | None:
@@ -215,17 +229,21 @@ def project_json(project: Project) -> Json:
     }
 
 
+_LIMIT_OF = {Scope.PROJECT: "project", Scope.KEY: "project.api_key", Scope.BATCH: "batch"}
+
+
 def spend_limit_json(budget: Budget) -> Json:
-    """OpenAI's project spend limit in whole cents, and the exact amounts beside it."""
-    cap = budget.cap
+    """OpenAI's project spend limit in whole cents, and the exact amounts beside it. A batch's is for its whole life."""
+    cap, kind = budget.cap, scope_kind(budget.scope)
     return {
-        "object": "project.spend_limit",
+        "object": f"{_LIMIT_OF[kind]}.spend_limit",
         "threshold_amount": None if cap is None else cap // 10_000_000,
         "currency": "USD",
-        "interval": "month",
+        "interval": None if kind is Scope.BATCH else "month",
         "enforcement": {"status": "inactive" if cap is None else "enforcing"},
         "cope": {
-            "month": budget.month,
+            "scope": budget.scope,
+            "month": budget.month or None,
             "cap_usd": None if cap is None else format_usd(cap),
             "spent_usd": format_usd(budget.spent),
             "reserved_usd": format_usd(budget.reserved),

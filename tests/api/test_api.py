@@ -247,3 +247,42 @@ def test_webhook_endpoints_show_their_secret_once(client: OpenAI):
 def test_models_lists_policies_and_configured_models(client: OpenAI):
     assert {"cope", "small-majority", "large", "small"} <= {model.id for model in client.models.list()}
     assert client.models.retrieve("cope").id == "cope"
+
+
+def test_a_batchs_cap_is_set_at_its_creation_and_changed_by_its_own_key(served: Served, client: OpenAI):
+    file = client.files.create(file=("in.jsonl", b"{}"), purpose="batch")
+    batch = client.batches.create(
+        input_file_id=file.id,
+        endpoint="/v1/chat/completions",
+        completion_window="24h",
+        extra_body={"cope": {"max_cost_usd": "0.25"}},
+    )
+    path = f"/batches/{batch.id}/spend_limit"
+
+    limit = client.get(path, cast_to=dict)
+    raised = client.post(path, body={"max_cost_usd": "1.5"}, cast_to=dict)
+
+    assert batch.to_dict()["cope"]["max_cost_usd"] == "0.25"  # type: ignore[index]
+    assert (limit["object"], limit["threshold_amount"], limit["interval"]) == ("batch.spend_limit", 25, None)
+    assert raised["cope"]["cap_usd"] == "1.50"  # type: ignore[index]
+    assert send(served, path, b'{"max_cost_usd": 0.5}')[0] == 400
+    assert send(served, "/batches/batch_none/spend_limit", b'{"max_cost_usd": "1"}')[0] == 404
+    assert client.delete(path, cast_to=dict) == {"object": "batch.spend_limit.deleted", "deleted": True}
+    assert client.get(path, cast_to=dict)["threshold_amount"] is None
+
+
+def test_a_keys_cap_is_the_operators_to_set_and_to_the_nano_dollar(served: Served):
+    admin = {"authorization": f"Bearer {ADMIN}"}
+    _, project, _ = send(served, "/organization/projects", b'{"name": "k"}', headers=admin)
+    _, made, _ = send(served, f"/organization/projects/{project['id']}/service_accounts", b"{}", headers=admin)
+    path = f"/organization/projects/{project['id']}/api_keys/{made['id']}/spend_limit"
+    own = {"authorization": f"Bearer {made['api_key']['value']}"}  # type: ignore[index]
+
+    _, limit, _ = send(served, path, b'{"cope": {"cap_usd": "0.000000001"}}', headers=admin)
+
+    assert (limit["object"], limit["threshold_amount"]) == ("project.api_key.spend_limit", 0)
+    assert limit["cope"]["cap_usd"] == "0.000000001"  # type: ignore[index]
+    assert send(served, path, method="GET", headers=own)[1] == limit
+    assert send(served, path, b'{"threshold_amount": 1}', headers=own)[0] == 403
+    assert send(served, path, b'{"threshold_amount": 1, "cope": {"cap_usd": "1"}}', headers=admin)[0] == 400
+    assert send(served, path.replace(str(made["id"]), "key_none"), b'{"threshold_amount": 1}', headers=admin)[0] == 404

@@ -7,10 +7,10 @@ import pytest
 from cope.core.budget import month_of
 from cope.core.errors import NotFound
 from cope.core.ids import ProjectId
-from cope.core.lifecycle import AttemptState
+from cope.core.lifecycle import AttemptState, HoldReason
 from cope.core.money import NanoUSD
 from cope.core.records import Budget
-from cope.ports.store import Adopted, CommitStatus, Fenced, GiveBack, Granted, Refused, StepCommit
+from cope.ports.store import Adopted, CommitStatus, Fenced, GiveBack, Granted, Paused, Refused, StepCommit
 from tests.contracts.world import World, ask, bill, done, goes_on, large_step
 
 
@@ -173,7 +173,7 @@ async def test_a_paused_project_gets_no_money(world: World) -> None:
     task = await world.claim_one("large")
     await world.api.update_project(project.id, paused=True)
 
-    assert isinstance(await world.reserve(task, 1), Refused)
+    assert await world.reserve(task, 1) == Paused(HoldReason.PAUSED)
 
 
 async def test_a_lost_lease_gets_no_money(world: World) -> None:

@@ -31,7 +31,7 @@ async def test_under_half_of_two_hundred_lines_stops_the_batchs_paid_calls(world
     result = await world.reserve(task, 100)
     await hold_unparsable(world, task)
 
-    assert result == Paused()
+    assert result == Paused(HoldReason.UNPARSABLE)
     assert (await world.budget(project)).reserved == 0
     seen = await world.see(batch)
     assert seen.status is BatchStatus.IN_PROGRESS
@@ -87,4 +87,4 @@ async def test_another_project_can_not_resume_it(world: World) -> None:
     batch = await judged(world, project, parsed=0)
 
     assert await world.api.resume_batch(stranger.id, batch.id) is None
-    assert await world.reserve(await world.claim_one("large"), 100) == Paused()
+    assert await world.reserve(await world.claim_one("large"), 100) == Paused(HoldReason.UNPARSABLE)

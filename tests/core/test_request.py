@@ -155,11 +155,10 @@ def test_what_cannot_be_carried_out_is_refused_by_name(change: dict[str, object]
         ({"cope": {"waves": [6, 2]}}, "cope.waves"),
         ({"cope": {"cache": "read"}}, "cope.cache"),
         ({"cope": {"kind": "code"}}, "cope.kind"),
-        ({"cope": {"on_budget": "best_vote"}}, "cope.on_budget"),
         ({"cope": {"stop": "first_pass"}}, "cope.stop"),
         ({"cope": {"policy": "frugalgpt"}}, "cope.policy"),
         ({"model": "cascade-vote"}, "model"),
-        ({"cope": {"max_cost_usd": "1"}}, "cope.max_cost_usd"),
+        ({"cope": {"on_expiry": "fail"}}, "cope.on_expiry"),
     ],
 )
 def test_what_is_documented_but_not_built_says_so(change: dict[str, object], param: str):
@@ -275,3 +274,30 @@ def outcome(parser: RequestParser, body: dict[str, object]) -> object:
         return parser.parse(body)
     except BadRequest as refused:
         return refused.message, refused.param
+
+
+@pytest.mark.parametrize("way", ["hold", "best_vote", "fail"])
+def test_each_way_of_running_out_of_money_can_be_asked_for(way: str):
+    assert parse({**ASK, "cope": {"on_budget": way}}).on_budget is OnBudget(way)
+
+
+@pytest.mark.parametrize(
+    ("told", "nano"), [("0.002", 2_000_000), ("3", 3 * 10**9), (3, 3 * 10**9), ("0", 0), (None, None)]
+)
+def test_a_lines_own_cap_is_read_to_the_nano_dollar(told: object, nano: int | None):
+    assert parse({**ASK, "cope": {"max_cost_usd": told}}).max_cost == nano
+
+
+@pytest.mark.parametrize("wrong", [0.002, "-1", "1e99", "a dollar", True, [], "0.0000000001"])
+def test_a_cap_that_is_no_exact_amount_is_refused_by_name(wrong: object):
+    with pytest.raises(BadRequest) as refusal:
+        parse({**ASK, "cope": {"max_cost_usd": wrong}})
+
+    assert refusal.value.param == "cope.max_cost_usd"
+
+
+def test_a_batchs_cap_bounds_the_batch_and_is_no_default_of_its_lines():
+    block = parse_cope_defaults({"max_cost_usd": "12.5", "on_budget": "best_vote"}, catalog=CATALOG, kind=Kind.MATH)
+
+    assert block.max_cost == 12_500_000_000
+    assert block.line_defaults == {"on_budget": "best_vote"}

@@ -210,6 +210,60 @@ async def test_without_money_a_task_that_asks_to_fail_fails_with_openais_error()
     assert response["body"]["error"]["code"] == "project_spend_limit_exceeded"  # type: ignore[index]
 
 
+async def test_hold_best_vote_and_fail_in_one_batch_each_end_as_their_line_asked():
+    parts = make_parts(divided)
+    batch = await submit(
+        parts,
+        line("h", on_budget="hold"),
+        line("v", on_budget="best_vote"),
+        line("f", on_budget="fail"),
+        cap=NanoUSD(0),
+    )
+    await settle(parts)
+    seen = await current(parts, batch)
+    assert (seen.done, seen.failed, sum(seen.held.values())) == (1, 1, 1)
+
+    await parts.store.set_cap(batch.project_id, parse_usd("1"))
+    await parts.store.sweep(lease_s=LEASE_S)
+    await settle(parts)
+    await finalise_next(parts, lease_s=LEASE_S)
+
+    seen = await current(parts, batch)
+    output = {row["custom_id"]: row["response"]["body"] for row in await results(parts, seen.output_file_id)}  # type: ignore[index]
+    (failed,) = await results(parts, seen.error_file_id)
+    assert failed["custom_id"] == "f"
+    assert sorted(output) == ["h", "v"]
+    voted, held = output["v"]["cope"], output["h"]["cope"]
+    assert (voted["degraded"], voted["accepted"], voted["stage"], voted["cost_nanousd"]) == (True, False, 1, 0)
+    assert voted["confidence"] == 0.125
+    assert voted["reason"] == "majority: 1 of 8 agree; the next call did not fit under the project's cap"
+    assert (held["degraded"], held["answer"], held["stage"]) == (False, "9", 3)
+
+
+async def test_best_vote_without_any_small_answer_fails_with_openais_error():
+    parts = make_parts(divided)
+    batch = await submit(parts, line("a", model="large", on_budget="best_vote"), cap=NanoUSD(0))
+    await settle(parts)
+    await finalise_next(parts, lease_s=LEASE_S)
+
+    (only,) = await results(parts, (await current(parts, batch)).error_file_id)
+    assert only["response"]["body"]["error"]["code"] == "project_spend_limit_exceeded"  # type: ignore[index]
+    assert only["response"]["body"]["error"]["type"] == "insufficient_quota"  # type: ignore[index]
+
+
+async def test_a_lines_own_cap_ends_it_with_the_best_vote_and_never_waits():
+    parts = make_parts(divided)
+    batch = await submit(parts, line("a", max_cost_usd="0"), line("b", max_cost_usd="0", on_budget="fail"))
+    await settle(parts)
+    await finalise_next(parts, lease_s=LEASE_S)
+
+    seen = await current(parts, batch)
+    (voted,) = await results(parts, seen.output_file_id)
+    (failed,) = await results(parts, seen.error_file_id)
+    assert voted["response"]["body"]["cope"]["degraded"] is True  # type: ignore[index]
+    assert failed["response"]["body"]["error"]["code"] == "task_spend_limit_exceeded"  # type: ignore[index]
+
+
 async def test_a_model_server_that_is_away_costs_no_try_and_its_return_finishes_the_batch():
     away = True
 

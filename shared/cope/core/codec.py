@@ -25,7 +25,14 @@ from cope.core.task import CallerOptions, OnBudget, StoreLevel, TaskSpec
 Json = dict[str, Any]
 
 
-def encode_payload(problem: Problem, options: CallerOptions, *, requested_model: str, store: StoreLevel) -> str:
+def encode_payload(
+    problem: Problem,
+    options: CallerOptions,
+    *,
+    requested_model: str,
+    store: StoreLevel,
+    max_cost: NanoUSD | None = None,
+) -> str:
     """A task's own part: what is asked and in which form. The policy is stored apart, once per distinct policy."""
     data: Json = {
         "k": problem.kind,
@@ -40,6 +47,8 @@ def encode_payload(problem: Problem, options: CallerOptions, *, requested_model:
         data["aj"] = problem.answer_pointer
     if store is not StoreLevel.ANSWERS:
         data["st"] = store.value
+    if max_cost is not None:
+        data["mc"] = max_cost
     if options.max_tokens is not None:
         data["mt"] = options.max_tokens
     if options.temperature is not None:
@@ -131,6 +140,7 @@ def decode_task(task_id: TaskId, *, payload: str, policy: PolicySpec | str, seed
         ),
         on_budget=OnBudget(on_budget),
         store=StoreLevel(data.get("st", StoreLevel.ANSWERS.value)),
+        max_cost=None if "mc" not in data else NanoUSD(data["mc"]),
     )
 
 

@@ -12,16 +12,17 @@ import orjson
 
 from cope.core.errors import BadRequest, NotAvailableYet
 from cope.core.models import ModelCatalog
+from cope.core.money import NanoUSD
 from cope.core.policies.spec import PolicyName, PolicySpec
 from cope.core.problem import Kind, Message, MessageRole, Problem
 from cope.core.request_policy import COPE_POLICY_KEYS, LATER_COPE_KEYS, resolve_policy
-from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text, as_text_list
+from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text, as_text_list, as_usd
 from cope.core.task import CallerOptions, OnBudget, StoreLevel
 
 SERVED_KINDS = (Kind.MATH, Kind.CHOICE, Kind.EXACT)
 _ROLES = frozenset({"system", "developer", "user", "assistant"})
 _TASK_KEYS = frozenset(
-    {"kind", "seed", "choices", "answer_pattern", "answer_pointer", "on_budget", "priority", "store"}
+    {"kind", "seed", "choices", "answer_pattern", "answer_pointer", "on_budget", "priority", "store", "max_cost_usd"}
 )
 BATCH_ONLY_KEYS = frozenset({"webhook_url", "order"})
 _LATER_BATCH_KEYS = frozenset({"dry_run"})
@@ -86,14 +87,17 @@ class ParsedRequest(NamedTuple):
     on_budget: OnBudget
     store: StoreLevel
     priority: int
+    max_cost: NanoUSD | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BatchCope:
-    """The `cope` block at the top of a batch: what concerns the batch, and the defaults for its lines."""
+    """The `cope` block at the top of a batch: what concerns the batch (`max_cost` bounds all its lines together), and
+    the defaults for its lines."""
 
     webhook_url: str | None
     by_input: bool
+    max_cost: NanoUSD | None
     line_defaults: Mapping[str, object]
 
 
@@ -105,6 +109,7 @@ class _TaskValues:
     on_budget: OnBudget
     store: StoreLevel
     priority: int
+    max_cost: NanoUSD | None
 
 
 class RequestParser:
@@ -164,6 +169,7 @@ class RequestParser:
             on_budget=values.on_budget,
             store=values.store,
             priority=values.priority,
+            max_cost=values.max_cost,
         )
 
     def _values(self, cope: Mapping[str, object]) -> _TaskValues:
@@ -172,6 +178,9 @@ class RequestParser:
             on_budget=_on_budget(cope, self._defaults.on_budget),
             store=StoreLevel(as_choice(cope.get("store", StoreLevel.ANSWERS.value), "cope.store", tuple(StoreLevel))),
             priority=as_int(cope.get("priority", 0), "cope.priority", low=0, high=MAX_PRIORITY),
+            max_cost=as_usd(cope["max_cost_usd"], "cope.max_cost_usd")
+            if cope.get("max_cost_usd") is not None
+            else None,
         )
 
     def _policy(self, model: str, own_cope: Mapping[str, object]) -> PolicySpec:
@@ -207,7 +216,9 @@ def parse_cope_defaults(block: object, *, catalog: ModelCatalog, kind: Kind) -> 
     check_cope_keys(cope, "cope", batch=True)
     url = cope.get("webhook_url")
     order = as_choice(cope.get("order", "completion"), "cope.order", ("completion", "input"))
-    defaults = {key: value for key, value in cope.items() if key not in BATCH_ONLY_KEYS}
+    max_cost = cope.get("max_cost_usd")
+    # Said of a batch, it bounds the whole batch: a line's own cap stands on the line.
+    defaults = {key: value for key, value in cope.items() if key not in {*BATCH_ONLY_KEYS, "max_cost_usd"}}
     probe_cope = {key: value for key, value in defaults.items() if key != "choices"}
     if probe_cope.get("kind") == Kind.CHOICE.value:
         probe_cope["choices"] = defaults.get("choices", ["a", "b"])
@@ -217,6 +228,7 @@ def parse_cope_defaults(block: object, *, catalog: ModelCatalog, kind: Kind) -> 
     return BatchCope(
         webhook_url=None if url is None else as_text(url, "cope.webhook_url", longest=2000),
         by_input=order == "input",
+        max_cost=None if max_cost is None else as_usd(max_cost, "cope.max_cost_usd"),
         line_defaults=defaults,
     )
 
@@ -380,6 +392,4 @@ def _on_budget(cope: Mapping[str, object], default: OnBudget) -> OnBudget:
     value = cope.get("on_budget")
     if value is None:
         return default
-    if value == "best_vote":
-        raise NotAvailableYet("`on_budget: best_vote` is not served by this version yet.", param="cope.on_budget")
     return OnBudget(as_choice(value, "cope.on_budget", tuple(OnBudget)))

@@ -36,7 +36,7 @@ COPE_POLICY_KEYS = frozenset(
 LATER_COPE_KEYS = frozenset(
     {
         "theta", "waves", "cache", "tests", "setup", "entry_point", "actions", "turns", "prompt_sets", "tiers",
-        "samples_per_model", "agreement", "scorer", "planner", "executor", "plan", "on_expiry", "max_cost_usd",
+        "samples_per_model", "agreement", "scorer", "planner", "executor", "plan", "on_expiry",
     }
 )  # fmt: skip
 LATER_POLICIES = frozenset({"small-multi", "cascade-vote", "cascade-verify", "abc", "frugalgpt", "plan-execute"})

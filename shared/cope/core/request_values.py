@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from cope.core.errors import BadRequest
+from cope.core.money import NanoUSD, parse_usd
 
 
 def as_mapping(value: object, param: str) -> Mapping[str, object]:
@@ -43,6 +44,22 @@ def as_number(value: object, param: str, *, low: float, high: float, open_low: b
     if open_low and value == low:
         raise BadRequest(f"`{param}` must be above {low}.", param=param)
     return float(value)
+
+
+def as_usd(value: object, param: str) -> NanoUSD:
+    """An amount of dollars as decimal text, or a whole number. Fractions as JSON numbers are refused: they are floats,
+    and a float is not money."""
+    if isinstance(value, float):
+        raise BadRequest(
+            f'`{param}` must be written as text, such as "0.002": JSON fractions are inexact.', param=param
+        )
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str):
+        raise BadRequest(f'`{param}` must be an amount of dollars as text, such as "0.002".', param=param)
+    try:
+        return parse_usd(text)
+    except ValueError as wrong:
+        raise BadRequest(f"`{param}`: {wrong}.", param=param) from None
 
 
 def as_choice(value: object, param: str, allowed: Sequence[str]) -> str:

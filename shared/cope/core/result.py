@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from cope.core.budget import Scope
 from cope.core.errors import ErrorInfo
 from cope.core.history import FinishedStep, History, Sample, step_named
 from cope.core.money import NanoUSD, TokenUsage, format_usd
@@ -59,7 +60,7 @@ def error_body(error: ErrorInfo, *, type_: str = "invalid_request_error") -> Jso
 
 
 _STATUS_OF_CODE = {
-    "project_spend_limit_exceeded": 429,
+    **{f"{scope.value}_spend_limit_exceeded": 429 for scope in Scope},
     "context_length_exceeded": 400,
     "model_rejected": 400,
     "crashed_repeatedly": 500,
@@ -122,7 +123,7 @@ def _cope_block(spec: TaskSpec, history: History, step: FinishedStep, accept: Ac
         "threshold": None if accept.threshold is None else float(accept.threshold),
         "answer": sample.answer,
         "answer_key": sample.key,
-        "degraded": False,
+        "degraded": accept.degraded,
         "votes": votes,
         "cost_usd": format_usd(cost),
         "cost_nanousd": int(cost),

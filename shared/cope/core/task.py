@@ -4,14 +4,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cope.core.ids import TaskId
+from cope.core.money import NanoUSD
 from cope.core.policies.spec import PolicySpec
 from cope.core.problem import Problem
 
 
 class OnBudget(StrEnum):
-    """What happens to a task whose next paid call does not fit under the cap."""
+    """What happens to a task whose next paid call does not fit under a cap: it waits, ends with the small model's
+    majority answer (marked as degraded), or fails."""
 
     HOLD = "hold"
+    BEST_VOTE = "best_vote"
     FAIL = "fail"
 
 
@@ -40,7 +43,8 @@ class CallerOptions:
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """Everything a policy may look at, beside the history. `requested_model` is echoed in the response."""
+    """Everything a policy may look at, beside the history. `requested_model` is echoed in the response; `max_cost`
+    bounds what the task's paid calls may cost together (None: no cap of its own)."""
 
     task_id: TaskId
     problem: Problem
@@ -50,3 +54,4 @@ class TaskSpec:
     options: CallerOptions = CallerOptions()
     on_budget: OnBudget = OnBudget.HOLD
     store: StoreLevel = StoreLevel.ANSWERS
+    max_cost: NanoUSD | None = None

@@ -107,8 +107,7 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The cap of `scope` leaves `headroom` (≥ 0), less than `needed`; or the project is paused. Where several refuse,
-    the narrowest is named."""
+    """The cap of `scope` leaves `headroom` (≥ 0), less than `needed`. Where several refuse, the narrowest is named."""
 
     needed: NanoUSD
     headroom: NanoUSD
@@ -118,7 +117,9 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """The batch's answers can't be read: its paid calls wait until somebody resumes it."""
+    """Paid calls wait until somebody says go on: the project is paused, or the batch's answers can't be read."""
+
+    reason: HoldReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,11 @@ def new_task(ids: IdMaker, request: ParsedRequest, *, custom_id: str, line: int,
     """A validated request as a row. Without a seed of the caller's own, one is derived from what is asked: the same
     line submitted again draws the same p1*."""
     payload = encode_payload(
-        request.problem, request.options, requested_model=request.requested_model, store=request.store
+        request.problem,
+        request.options,
+        requested_model=request.requested_model,
+        store=request.store,
+        max_cost=request.max_cost,
     )
     seed = request.seed
     if seed is None:

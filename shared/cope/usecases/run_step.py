@@ -13,7 +13,7 @@ from typing import Protocol, assert_never
 import orjson
 
 from cope.core import retry
-from cope.core.budget import output_limit, settle, worst_case
+from cope.core.budget import Scope, output_limit, settle, worst_case
 from cope.core.codec import decode_step, encode_step
 from cope.core.errors import ErrorInfo, ModelError, ModelMalformed, ModelRateLimited
 from cope.core.history import FinishedStep
@@ -23,6 +23,7 @@ from cope.core.money import ZERO, NanoUSD, Price, TokenUsage, format_usd, input_
 from cope.core.parse_watch import line_parses
 from cope.core.plans import GoalPlan
 from cope.core.policies.decision import Accept, Decision, Stop
+from cope.core.policies.degraded import best_vote
 from cope.core.policies.registry import next_decision
 from cope.core.prices import PriceTable
 from cope.core.prompts import PromptSet
@@ -162,9 +163,9 @@ class StepRun:
                 case Refused():
                     used = 0
                     return await self._no_money(reserved)
-                case Paused():
+                case Paused(reason):
                     used = 0
-                    back = GiveBack(self._task.task_id, self._task.fence, hold=HoldReason.UNPARSABLE, note="unparsable")
+                    back = GiveBack(self._task.task_id, self._task.fence, hold=reason, note=reason.value)
                     await self._give_back(back)
                     return None
                 case Fenced():
@@ -203,6 +204,7 @@ class StepRun:
                 price_version=price.version,
                 amount=step_worst_case(task.spec, plan.step, plan.entry, plan.prompts, price),
                 request_id=self._request_id(),
+                task_cap=task.spec.max_cost,
             )
         )
 
@@ -238,19 +240,23 @@ class StepRun:
 
     async def _no_money(self, refused: Refused) -> CommitStatus | None:
         task = self._task
-        if task.spec.on_budget is OnBudget.FAIL:
-            error = ErrorInfo(
-                "project_spend_limit_exceeded",
-                f"The next call may cost up to ${format_usd(refused.needed)}, and ${format_usd(refused.headroom)} is "
-                f"left under this project's cap for {refused.month}. Raise the cap, or submit with "
-                "`cope.on_budget: hold` to wait for it.",
-                status=429,
-            )
-            return await self._commit(None, Stop(error))
-        await self._give_back(
-            GiveBack(task.task_id, task.fence, hold=HoldReason.BUDGET, needed=refused.needed, note="budget")
-        )
-        return None
+        way = task.spec.on_budget
+        if refused.scope is Scope.TASK and way is OnBudget.HOLD:
+            way = OnBudget.BEST_VOTE  # a task's own cap is never raised: to wait for that would be to wait for ever
+        match way:
+            case OnBudget.HOLD:
+                await self._give_back(
+                    GiveBack(task.task_id, task.fence, hold=HoldReason.BUDGET, needed=refused.needed, note="budget")
+                )
+                return None
+            case OnBudget.BEST_VOTE:
+                because = f"the next call did not fit under the {refused.scope.value}'s cap"
+                best = best_vote(task.history, because=because)
+                return await self._commit(None, best or Stop(spend_limit_error(refused)))
+            case OnBudget.FAIL:
+                return await self._commit(None, Stop(spend_limit_error(refused)))
+            case _:
+                assert_never(way)
 
     # ---- shared ----------------------------------------------------------------------------------------------------
 
@@ -364,6 +370,26 @@ def step_worst_case(spec: TaskSpec, step: Step, entry: ModelEntry, prompts: Prom
         limit = step.executor.max_tokens
         total += worst_case(price, messages, limit if own else output_limit(entry, messages, limit), step.n)
     return NanoUSD(total)
+
+
+_MENDING = {
+    Scope.TASK: "Raise the line's `cope.max_cost_usd`.",
+    Scope.BATCH: "Raise the batch's `max_cost_usd` (POST /v1/batches/{id}/spend_limit), or submit with "
+    "`cope.on_budget: hold` to wait for it.",
+    Scope.KEY: "Have the key's cap raised, or submit with `cope.on_budget: hold` to wait for it.",
+    Scope.PROJECT: "Raise the cap, or submit with `cope.on_budget: hold` to wait for it.",
+}
+
+
+def spend_limit_error(refused: Refused) -> ErrorInfo:
+    """The error of a task that may not wait for money, in OpenAI's terms."""
+    period = "" if refused.scope in {Scope.TASK, Scope.BATCH} else f" for {refused.month}"
+    return ErrorInfo(
+        f"{refused.scope.value}_spend_limit_exceeded",
+        f"The next call may cost up to ${format_usd(refused.needed)}, and ${format_usd(refused.headroom)} is left "
+        f"under this {refused.scope.value}'s cap{period}. {_MENDING[refused.scope]}",
+        status=429,
+    )
 
 
 def next_state(spec: TaskSpec, history: tuple[FinishedStep, ...], decision: Decision, *, now: datetime) -> NextState:

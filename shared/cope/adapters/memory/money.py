@@ -8,7 +8,7 @@ from cope.adapters.memory.tables import AttemptRow, BudgetRow, Tables, TaskRow
 from cope.core import ids
 from cope.core.budget import Scope, scope_kind
 from cope.core.ids import AttemptId
-from cope.core.lifecycle import AttemptState, TaskState
+from cope.core.lifecycle import AttemptState, HoldReason, TaskState
 from cope.core.money import NanoUSD
 from cope.core.parse_watch import ParseWatch
 from cope.ports.store import (
@@ -32,8 +32,10 @@ def reserve(db: Tables, request: ReserveRequest) -> ReserveResult:
         if earlier.step == request.step and earlier.answer is not None:
             row.needed = None
             return Adopted(earlier.id, earlier.answer)
+    if not db.working(row.project_id):
+        return Paused(HoldReason.PAUSED)
     if row.batch_id is not None and db.batches[row.batch_id].watch is ParseWatch.PAUSED:
-        return Paused()
+        return Paused(HoldReason.UNPARSABLE)
     month = db.month(row.project_id)
     refused = _refusal(db, row, request, month)
     if refused is not None:
@@ -66,12 +68,9 @@ def _refusal(db: Tables, row: TaskRow, request: ReserveRequest, month: str) -> R
         own = request.task_cap - sum(_counts(attempt) for attempt in db.task_attempts.get(row.id, ()))
         if request.amount > own:
             return Refused(request.amount, NanoUSD(max(0, own)), month, Scope.TASK)
-    budgets = db.budgets_of(row, month)
-    for budget in budgets:
+    for budget in db.budgets_of(row, month):
         if budget.left is not None and request.amount > budget.left:
             return Refused(request.amount, NanoUSD(max(0, budget.left)), month, scope_kind(budget.scope))
-    if not db.working(row.project_id):
-        return Refused(request.amount, NanoUSD(max(0, budgets[-1].left or 0)), month)
     return None
 
 

@@ -11,7 +11,7 @@ from cope.adapters.postgres.money import HeldAttempt, write_ledger
 from cope.core import ids
 from cope.core.budget import Scope, scope_kind
 from cope.core.ids import AttemptId
-from cope.core.lifecycle import AttemptState
+from cope.core.lifecycle import AttemptState, HoldReason
 from cope.core.money import NanoUSD
 from cope.ports.store import Adopted, Fenced, Granted, Paused, Refused, ReserveRequest, ReserveResult
 
@@ -36,8 +36,10 @@ async def reserve(conn: Connection, known: KnownBudgets, requests: Sequence[Rese
             results[place] = Fenced()
         elif answer is not None:
             results[place] = answer
+        elif task["stopped"]:
+            results[place] = Paused(HoldReason.PAUSED)
         elif task["unparsable"]:
-            results[place] = Paused()
+            results[place] = Paused(HoldReason.UNPARSABLE)
         else:
             asking[place] = budget_keys(task["project_id"], task["batch_id"], task["key_id"], task["month"])
     if asking:
@@ -62,7 +64,7 @@ async def _decide(
     for place, keys in asking.items():
         request = requests[place]
         task = tasks[request.task_id]
-        refused = _refusal(request, keys, left, own.get(request.task_id), stopped=task["stopped"])
+        refused = _refusal(request, keys, left, own.get(request.task_id))
         if refused is not None:
             results[place] = refused
             continue
@@ -88,8 +90,6 @@ def _refusal(
     keys: tuple[BudgetKey, ...],
     left: Mapping[BudgetKey, int | None],
     own: int | None,
-    *,
-    stopped: bool,
 ) -> Refused | None:
     """Why this amount can't be granted now, naming the narrowest cap that does not cover it; None where all do."""
     month = keys[-1].month
@@ -99,8 +99,6 @@ def _refusal(
         room = left[key]
         if room is not None and request.amount > room:
             return Refused(request.amount, NanoUSD(max(0, room)), month, scope_kind(key.scope))
-    if stopped:
-        return Refused(request.amount, NanoUSD(max(0, left[keys[-1]] or 0)), month)
     return None
 
 

@@ -10,6 +10,7 @@ from cope.adapters.postgres import batches, claim, commit, prices, reserve, webh
 from cope.adapters.postgres.budgets import KnownBudgets
 from cope.adapters.postgres.database import Connection, Database, fetch_one
 from cope.adapters.postgres.ingest import JobLost, ingest
+from cope.adapters.postgres.partitions import Partitions
 from cope.adapters.postgres.records import file_of, project_of
 from cope.adapters.postgres.sealing import Sealer
 from cope.adapters.postgres.sequencer import sequence_events
@@ -48,6 +49,7 @@ class PostgresWorkerStore:
         self._sealer = Sealer(secret_key)
         self._policies = claim.Policies()
         self._budgets = KnownBudgets()
+        self._partitions = Partitions()
         self._leading: Connection | None = None
 
     async def open(self) -> None:
@@ -114,6 +116,7 @@ class PostgresWorkerStore:
 
     async def sweep(self, *, lease_s: float) -> SweepReport:
         """Several transactions. `lease_s` is not needed: every lease's end stands in its row."""
+        await self._partitions.make_ahead(self._db)
         return await sweep(self._db, self._policies)
 
     async def sequence_events(self) -> int:

@@ -13,7 +13,8 @@ class Accept:
     """The task's answer is that of sample `sample_index` of step `step`.
 
     `accepted` is False where a policy returns its best answer without having reached its threshold (`max_stage` 2,
-    `small-majority`). `confidence` and `threshold` are None where nothing was voted on.
+    `small-majority`). `degraded` is True where money stopped the cascade short of its end. `confidence` and
+    `threshold` are None where nothing was voted on.
     """
 
     step: str
@@ -24,6 +25,7 @@ class Accept:
     confidence: Fraction | None = None
     threshold: Fraction | None = None
     vote: Vote | None = None
+    degraded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
