@@ -125,7 +125,11 @@ class Books:
         return moments
 
     def used(self, since_s: float, until_s: float, *, api_key: str | None = None) -> Used:
-        """What share of one key's limits was used in a span of monotonic time; the limits are those last set."""
+        """What share of *one* key's limits was used in a span of monotonic time; the limits are those last set.
+
+        With several keys name one, or divide by their number. Monotonic time is that of `time.monotonic()` in any
+        process of this machine.
+        """
         with self._open() as books:
             (body,) = books.execute("SELECT body FROM settings ORDER BY rowid DESC LIMIT 1").fetchone()
             requests, tokens = books.execute(
