@@ -58,6 +58,15 @@ class Reply:
     completion: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a real model said of its text: tokens, and why it ended."""
+
+    prompt: int
+    completion: int
+    finish_reason: str
+
+
 class Desk:
     """Everything the server knows. One event loop, one instance."""
 
@@ -169,15 +178,15 @@ class Desk:
         slow = float(call.fault.options["seconds"]) if call.fault is not None and call.fault.name == "slow" else 0.0
         return low + slow if low == high else random.Random(call.number).uniform(low, high) + slow
 
-    def answer(self, call: Call, asked: Asked, text: str, told: tuple[int, int] | None) -> Reply:
-        """The good answer, or what its fault makes of it. `told` are prompt and output tokens of a real model."""
+    def answer(self, call: Call, asked: Asked, text: str, told: Told | None) -> Reply:
+        """The good answer, or what its fault makes of it. `told` comes with the text of a real model."""
         counting, fault = self.options.counting, call.fault
-        text, cut = (text, False) if told is not None else counting.clip(text, asked.most)
         if told is None:
-            prompt = counting.prompt(asked.texts)
+            text, cut = counting.clip(text, asked.most)
+            prompt, reason = counting.prompt(asked.texts), "length" if cut else "stop"
             completion = self.answers.billed_tokens(asked, counting.completion(text)) * asked.n
         else:
-            prompt, completion = told
+            prompt, completion, reason = told.prompt, told.completion, told.finish_reason
         cached = counting.cached(prompt)
         name = None if fault is None else fault.name
         if fault is not None and name == "overbilling":
@@ -187,7 +196,7 @@ class Desk:
             usage = strange_usage(fault, usage)
         elif name == "missing_usage":
             usage = None
-        choices = [] if name == "empty_choices" else [(text, "length" if cut else "stop")] * asked.n
+        choices = [] if name == "empty_choices" else [(text, reason)] * asked.n
         head = {"id": call.wire, "created": int(call.arrived_at), "model": asked.model}
         streamed = asked.stream
         body = replies.stream(asked, head, choices, usage) if streamed else replies.completion(head, choices, usage)

@@ -12,7 +12,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
 from tests.paid_api import replies
 from tests.paid_api.answers import Asked
-from tests.paid_api.desk import Call, Desk, Reply
+from tests.paid_api.desk import Call, Desk, Reply, Told
 from tests.paid_api.faults import retry_headers
 from tests.paid_api.options import OUTAGES, latency
 
@@ -73,7 +73,8 @@ class Provider:
         delay_s = desk.latency_s(call)
         if delay_s:
             await asyncio.sleep(delay_s)
-        text, told = desk.answers.text("\n".join(asked.texts)), None
+        text = desk.answers.text("\n".join(asked.texts))
+        told: Told | None = None
         if desk.options.upstream is not None:
             found = await self._upstream(raw_body=await request.read(), model=desk.options.upstream_model)
             if isinstance(found, Reply):
@@ -103,7 +104,7 @@ class Provider:
             return await self._cut(request, call, reply, str(fault.options["how"]), float(fault.options["after"]))
         return self._response(call, reply)
 
-    async def _upstream(self, *, raw_body: bytes, model: str | None) -> Reply | tuple[str, tuple[int, int]]:
+    async def _upstream(self, *, raw_body: bytes, model: str | None) -> Reply | tuple[str, Told]:
         """The text and tokens of the model behind, or the refusal to pass on. Always asked for a whole answer."""
         if self._session is None:
             self._session = ClientSession(timeout=ClientTimeout(total=600))
@@ -120,8 +121,9 @@ class Provider:
                     return Reply(answer.status, content, error_code="upstream")
             whole = orjson.loads(content)
             usage = whole["usage"]
-            text = whole["choices"][0]["message"]["content"]
-            return text, (int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
+            choice = whole["choices"][0]
+            told = Told(int(usage["prompt_tokens"]), int(usage["completion_tokens"]), str(choice["finish_reason"]))
+            return choice["message"]["content"], told
         except (ClientError, OSError, TimeoutError, ValueError, KeyError, IndexError, TypeError) as broken:
             message = replies.error(f"The model is away: {type(broken).__name__}.", "server_error", None)
             return Reply(502, message, error_code="upstream_away")
