@@ -25,13 +25,18 @@ from cope.adapters.memory import (
 )
 from cope.bootstrap import ApiParts
 from cope.core.models import ModelCatalog, ModelEntry
+from cope.core.money import NanoUSD, Price
 from cope.core.prices import PriceTable
 from cope.core.prompts import BUILT_IN
 from cope.core.stages import Tier
 from cope.settings import Settings
 from cope_api.app import create_app
 from cope_local.children import free_port
+from tests.support import NOON
 
+PRICE = Price(
+    "p", "2024-01", NanoUSD(2_500_000_000), NanoUSD(1_250_000_000), NanoUSD(10_000_000_000), NOON.replace(year=2024)
+)
 KEY, ADMIN = "cope-sk-of-the-tests", "cope-admin-of-the-tests"
 LINE = '{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{}}\n'
 
@@ -56,7 +61,7 @@ def served() -> Iterator[Served]:
         files=MemoryFiles(),
         wake=MemoryWakeUp(),
         catalog=ModelCatalog({"small": small, "large": large}, "small", "large", BUILT_IN),
-        prices=PriceTable([]),
+        prices=PriceTable([PRICE]),
         clock=clock,
         ids=ids,
         webhooks=RecordingWebhookSender(refused={"https://10.0.0.1/": "10.0.0.1 is not a public address"}),
