@@ -25,7 +25,7 @@ from cope.adapters.memory import (
 )
 from cope.bootstrap import ApiParts
 from cope.core.models import ModelCatalog, ModelEntry
-from cope.core.money import NanoUSD, Price
+from cope.core.money import Price, parse_usd
 from cope.core.prices import PriceTable
 from cope.core.prompts import BUILT_IN
 from cope.core.stages import Tier
@@ -34,9 +34,7 @@ from cope_api.app import create_app
 from cope_local.children import free_port
 from tests.support import NOON
 
-PRICE = Price(
-    "p", "2024-01", NanoUSD(2_500_000_000), NanoUSD(1_250_000_000), NanoUSD(10_000_000_000), NOON.replace(year=2024)
-)
+PRICE = Price("p", "2024-01", parse_usd("2.5"), parse_usd("1.25"), parse_usd("10"), NOON.replace(year=2024))
 KEY, ADMIN = "cope-sk-of-the-tests", "cope-admin-of-the-tests"
 LINE = '{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{}}\n'
 

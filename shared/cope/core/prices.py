@@ -22,6 +22,7 @@ Status = Literal["in_force", "scheduled", "superseded", "lapsed", "withdrawn"]
 
 _Key = tuple[str, PriceTier, str]
 _OLD_BATCH_SUFFIX = ":batch"
+_MOST_NAMED = 12
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -140,8 +141,16 @@ class PriceTable:
             when += f" (the next one begins at {upcoming:%Y-%m-%dT%H:%M:%SZ})"
         return Unpriced(
             f"{what}{when}: a paid model is refused, never free. Add one, with the provider's own amounts in USD per "
-            f"million tokens: {add_command(price_id, tier)}"
+            f"million tokens: {add_command(price_id, tier)}{self._known_ids(price_id)}"
         )
+
+    def _known_ids(self, price_id: str) -> str:
+        """For a slip in the id: those there are, unless it is one of them."""
+        known = sorted({known for known, _ in self._counting})
+        if price_id in known or not known:
+            return ""
+        more = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
+        return f" (known price ids: {', '.join(known[:_MOST_NAMED])}{more})"
 
 
 def split_price_id(price_id: str, tier: PriceTier = "standard") -> tuple[str, PriceTier]:
