@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from openai import OpenAI
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cope_cli.address import find_address
@@ -66,7 +67,7 @@ def list_command(
 @prices.command()
 def show(context: typer.Context, price_id: str, as_json: Json = False) -> None:
     """Show every version of one price, newest first: cope prices show gpt-4o-2024-08-06"""
-    _list(context, {"price_id": price_id, "versions": "all"}, as_json=as_json, status=True)
+    _list(context, {"price_id": price_id, "versions": "all"}, as_json=as_json)
 
 
 @prices.command()
@@ -147,31 +148,32 @@ def _row(
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _list(context: typer.Context, query: dict[str, str], *, as_json: bool, status: bool = False) -> None:
+def _list(context: typer.Context, query: dict[str, str], *, as_json: bool) -> None:
     page: Any = _client(context).get(_PATH, cast_to=object, options={"params": query})
     if as_json:
         _print_json(page)
         return
-    several = status or query.get("versions") == "all"
-    table = Table(
-        "id", "tier", "version", "input", "cached", "output", "effective", *(["status"] if several else []), "source"
-    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("id", overflow="fold")
+    for name in ("tier", "version", "input", "cached", "output", "effective", "status"):
+        table.add_column(name, no_wrap=True, justify="right" if name in {"input", "cached", "output"} else "left")
+    table.add_column("source", overflow="fold", min_width=20)
     for row in page["data"]:
         per = row["per_million_tokens"]
         table.add_row(
-            row["price_id"],
+            escape(row["price_id"]),
             row["tier"],
-            row["version"],
+            escape(row["version"]),
             per["input"],
             per["cached_input"],
             per["output"],
             _day(row["effective_at"]),
-            *([row["status"]] if several else []),
-            row["source"],
+            row["status"].replace("_", " "),
+            escape(row["source"]),
         )
     console = _console()
     console.print(table)
-    console.print("USD per million tokens", highlight=False)
+    console.print("USD per million tokens")
 
 
 def _diff(context: typer.Context, row: dict[str, object], days: int, *, as_json: bool) -> None:
@@ -240,7 +242,8 @@ def _client(context: typer.Context) -> OpenAI:
 
 
 def _console() -> Console:
-    return Console(highlight=False)
+    # What is piped somewhere is not cut to 80 columns.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 240)
 
 
 def _say(line: str) -> None:

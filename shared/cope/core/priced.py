@@ -25,10 +25,12 @@ def models_of(policy: PolicySpec) -> tuple[str, ...]:
             assert_never(policy.name)
 
 
-def refuse_unpriced(policy: PolicySpec, catalog: ModelCatalog, prices: PriceTable, now: datetime) -> None:
+def refuse_unpriced(
+    policy: PolicySpec, catalog: ModelCatalog, prices: PriceTable, now: datetime, *, param: str = "model"
+) -> None:
     """Raises `BadRequest` (code `model_not_priced`) with the command that adds the missing price."""
     for name in models_of(policy):
         try:
-            prices.of_model(catalog.entry(name, param="model"), now)
+            prices.of_model(catalog.entry(name, param=param), now)
         except Unpriced as missing:
-            raise BadRequest(missing.message, param="model", code=missing.code) from None
+            raise BadRequest(missing.message, param=param, code=missing.code) from None

@@ -153,7 +153,8 @@ class _Rows:
             self._models.add(request.requested_model)
         known = self._policies.get(id(request.policy))
         if known is None:
-            refuse_unpriced(request.policy, self._parts.catalog, self._parts.prices, self._parts.clock.now())
+            now = self._parts.clock.now()
+            refuse_unpriced(request.policy, self._parts.catalog, self._parts.prices, now, param="body.model")
             known = request.policy, encode_policy(request.policy), _queue(request)
             self._policies[id(request.policy)] = known
         return new_task(self._parts.ids, request, custom_id=custom_id, line=number, policy=known[1], queue=known[2])
