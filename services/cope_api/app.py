@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import logging
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,10 +19,12 @@ from cope.core.ids import PROJECT, ProjectId
 from cope.core.records import Project
 from cope.core.request_policy import SELECTABLE
 from cope.core.webhooks import make_secret
-from cope_api import admin, batches, failures, files, live, spend_limits, webhooks
+from cope.usecases.watch_prices import reread_or_go_on, unpriced, watch_prices
+from cope_api import admin, batches, failures, files, live, prices, spend_limits, webhooks
 from cope_api.context import Gate, list_body, parts_of, project_of
 from cope_api.failures import json_response
 
+logger = logging.getLogger(__name__)
 router = APIRouter()
 _REQUEST_ID = "x-request-id"
 
@@ -60,15 +63,20 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
             parts = await open_parts(resources)
             app.state.parts, app.state.gate, app.state.waiter = parts, Gate(parts), live.LiveWaiter(parts)
             await _ensure_project(parts)
+            await reread_or_go_on(parts.store, parts.prices)
+            for missing in unpriced(parts.catalog, parts.prices, parts.clock.now()):
+                logger.warning("%s", missing)
             waiter = asyncio.create_task(app.state.waiter.run())
+            watcher = asyncio.create_task(watch_prices(parts, lambda: False))
             await parts.wake.poke("upkeep")  # connects to the broker now, not under the first batch
             yield
             waiter.cancel()
-            await asyncio.gather(waiter, return_exceptions=True)
+            watcher.cancel()
+            await asyncio.gather(waiter, watcher, return_exceptions=True)
 
     app = FastAPI(title="COPE", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     failures.install(app)
-    parts = (files, batches, live, webhooks, admin, spend_limits)
+    parts = (files, batches, live, webhooks, admin, prices, spend_limits)
     for part in (router, *(module.router for module in parts)):
         app.include_router(part)
     app.state.counts = counts

@@ -23,6 +23,7 @@ from cope.ports.store import LiveResult, NewLiveTask
 from cope.usecases.ingest import new_live_task
 from cope_api.context import json_object, project_of, project_row, raw_body
 from cope_api.failures import NO_RETRY
+from cope_api.prices import check_priced
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
@@ -103,6 +104,7 @@ async def chat(request: Request) -> Response:
         defaults=RequestDefaults(Kind(project.default_kind), on_budget=OnBudget.FAIL),
         catalog=parts.catalog,
     )
+    await check_priced(parts, parsed.policy)
     retries = request.headers.get("x-stainless-retry-count", "0")
     task = new_live_task(parts.ids, parsed)
     task_id = await parts.store.create_live_task(

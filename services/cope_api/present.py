@@ -170,6 +170,8 @@ def task_json(task: TaskDetail) -> Json:
                 "month": a.month,
                 "reserved_usd": format_usd(a.reserved),
                 "cost_usd": None if a.cost is None else format_usd(a.cost),
+                "price_id": a.price_id,
+                "price_tier": a.price_tier,
                 "price_version": a.price_version,
                 "flag": a.flag,
             }

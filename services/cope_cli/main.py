@@ -17,9 +17,11 @@ from rich.console import Console
 
 from cope_cli.address import Address, NoAddress, find_address
 from cope_cli.lines import BadInput, batch_lines
+from cope_cli.prices import prices
 from cope_cli.show import batches_table, summary, task_story, watch
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(prices, name="prices")
 FAILED, REFUSED, UNREACHABLE = 1, 2, 3
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]

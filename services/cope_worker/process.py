@@ -20,12 +20,13 @@ from typing import Any, Protocol
 from celery import Celery
 
 from cope.bootstrap import WorkerParts, open_worker
-from cope.core.errors import Misconfigured
+from cope.core.errors import Misconfigured, Unpriced
 from cope.settings import Settings
 from cope.usecases.deliver_webhooks import Courier
 from cope.usecases.drain import Drainer
 from cope.usecases.sweep import Sweeper
 from cope.usecases.upkeep import Upkeep
+from cope.usecases.watch_prices import watch_prices
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ class WorkerProcess:
                     for runner in self._runners.values():
                         group.create_task(runner.run(self._stopping))
                     group.create_task(sweeper.run(self._stopping))
+                    group.create_task(watch_prices(parts, self._stopping))
             finally:
                 heartbeat.cancel()
 
@@ -110,7 +112,13 @@ class WorkerProcess:
             attempt = contextlib.AsyncExitStack()
             try:
                 parts = await open_worker(settings, self._app, attempt)
+            except Unpriced as missing:
+                # The API serves meanwhile, and takes the command that the message holds.
+                await attempt.aclose()
+                logger.warning("no work is begun: %s", missing)
+                await asyncio.sleep(_RETRY_START_S)
             except Misconfigured:
+                await attempt.aclose()
                 raise
             except Exception as away:
                 await attempt.aclose()

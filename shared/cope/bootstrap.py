@@ -16,6 +16,7 @@ from cope.adapters.postgres.worker_store import PostgresWorkerStore
 from cope.adapters.redis_limiter import RedisLimiter
 from cope.adapters.system import SystemClock, SystemIds
 from cope.catalog import load_catalog, load_prices
+from cope.core.errors import Conflict, Misconfigured, Unpriced
 from cope.core.models import ModelCatalog
 from cope.core.prices import PriceTable
 from cope.ports.answers import AnswerJudge
@@ -24,6 +25,7 @@ from cope.ports.model import ChatModel
 from cope.ports.store import ApiStore, WorkerStore
 from cope.ports.support import Clock, IdMaker, Limiter, WakeUp, WebhookSender
 from cope.settings import Settings
+from cope.usecases.watch_prices import reread, unpriced
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +86,16 @@ async def open_api(settings: Settings, resources: contextlib.AsyncExitStack) -> 
 async def open_worker(settings: Settings, app: Celery, resources: contextlib.AsyncExitStack) -> WorkerParts:
     """A worker process's parts; `resources` closes them. Raises `Misconfigured` naming a missing setting."""
     catalog, prices = load_catalog(settings), load_prices(settings)
-    now = SystemClock().now()
-    for entry in catalog.entries.values():
-        prices.of_model(entry, now)  # a model without a price in force is refused at the start, not at its first call
     store = PostgresWorkerStore(settings.need("worker_database_url"), secret_key=settings.need("secret_key"))
     await store.open()
     resources.push_async_callback(store.aclose)
-    await store.put_prices(prices.rows)
+    try:
+        await store.put_prices(prices.rows)
+    except Conflict as changed:
+        raise Misconfigured(f"The shipped price table or COPE_PRICES_FILE: {changed.message}") from None
+    await reread(store, prices)
+    for missing in unpriced(catalog, prices, SystemClock().now()):
+        raise Unpriced(missing)  # a model without a price in force is refused at the start, not at its first call
     wake = CeleryWakeUp(app, settings.broker_url)
     resources.push_async_callback(wake.aclose)
     model = OpenAIModel()

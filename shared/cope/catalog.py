@@ -3,20 +3,22 @@
 import os
 import tomllib
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from cope.core.errors import Misconfigured
 from cope.core.models import ModelCatalog, ModelEntry
-from cope.core.money import NanoUSD, Price, parse_usd
-from cope.core.prices import PriceTable
+from cope.core.money import NanoUSD, Price, PriceOrigin, parse_usd
+from cope.core.prices import TIERS, PriceTable, parse_moment, split_price_id
 from cope.core.problem import Kind
 from cope.core.prompts import BUILT_IN, PromptSet, RolePrompts
 from cope.core.stages import Tier
 from cope.settings import Settings
 
+_PRICE_KEYS = frozenset(
+    {"id", "tier", "version", "effective_at", "effective_until", "input", "cached_input", "output", "source"}
+)
 _ENTRY_KEYS = frozenset(ModelEntry.__dataclass_fields__) | {"api_key_env", "default"}
 
 
@@ -32,20 +34,18 @@ def load_catalog(settings: Settings) -> ModelCatalog:
     for entry in entries.values():
         if entry.prompt_set not in prompt_sets:
             raise Misconfigured(f"Model {entry.name!r} names the prompt set {entry.prompt_set!r}, which is not there.")
-        if entry.tier is Tier.LARGE and not entry.price_id:
-            raise Misconfigured(
-                f"Model {entry.name!r} is of the paid tier and has no price: set its price id (COPE_LARGE_PRICE) "
-                "to one of the shipped table's or of your own COPE_PRICES_FILE."
-            )
     return ModelCatalog(entries, defaults[Tier.SMALL], defaults[Tier.LARGE], prompt_sets)
 
 
 def load_prices(settings: Settings) -> PriceTable:
-    """The shipped table and, over it, the rows of COPE_PRICES_FILE. Raises `Misconfigured`."""
+    """The shipped table and, over it, the rows of COPE_PRICES_FILE. Raises `Misconfigured`.
+
+    A price id that the file names has the file's rows alone, in every tier. What operators add is in the store.
+    """
     shipped = tomllib.loads(resources.files("cope").joinpath("data/prices.toml").read_text())
-    rows = _prices(shipped, "the shipped table")
+    rows = _prices(shipped, "the shipped table", "shipped")
     if settings.prices_file is not None:
-        own = _prices(_toml(settings.prices_file), str(settings.prices_file))
+        own = _prices(_toml(settings.prices_file), str(settings.prices_file), "file")
         replaced = {row.price_id for row in own}
         rows = [row for row in rows if row.price_id not in replaced] + own
     return PriceTable(rows)
@@ -72,7 +72,7 @@ def _from_shorthand(settings: Settings) -> tuple[dict[str, ModelEntry], dict[Tie
         tier=Tier.LARGE,
         prompt_set=settings.large_prompt_set,
         context_length=settings.large_context,
-        price_id=settings.large_price or _price_of_name(settings.large_model),
+        price_id=settings.large_price or settings.large_model,
         api_key=settings.large_api_key.get_secret_value(),
         rpm=settings.large_rpm,
         tpm=settings.large_tpm,
@@ -83,12 +83,6 @@ def _from_shorthand(settings: Settings) -> tuple[dict[str, ModelEntry], dict[Tie
     if small.name == large.name:
         raise Misconfigured("COPE_SMALL_MODEL and COPE_LARGE_MODEL are the same: name two models.")
     return {small.name: small, large.name: large}, {Tier.SMALL: small.name, Tier.LARGE: large.name}
-
-
-def _price_of_name(model: str) -> str | None:
-    """A model that is called exactly like a shipped price has that price."""
-    shipped = tomllib.loads(resources.files("cope").joinpath("data/prices.toml").read_text())
-    return model if any(row["id"] == model for row in shipped["price"]) else None
 
 
 def _from_file(path: Path) -> tuple[dict[str, ModelEntry], dict[Tier, str]]:
@@ -122,10 +116,12 @@ def _entry(row: Mapping[str, Any], path: Path) -> ModelEntry:
     variable = row.get("api_key_env")
     if variable and variable not in os.environ:
         raise Misconfigured(f"{path}: model {row['name']!r} takes its key from {variable}, which is not set.")
+    served_name = row.get("served_name", row["name"])
     return ModelEntry(
         **{
-            "served_name": row["name"],
+            "served_name": served_name,
             "prompt_set": "instruct",
+            "price_id": served_name if row["tier"] == "paid" else None,  # a paid model is priced by its own name
             **values,
             "tier": Tier.SMALL if row["tier"] == "small" else Tier.LARGE,
             "unsupported": frozenset(row.get("unsupported", ())),
@@ -134,25 +130,52 @@ def _entry(row: Mapping[str, Any], path: Path) -> ModelEntry:
     )
 
 
-def _prices(data: Mapping[str, Any], where: str) -> list[Price]:
+def _prices(data: Mapping[str, Any], where: str, origin: PriceOrigin) -> list[Price]:
     version = data.get("version")
     if not isinstance(version, str):
         raise Misconfigured(f'{where}: a price table has a `version`, such as "2026-11-01".')
-    return [_price(row, version, where) for row in data.get("price", [])]
+    rows = [_price(row, version, where, origin) for row in data.get("price", [])]
+    seen: set[tuple[str, str, str]] = set()
+    for row in rows:
+        if row.key in seen:
+            raise Misconfigured(
+                f"{where}: price {row.price_id!r} ({row.tier}) stands twice with version {row.version!r}: give one of "
+                "them a `version` of its own."
+            )
+        seen.add(row.key)
+    return rows
 
 
-def _price(row: Mapping[str, Any], version: str, where: str) -> Price:
+def _price(row: Mapping[str, Any], version: str, where: str, origin: PriceOrigin) -> Price:
     try:
-        return Price(
-            price_id=str(row["id"]),
-            version=version,
+        for key in row:
+            if key not in _PRICE_KEYS:
+                raise ValueError(f"unknown key {key!r}; known keys: {', '.join(sorted(_PRICE_KEYS))}")
+        tier = row.get("tier", "standard")
+        if tier not in TIERS:
+            raise ValueError(f'tier must be "standard" or "batch", not {tier!r}')
+        price_id, tier = split_price_id(str(row["id"]), tier)
+        until = row.get("effective_until")
+        price = Price(
+            price_id=price_id,
+            version=str(row.get("version", version)),
             input_per_mtok=_amount(row["input"]),
             cached_input_per_mtok=_amount(row.get("cached_input", row["input"])),
             output_per_mtok=_amount(row["output"]),
-            effective_at=datetime.fromisoformat(str(row["effective_at"])).replace(tzinfo=UTC),
+            effective_at=parse_moment(str(row["effective_at"])),
+            tier=tier,
+            effective_until=None if until is None else parse_moment(str(until)),
+            origin=origin,
+            source=str(row.get("source", "")),
+            added_by=where,
         )
-    except (KeyError, ValueError) as wrong:
+        if price.effective_until is not None and price.effective_until <= price.effective_at:
+            raise ValueError("effective_until lies before effective_at")
+    except KeyError as missing:
+        raise Misconfigured(f"{where}: price {row.get('id', '?')!r} lacks {missing}.") from None
+    except ValueError as wrong:
         raise Misconfigured(f"{where}: price {row.get('id', '?')!r}: {wrong}") from None
+    return price
 
 
 def _amount(value: object) -> NanoUSD:

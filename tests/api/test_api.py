@@ -25,13 +25,16 @@ from cope.adapters.memory import (
 )
 from cope.bootstrap import ApiParts
 from cope.core.models import ModelCatalog, ModelEntry
+from cope.core.money import Price, parse_usd
 from cope.core.prices import PriceTable
 from cope.core.prompts import BUILT_IN
 from cope.core.stages import Tier
 from cope.settings import Settings
 from cope_api.app import create_app
 from cope_local.children import free_port
+from tests.support import NOON
 
+PRICE = Price("p", "2024-01", parse_usd("2.5"), parse_usd("1.25"), parse_usd("10"), NOON.replace(year=2024))
 KEY, ADMIN = "cope-sk-of-the-tests", "cope-admin-of-the-tests"
 LINE = '{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{}}\n'
 
@@ -56,7 +59,7 @@ def served() -> Iterator[Served]:
         files=MemoryFiles(),
         wake=MemoryWakeUp(),
         catalog=ModelCatalog({"small": small, "large": large}, "small", "large", BUILT_IN),
-        prices=PriceTable([]),
+        prices=PriceTable([PRICE]),
         clock=clock,
         ids=ids,
         webhooks=RecordingWebhookSender(refused={"https://10.0.0.1/": "10.0.0.1 is not a public address"}),

@@ -9,6 +9,7 @@ CopeError
 ├── BudgetExhausted           a cap refuses the worst case of a paid call
 ├── Unauthorized / Forbidden  no key, a wrong key / a key that may not
 ├── Misconfigured             a setting is missing or contradicts another; the process must not start
+│   └── Unpriced              a paid model without a price in force: refused, never free
 ├── AnswerHelperUnavailable   no process that reads answers can be started: retryable, nobody's answer is to blame
 └── ModelError                a model call failed
     ├── ModelUnreachable      nothing was sent, or an idempotent call broke: retryable
@@ -99,6 +100,12 @@ class Misconfigured(CopeError):
     """A setting is missing or contradicts another. The message names it."""
 
     code = "misconfigured"
+
+
+class Unpriced(Misconfigured):
+    """A paid model has no price in force at the moment. The message holds the command that adds one."""
+
+    code = "model_not_priced"
 
 
 class AnswerHelperUnavailable(CopeError):

@@ -16,8 +16,9 @@ class ModelEntry:
     """One model that steps can name.
 
     `context_length` is in tokens, prompt and output together. `rpm` and `tpm` are per minute over all workers,
-    `concurrency` is calls in flight over all workers; None is no limit. `price_id` names a row of the price table;
-    a model of the paid tier without one is refused at start. `api_key` is the secret itself and is kept out of `repr`.
+    `concurrency` is calls in flight over all workers; None is no limit. `price_id` names rows of the price table;
+    a model of the paid tier without a price in force is never called. `api_key` is the secret itself and is kept out
+    of `repr`.
     """
 
     name: str

@@ -3,12 +3,14 @@
 1 micro-dollar per problem equals 1 USD per million problems, the paper's unit.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import NewType
+from typing import Literal, NewType
 
 NanoUSD = NewType("NanoUSD", int)
+PriceTier = Literal["standard", "batch"]
+PriceOrigin = Literal["shipped", "file", "operator"]
 
 NANO_PER_USD = 1_000_000_000
 MAX_NANO = 2**63 - 1
@@ -61,7 +63,10 @@ class TokenUsage:
 class Price:
     """What a model's tokens cost, in nano-dollars per *million* tokens, so that every list price is a whole number.
 
-    `version` names the dated table the row came from; `effective_at` is when it starts to hold (aware, UTC).
+    A row never changes: (`price_id`, `tier`, `version`) names it for good, and a correction is a newer version.
+    `effective_at` is when it starts to hold and `effective_until` when it lapses, both aware, UTC; None is never. Two
+    rows are equal when their terms are: where they came from (`origin`, `source`, who added them, when, and why in
+    spite of an objection) is told and not compared. `added_at` is None until the store has the row.
     """
 
     price_id: str
@@ -70,6 +75,22 @@ class Price:
     cached_input_per_mtok: NanoUSD
     output_per_mtok: NanoUSD
     effective_at: datetime
+    tier: PriceTier = "standard"
+    effective_until: datetime | None = None
+    origin: PriceOrigin = field(default="shipped", compare=False)
+    source: str = field(default="", compare=False)
+    added_by: str = field(default="", compare=False)
+    added_at: datetime | None = field(default=None, compare=False)
+    reason: str = field(default="", compare=False)
+
+    @property
+    def key(self) -> tuple[str, PriceTier, str]:
+        """What names this row for good."""
+        return self.price_id, self.tier, self.version
+
+    def holds(self, now: datetime) -> bool:
+        """Whether `now` lies in its dates; a later row may still have taken its place."""
+        return self.effective_at <= now and (self.effective_until is None or now < self.effective_until)
 
     def cost(self, usage: TokenUsage) -> NanoUSD:
         """The price of `usage`, rounded up to a whole nano-dollar: never below what a provider charges."""

@@ -18,7 +18,7 @@ from cope.core.ids import (
     TaskId,
 )
 from cope.core.lifecycle import AttemptState, BatchStatus, HoldReason, TaskState
-from cope.core.money import NanoUSD
+from cope.core.money import NanoUSD, PriceTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,8 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One paid call's money, from its reservation to its settlement."""
+    """One paid call's money, from its reservation to its settlement. `price_id`, `price_tier` and `price_version` name
+    the row it was priced by; the id is empty for attempts from before it was recorded."""
 
     id: AttemptId
     task_id: TaskId
@@ -174,6 +175,8 @@ class Attempt:
     sent_at: datetime | None
     settled_at: datetime | None
     flag: str | None
+    price_id: str = ""
+    price_tier: PriceTier = "standard"
 
 
 @dataclass(frozen=True, slots=True)

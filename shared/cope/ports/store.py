@@ -16,7 +16,7 @@ from cope.core.errors import ErrorInfo
 from cope.core.history import FinishedStep, History
 from cope.core.ids import AttemptId, BatchId, DeliveryId, EndpointId, FileId, KeyId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus, HoldReason
-from cope.core.money import NanoUSD, Price, TokenUsage
+from cope.core.money import NanoUSD, Price, PriceTier, TokenUsage
 from cope.core.records import (
     ApiKey,
     Batch,
@@ -30,6 +30,7 @@ from cope.core.records import (
     WebhookEndpoint,
 )
 from cope.core.task import OnBudget, TaskSpec
+from cope.ports.prices import PriceKeeper, PriceReader
 
 T = TypeVar("T")
 
@@ -83,6 +84,8 @@ class ReserveRequest:
     price_version: str
     amount: NanoUSD
     request_id: str
+    price_id: str = ""
+    price_tier: PriceTier = "standard"
     task_cap: NanoUSD | None = None
 
 
@@ -281,7 +284,7 @@ class WebhookOutcome:
     disable_endpoint: bool = False
 
 
-class WorkerStore(Protocol):
+class WorkerStore(PriceReader, Protocol):
     """What workers, upkeep and the sweep may do, over all projects."""
 
     async def claim(self, queue: str, *, worker: str, limit: int, lease_s: float) -> list[ClaimedTask]:
@@ -449,7 +452,7 @@ class Page(Generic[T]):
     has_more: bool
 
 
-class ApiStore(Protocol):
+class ApiStore(PriceKeeper, Protocol):
     """What the API may do. Every method that takes a project sees that project's rows only, by row-level security."""
 
     async def find_key(self, key_hash: bytes) -> ApiKey | None:

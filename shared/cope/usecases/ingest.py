@@ -16,15 +16,18 @@ from cope.core.errors import BadRequest
 from cope.core.ids import TASK, FileId, TaskId, compact
 from cope.core.models import ModelCatalog
 from cope.core.policies.spec import PolicySpec
+from cope.core.priced import refuse_unpriced
+from cope.core.prices import PriceTable
 from cope.core.problem import Kind
 from cope.core.records import Batch, LineError
 from cope.core.request import ParsedRequest, RequestDefaults, RequestParser
 from cope.core.task import TaskSpec
 from cope.ports.files import FileStore
 from cope.ports.store import NewTask, WorkerStore
-from cope.ports.support import IdMaker, WakeUp
+from cope.ports.support import Clock, IdMaker, WakeUp
 from cope.usecases.keep import keep_job
 from cope.usecases.run_step import first_queue
+from cope.usecases.watch_prices import reread_or_go_on
 
 MAX_ERRORS = 1000
 _PAGE = 1000
@@ -45,6 +48,10 @@ class IngestParts(Protocol):
     @property
     def catalog(self) -> ModelCatalog: ...
     @property
+    def prices(self) -> PriceTable: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
     def ids(self) -> IdMaker: ...
 
 
@@ -64,6 +71,7 @@ async def ingest_next(parts: IngestParts, *, lease_s: float) -> bool:
     async with keep_job(parts.store, job, lease_s=lease_s):
         project = await parts.store.project(job.batch.project_id)
         kind = Kind.MATH if project is None else Kind(project.default_kind)
+        await reread_or_go_on(parts.store, parts.prices)  # no line is refused for a price added a moment ago
         rows = _Rows(parts, job.batch, kind)
         window = timedelta(seconds=window_seconds(job.batch.completion_window))
         try:
@@ -145,6 +153,8 @@ class _Rows:
             self._models.add(request.requested_model)
         known = self._policies.get(id(request.policy))
         if known is None:
+            now = self._parts.clock.now()
+            refuse_unpriced(request.policy, self._parts.catalog, self._parts.prices, now, param="body.model")
             known = request.policy, encode_policy(request.policy), _queue(request)
             self._policies[id(request.policy)] = known
         return new_task(self._parts.ids, request, custom_id=custom_id, line=number, policy=known[1], queue=known[2])

@@ -15,7 +15,7 @@ import orjson
 from cope.core import retry
 from cope.core.budget import Scope, output_limit, settle, worst_case
 from cope.core.codec import decode_step, encode_step
-from cope.core.errors import ErrorInfo, ModelError, ModelMalformed, ModelRateLimited
+from cope.core.errors import ErrorInfo, ModelError, ModelMalformed, ModelRateLimited, Unpriced
 from cope.core.history import FinishedStep
 from cope.core.lifecycle import HoldReason
 from cope.core.models import ModelCatalog, ModelEntry
@@ -54,6 +54,7 @@ from cope.ports.support import Clock, Grant, IdMaker, Limiter
 from cope.usecases.chains import PLAN_BYTES_PER_TOKEN, ChainRunner, StepOutcome, executor_messages, planner_messages
 
 LONGEST_WAIT_IN_SLOT_S = 2.0
+UNPRICED_RECHECK_S = 30.0
 MAX_CRASHES = 5
 
 
@@ -93,7 +94,6 @@ class _Plan:
     step: Step
     entry: ModelEntry
     prompts: PromptSet
-    price: Price | None
 
 
 class StepRun:
@@ -126,15 +126,16 @@ class StepRun:
         if not isinstance(decision, Step):
             return await self._commit(None, decision)
         entry = self._parts.catalog.entry(decision.model, param="model")
-        plan = _Plan(
-            decision,
-            entry,
-            self._parts.catalog.prompts(decision.model, decision.prompt_set),
-            self._parts.prices.of_model(entry, self._parts.clock.now()),
-        )
-        if plan.price is None:
-            return await self._free_step(plan)
-        return await self._paid_step(plan, plan.price)
+        plan = _Plan(decision, entry, self._parts.catalog.prompts(decision.model, decision.prompt_set))
+        try:
+            if self._parts.prices.of_model(entry, self._parts.clock.now()) is None:
+                return await self._free_step(plan)
+            return await self._paid_step(plan)
+        except Unpriced as missing:
+            # Its price lapsed after the task was accepted: it waits until somebody adds one (`watch_prices` says so).
+            back = GiveBack(task.task_id, task.fence, delay_s=UNPRICED_RECHECK_S, note=missing.code)
+            await self._give_back(back)
+            return None
 
     # ---- the small model -------------------------------------------------------------------------------------------
 
@@ -149,13 +150,14 @@ class StepRun:
 
     # ---- a paid call -----------------------------------------------------------------------------------------------
 
-    async def _paid_step(self, plan: _Plan, price: Price) -> CommitStatus | None:
+    async def _paid_step(self, plan: _Plan) -> CommitStatus | None:
         grant = await self._rate_limited(plan)
         if grant is None:
             return None
         used: int | None = None
         try:
-            reserved = await self._reserve(plan, price)
+            price, amount = self._quote(plan)
+            reserved = await self._reserve(plan, price, amount)
             match reserved:
                 case Adopted():
                     used = 0
@@ -172,7 +174,7 @@ class StepRun:
                     used = 0
                     return CommitStatus.FENCED
                 case Granted():
-                    status, used = await self._pay(plan, price, reserved)
+                    status, used = await self._pay(plan, price, amount, reserved)
                     return status
                 case _:
                     assert_never(reserved)
@@ -191,7 +193,16 @@ class StepRun:
                 return None
             await asyncio.sleep(grant.wait_s)
 
-    async def _reserve(self, plan: _Plan, price: Price) -> ReserveResult:
+    def _quote(self, plan: _Plan) -> tuple[Price, NanoUSD]:
+        """The price in force now, which the call is settled at, and what is set aside for it: the worst case at the
+        dearest price that is or comes in force before a planner's call and an executor's after it can have ended."""
+        prices, entry, now = self._parts.prices, plan.entry, self._parts.clock.now()
+        price = prices.of_model(entry, now)
+        assert price is not None
+        bound = prices.bound(price.price_id, now, within_s=2 * entry.timeout_s, tier=price.tier)
+        return price, step_worst_case(self._task.spec, plan.step, entry, plan.prompts, bound)
+
+    async def _reserve(self, plan: _Plan, price: Price, amount: NanoUSD) -> ReserveResult:
         task = self._task
         return await self._ledger.reserve(
             ReserveRequest(
@@ -202,15 +213,17 @@ class StepRun:
                 step=plan.step.name,
                 model=plan.entry.name,
                 price_version=price.version,
-                amount=step_worst_case(task.spec, plan.step, plan.entry, plan.prompts, price),
+                amount=amount,
                 request_id=self._request_id(),
                 task_cap=task.spec.max_cost,
+                price_id=price.price_id,
+                price_tier=price.tier,
             )
         )
 
-    async def _pay(self, plan: _Plan, price: Price, granted: Granted) -> tuple[CommitStatus | None, int | None]:
-        task = self._task
-        amount = step_worst_case(task.spec, plan.step, plan.entry, plan.prompts, price)
+    async def _pay(
+        self, plan: _Plan, price: Price, amount: NanoUSD, granted: Granted
+    ) -> tuple[CommitStatus | None, int | None]:
         self.paying = True  # before the mark, so that no cancellation falls between the mark and the call
         if not await self._ledger.mark_sent(granted):
             self.paying = False

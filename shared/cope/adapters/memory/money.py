@@ -54,6 +54,8 @@ def reserve(db: Tables, request: ReserveRequest) -> ReserveResult:
         reserved=request.amount,
         request_id=request.request_id,
         created_at=db.now(),
+        price_id=request.price_id,
+        price_tier=request.price_tier,
     )
     db.attempts[attempt.id] = attempt
     db.task_attempts[row.id].append(attempt)

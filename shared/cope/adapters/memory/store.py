@@ -2,13 +2,14 @@
 
 from cope.adapters.memory.api_batches import ApiBatchesMixin
 from cope.adapters.memory.clock import FixedClock, SequentialIds
+from cope.adapters.memory.prices import PricesMixin
 from cope.adapters.memory.tables import Tables
 from cope.adapters.memory.upkeep import UpkeepMixin
 from cope.ports.store import ApiStore, WorkerStore
 from cope.ports.support import Clock, IdMaker
 
 
-class MemoryStore(ApiBatchesMixin, UpkeepMixin):
+class MemoryStore(ApiBatchesMixin, UpkeepMixin, PricesMixin):
     """`ApiStore` and `WorkerStore` without a database: for tests, examples and trying things out.
 
     Exact under asyncio: no method awaits between reading and writing. Not for threads, and not for millions of tasks:

@@ -32,7 +32,7 @@ from cope.core.lifecycle import (
     HoldReason,
     TaskState,
 )
-from cope.core.money import ZERO, NanoUSD, Price, TokenUsage
+from cope.core.money import ZERO, NanoUSD, Price, PriceTier, TokenUsage
 from cope.core.parse_watch import ParseWatch
 from cope.core.records import ApiKey, Attempt, Batch, Budget, Event, Project, StoredFile, WebhookEndpoint
 from cope.core.task import OnBudget, TaskSpec
@@ -155,6 +155,8 @@ class AttemptRow:
     sent_at: datetime | None = None
     settled_at: datetime | None = None
     answer: str | None = None
+    price_id: str = ""
+    price_tier: PriceTier = "standard"
 
     def record(self) -> Attempt:
         """As it is shown."""
@@ -172,6 +174,8 @@ class AttemptRow:
             sent_at=self.sent_at,
             settled_at=self.settled_at,
             flag=self.flag,
+            price_id=self.price_id,
+            price_tier=self.price_tier,
         )
 
 
@@ -242,7 +246,7 @@ class Tables:
     attempts: dict[AttemptId, AttemptRow] = field(default_factory=dict)
     task_attempts: dict[TaskId, list[AttemptRow]] = field(default_factory=lambda: defaultdict(list))
     budgets: dict[tuple[ProjectId, str, str], BudgetRow] = field(default_factory=dict)
-    prices: dict[tuple[str, str], Price] = field(default_factory=dict)
+    prices: dict[tuple[str, PriceTier, str], Price] = field(default_factory=dict)
     endpoints: dict[EndpointId, WebhookEndpoint] = field(default_factory=dict)
     deliveries: dict[DeliveryId, DeliveryRow] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)

@@ -11,7 +11,6 @@ from cope.adapters.memory.tables import BatchRow, TaskRow
 from cope.core.errors import Conflict
 from cope.core.ids import BatchId, FileId, ProjectId
 from cope.core.lifecycle import BatchStatus, TaskState
-from cope.core.money import Price
 from cope.core.records import Batch, Delivery, LineError, Project, StoredFile
 from cope.ports.store import BatchJob, NewTask, ResultLine, WebhookOutcome
 
@@ -158,13 +157,6 @@ class UpkeepMixin(SweepMixin):
         """A project's row."""
         row = self._db.projects.get(project_id)
         return None if row is None else row.project
-
-    async def put_prices(self, prices: Sequence[Price]) -> None:
-        """All of them or, on a `Conflict`, none."""
-        for price in prices:
-            if self._db.prices.get((price.price_id, price.version), price) != price:
-                raise Conflict(f"Price {price.price_id!r} of {price.version!r} is already known with other amounts.")
-        self._db.prices.update({(price.price_id, price.version): price for price in prices})
 
     def _claim_job(self, rows: Iterator[BatchRow], lease_s: float) -> BatchJob | None:
         for owner in rows:

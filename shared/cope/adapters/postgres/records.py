@@ -173,6 +173,8 @@ def attempt_of(row: Row) -> Attempt:
         reserved=NanoUSD(row["reserved"]),
         cost=_money(row["cost"]),
         price_version=row["price_version"],
+        price_id=row["price_id"],
+        price_tier=row["price_tier"],
         created_at=row["created_at"],
         sent_at=row["sent_at"],
         settled_at=row["settled_at"],

@@ -180,9 +180,10 @@ async def _write_grants(conn: Connection, grants: Sequence[_Grant]) -> None:
     await conn.execute(
         """
         INSERT INTO attempts (id, task_id, project_id, batch_id, key_id, month, reserved, price_version, step, model,
-                              request_id, fence, state)
+                              request_id, fence, price_id, price_tier, state)
         SELECT *, 'reserved' FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
-                                         %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[])
+                                         %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[],
+                                         %s::text[], %s::text[])
         """,
         [
             [grant.attempt.id for grant in grants],
@@ -197,6 +198,8 @@ async def _write_grants(conn: Connection, grants: Sequence[_Grant]) -> None:
             [grant.request.model for grant in grants],
             [grant.request.request_id for grant in grants],
             [grant.request.fence for grant in grants],
+            [grant.request.price_id for grant in grants],
+            [grant.request.price_tier for grant in grants],
         ],
     )
     await write_ledger(conn, [(grant.attempt, "reserved", grant.attempt.reserved, 0) for grant in grants])

@@ -284,6 +284,8 @@ class AttemptRow(SQLModel, table=True):
     provider_id: str | None = words(null=True)
     answer: str | None = words(null=True)
     key_id: str | None = identifier(null=True)
+    price_id: str = words(default="''")
+    price_tier: str = words(default="'standard'")
 
 
 class LedgerRow(SQLModel, table=True):
@@ -339,12 +341,27 @@ class PriceRow(SQLModel, table=True):
     """Nano-dollars per million tokens; a dated row never changes."""
 
     __tablename__ = "prices"
+    __table_args__ = (
+        CheckConstraint("tier IN ('standard', 'batch')", name="prices_tier_check"),
+        CheckConstraint("origin IN ('shipped', 'file', 'operator')", name="prices_origin_check"),
+        CheckConstraint(
+            "input_per_mtok >= 0 AND cached_input_per_mtok >= 0 AND output_per_mtok >= 0", name="prices_amounts_check"
+        ),
+        CheckConstraint("effective_until > effective_at", name="prices_dates_check"),
+    )
     price_id: str = words(key=True)
+    tier: str = words(key=True, default="'standard'")
     version: str = words(key=True)
     input_per_mtok: int = big()
     cached_input_per_mtok: int = big()
     output_per_mtok: int = big()
     effective_at: datetime = moment()
+    effective_until: datetime | None = moment(null=True)
+    origin: str = words(default="'shipped'")
+    source: str = words(default="''")
+    added_by: str = words(default="''")
+    added_at: datetime = moment(default="now()")
+    reason: str = words(default="''")
 
 
 class EventRow(SQLModel, table=True):

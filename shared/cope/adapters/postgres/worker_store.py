@@ -228,3 +228,13 @@ class PostgresWorkerStore:
         """A different price under a known key is a `Conflict`."""
         async with self._db.transaction() as conn:
             await prices.put_prices(conn, new)
+
+    async def count_prices(self) -> int:
+        """How many rows there are."""
+        async with self._db.connection() as conn:
+            return await prices.count_prices(conn)
+
+    async def list_prices(self) -> tuple[Price, ...]:
+        """All of them."""
+        async with self._db.connection() as conn:
+            return await prices.list_prices(conn)
