@@ -88,6 +88,28 @@ async def test_a_later_large_batch_does_not_overtake_the_rest_of_an_earlier_one(
     assert sum(task.batch_id == earlier.id for task in claimed) == 10
 
 
+async def test_a_project_with_three_batches_gets_no_more_of_the_queue_than_a_project_with_one(world: World) -> None:
+    many, one = await world.project(name="many"), await world.project(name="one")
+    for _ in range(3):
+        await world.batch(many, 200)
+    await world.batch(one, 200)
+
+    first = await world.claim(limit=200)
+
+    mine = sum(task.project_id == one.id for task in first)
+    assert mine == 71  # the three get 1 + 1/2 + 1/3 of its share: a batch keeps the stride it began with
+
+
+async def test_a_short_completion_window_goes_before_a_long_one(world: World) -> None:
+    project = await world.project()
+    await world.batch(project, 200, expires_in_s=86_400)
+    short = await world.batch(project, 20, expires_in_s=3_600)
+
+    first = [task.batch_id for task in await world.claim(limit=25)]
+
+    assert first.count(short.id) == 20
+
+
 async def test_a_paused_project_is_not_claimed_from_until_it_goes_on(world: World) -> None:
     project = await world.project()
     await world.batch(project)

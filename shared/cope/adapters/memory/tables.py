@@ -309,9 +309,9 @@ class Tables:
         batch_id: BatchId | None,
         key_id: KeyId | None,
         body_hash: bytes | None = None,
-        ordinal: int = 0,
+        distance: int = 0,
     ) -> TaskRow:
-        """A ready task, `ordinal` places after the queue's current turn.
+        """A ready task, `distance` turns after the queue's current turn.
 
         Turns are per queue and priority: were they shared, an urgent million would push newcomers of another priority
         a million places back.
@@ -327,7 +327,7 @@ class Tables:
                 new.task_id, payload=new.payload, policy=new.policy, seed=new.seed, on_budget=OnBudget(new.on_budget)
             ),
             queue=new.queue,
-            turn=self.turns[new.queue, new.priority] + ordinal,
+            turn=self.turns[new.queue, new.priority] + distance,
             created_at=now,
             not_before=now,
             body_hash=body_hash,

@@ -9,6 +9,7 @@ from cope.adapters.memory.standstill import refresh
 from cope.adapters.memory.sweep import SweepMixin
 from cope.adapters.memory.tables import BatchRow, TaskRow
 from cope.core.errors import Conflict
+from cope.core.fairness import stride
 from cope.core.ids import BatchId, FileId, ProjectId
 from cope.core.lifecycle import BatchStatus, TaskState
 from cope.core.records import Batch, Delivery, LineError, Project, StoredFile
@@ -51,13 +52,18 @@ class UpkeepMixin(SweepMixin):
         if owner is None or owner.batch.status is not BatchStatus.VALIDATING:
             return None
         _refuse_doubles(gathered)
+        beside = sum(
+            other.batch.project_id == owner.batch.project_id and other.batch.status is BatchStatus.IN_PROGRESS
+            for other in self._db.batches.values()
+        )
+        step = stride(expires_in, 1 + beside)
         for ordinal, new in enumerate(gathered):
             self._db.add_task(
                 new,
                 project_id=owner.batch.project_id,
                 batch_id=owner.batch.id,
                 key_id=owner.batch.key_id,
-                ordinal=ordinal,
+                distance=ordinal * step,
             )
         now = self._db.now()
         owner.unfinished = len(gathered)

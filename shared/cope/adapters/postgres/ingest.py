@@ -16,6 +16,7 @@ from cope.adapters.postgres.database import Connection, fetch_one
 from cope.adapters.postgres.journal import Note, write_notes
 from cope.core.codec import policy_id
 from cope.core.errors import Conflict
+from cope.core.fairness import stride
 from cope.core.ids import BatchId, compact
 from cope.core.records import Batch
 from cope.ports.store import BatchJob, NewTask
@@ -55,7 +56,7 @@ async def ingest(
     """
     if await fetch_one(conn, _OWNED, [job.batch.id, job.fence]) is None:
         raise JobLost
-    pages = _Pages(conn, job.batch)
+    pages = _Pages(conn, job.batch, await _stride(conn, job.batch, expires_in))
     async with pages:
         async for page in rows:
             await pages.write(page)
@@ -76,11 +77,21 @@ async def ingest(
     return total
 
 
+async def _stride(conn: Connection, batch: Batch, window: timedelta) -> int:
+    row = await fetch_one(
+        conn,
+        "SELECT count(*) AS open FROM batches WHERE project_id = %s AND status = 'in_progress'",
+        [batch.project_id],
+    )
+    return stride(window, 1 + (0 if row is None else row["open"]))
+
+
 class _Pages:
     """Writes pages of rows and remembers what one row's place depends on."""
 
-    def __init__(self, conn: Connection, batch: Batch) -> None:
+    def __init__(self, conn: Connection, batch: Batch, stride: int) -> None:
         self._conn = conn
+        self._stride = stride
         self._batch_id: BatchId = batch.id
         self._owner = f"{batch.project_id}\t{batch.id}\t{_nullable(batch.key_id)}"
         self._turns: dict[tuple[str, int], int] = {}
@@ -126,7 +137,7 @@ class _Pages:
             self._turns[place] = await current_turn(self._conn, *place)
 
     def _line(self, row: NewTask, ordinal: int) -> str:
-        turn = self._turns[row.queue, row.priority] + ordinal
+        turn = self._turns[row.queue, row.priority] + ordinal * self._stride
         # A payload is compact JSON: control characters in it are escaped already, so only backslashes matter to COPY.
         payload = row.payload.replace("\\", "\\\\")
         custom_id = row.custom_id

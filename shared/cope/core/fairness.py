@@ -1,0 +1,15 @@
+"""Whose line comes next: start-time fair queueing by turns that are given once, when a batch begins.
+
+A queue is claimed in the order of `turn`. A new batch starts at the turn the queue has come to, and its lines follow at
+a distance of `stride`: the longer the stride, the smaller the batch's share. So a batch of a million lines can't starve
+one of ten, the k-th batch of a project gets a k-th of the share of its first, and a short window goes first.
+"""
+
+from datetime import timedelta
+
+
+def stride(window: timedelta, open_batches: int) -> int:
+    """Turns between two lines of a batch, ≥ 1: its completion window in hours, times the batches that its project has
+    in progress with it (`open_batches` ≥ 1, itself included)."""
+    hours = max(1, round(window / timedelta(hours=1)))
+    return hours * max(1, open_batches)
