@@ -25,6 +25,8 @@ VALUES (%(id)s, %(project_id)s, %(key_id)s, %(endpoint)s, %(input_file_id)s, %(c
   %(idempotency_key)s)
 """
 
+_INSERT_QUOTE = "INSERT INTO quotes (batch_id, project_id, pilot_lines) VALUES (%s, %s, %s)"
+
 # Two requests with one body, or one key, wait for each other: the second must see what the first has created.
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))"
 
@@ -55,6 +57,8 @@ class ApiBatches(ApiProjects):
             first = await self._first_of(conn, new)
             if first is None:
                 await conn.execute(_INSERT, _values(new))
+                if new.batch.dry_run is not None:
+                    await conn.execute(_INSERT_QUOTE, [new.batch.id, project_id, new.batch.dry_run])
                 note = Note(project_id, "batch.created", new.batch.id, data={"id": new.batch.id})
                 await write_notes(conn, [note])
                 first = new.batch.id

@@ -1,0 +1,166 @@
+"""Reading a file for a quote: what each line can cost at most, and which lines are drawn for the pilot.
+
+A pilot line is the real line, cut off after Stage 1: the same problem, seed, prompts, samples and vote. Where the vote
+does not accept, it ends there with its majority, so no paid model is ever asked.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import datetime
+from heapq import heappush, heapreplace
+from typing import Protocol
+
+import orjson
+
+from cope.core.codec import encode_policy
+from cope.core.errors import BadRequest, Misconfigured
+from cope.core.models import ModelCatalog
+from cope.core.money import Price
+from cope.core.policies.spec import PolicySpec
+from cope.core.prices import PriceTable
+from cope.core.prompts import Role
+from cope.core.records import Batch
+from cope.core.request import ParsedRequest
+from cope.core.stages import StragglerRule, Tier
+from cope.core.survey import Group, PilotLine, Reach, Survey, paid_step
+from cope.core.task import CallerOptions, TaskSpec
+from cope.ports.store import NewTask
+from cope.usecases.chains import planner_messages
+from cope.usecases.worst_path import Rung, content_bytes, step_size, worst_path
+
+_MOST_WAYS = 4096
+
+
+class SurveyParts(Protocol):
+    """What reading a file for a quote needs."""
+
+    @property
+    def catalog(self) -> ModelCatalog: ...
+    @property
+    def prices(self) -> PriceTable: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How lines of one policy, options and kind are solved. `priced` are the positions of the paid rungs."""
+
+    group: int
+    rungs: tuple[Rung, ...]
+    priced: tuple[tuple[int, Price], ...]
+    policy: PolicySpec
+    pilot_policy: str | None
+
+
+class Surveyor:
+    """Sees every valid line of a file once; keeps sums, and the pilot's lines.
+
+    `pilot_lines` ≥ 0 is the most that are drawn; `now` is when the prices are looked up.
+    """
+
+    def __init__(self, parts: SurveyParts, *, seed: int, pilot_lines: int, now: datetime) -> None:
+        self._parts = parts
+        self._pilot_lines = pilot_lines
+        self._now = now
+        self._survey = Survey(seed=seed, valid_at=int(now.timestamp()))
+        self._groups: dict[tuple[str, str], int] = {}
+        # By identity: the reader gives lines of equal policies one object, and the way holds it, so its id stays its.
+        self._ways: dict[tuple[int, CallerOptions, str], _Way] = {}
+        # The pilot: the lines of the lowest lot, the highest of these on top.
+        self._drawn: list[tuple[int, int, NewTask, PilotLine]] = []
+
+    def add(self, row: NewTask, request: ParsedRequest) -> None:
+        """One line. Raises `BadRequest` for one whose paid model has no price."""
+        spec = TaskSpec(
+            row.task_id, request.problem, request.policy, request.requested_model, row.seed, request.options
+        )
+        way = self._way(spec, row.policy)
+        group = self._survey.groups[way.group]
+        group.lines += 1
+        sizes = []
+        for step, (position, price) in zip(group.steps, way.priced, strict=True):
+            rung = way.rungs[position]
+            entry = self._parts.catalog.entry(rung.longest.model, param="model")
+            prompts = self._parts.catalog.prompts(rung.longest.model, rung.longest.prompt_set)
+            size = step_size(spec, rung, entry, prompts, price)
+            step.add(size)
+            sizes.append(size.bytes)
+        if way.pilot_policy is not None and self._pilot_lines:
+            lot = -_lot(self._survey.seed, row.line)
+            if len(self._drawn) < self._pilot_lines:
+                heappush(self._drawn, (lot, row.line, *self._pilot_of(spec, row, way, tuple(sizes))))
+            elif lot > self._drawn[0][0]:
+                heapreplace(self._drawn, (lot, row.line, *self._pilot_of(spec, row, way, tuple(sizes))))
+
+    def finish(self) -> tuple[Survey, list[NewTask]]:
+        """The file's sums, and the pilot's tasks by line."""
+        drawn = sorted(self._drawn, key=lambda entry: entry[1])
+        self._survey.pilot = {row.task_id: line for _, _, row, line in drawn}
+        used = {step.price_id for group in self._survey.groups for step in group.steps}
+        later = [p.effective_at for p in self._parts.prices.rows if p.price_id in used and p.effective_at > self._now]
+        self._survey.valid_until = int(min(later).timestamp()) if later else None
+        return self._survey, [row for _, _, row, _ in drawn]
+
+    def _way(self, spec: TaskSpec, encoded: str) -> _Way:
+        key = (id(spec.policy), spec.options, spec.problem.kind.value)
+        known = self._ways.get(key)
+        if known is None:
+            if len(self._ways) >= _MOST_WAYS:
+                self._ways.clear()  # a file in which every line has options of its own
+            known = self._ways[key] = self._new_way(spec, encoded)
+        return known
+
+    def _new_way(self, spec: TaskSpec, encoded: str) -> _Way:
+        rungs = worst_path(spec)
+        priced = tuple((i, price) for i, rung in enumerate(rungs) if (price := self._price(rung)) is not None)
+        escalates = any(rung.reach is not Reach.ALWAYS for rung in rungs)
+        pilots = escalates and all(position > 0 for position, _ in priced)
+        kind = spec.problem.kind.value
+        number = self._groups.setdefault((encoded, kind), len(self._survey.groups))
+        if number == len(self._survey.groups):
+            steps = [
+                paid_step(
+                    rungs[i].longest.name,
+                    rungs[i].longest.model,
+                    rungs[i].reach,
+                    price,
+                    guidelines=rungs[i].guidelines,
+                    writes_plan=rungs[i].writes_plan,
+                )
+                for i, price in priced
+            ]
+            self._survey.groups.append(Group(encoded, kind, spec.policy.n, pilots, steps))
+        # An escalation waits for its last sample here: lengths of those that come first would be short ones.
+        short = replace(spec.policy, max_stage=1, p1_star=StragglerRule.FULL)
+        return _Way(number, rungs, priced, spec.policy, encode_policy(short) if pilots else None)
+
+    def _price(self, rung: Rung) -> Price | None:
+        entry = self._parts.catalog.entry(rung.longest.model, param="body.model")
+        try:
+            return self._parts.prices.of_model(entry, self._now)
+        except Misconfigured as unpriced:
+            raise BadRequest(unpriced.message, param="body.model", code="model_without_price") from None
+
+    def _pilot_of(
+        self, spec: TaskSpec, row: NewTask, way: _Way, step_bytes: tuple[int, ...]
+    ) -> tuple[NewTask, PilotLine]:
+        first = way.rungs[0].longest
+        prompts = self._parts.catalog.prompts(first.model, first.prompt_set)
+        planned = first.planner is not None and first.planner.role is Role.GOAL_PLANNER
+        sent = content_bytes(planner_messages(spec, first, prompts)) if planned else 0
+        task = row._replace(policy=way.pilot_policy or row.policy, queue=Tier.SMALL.value)
+        return task, PilotLine(way.group, step_bytes, sent)
+
+
+def seed_of(batch: Batch, file_sha256: str) -> int:
+    """What a file's pilot is drawn by: the batch's own seed, else one of the file and the batch's defaults."""
+    own = orjson.loads(batch.defaults).get("seed")
+    if isinstance(own, int):
+        return own
+    digest = hashlib.sha256(f"{file_sha256}\n{batch.defaults}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _lot(seed: int, line: int) -> int:
+    """A line's lot in [0, 2**64): the lowest are drawn."""
+    digest = hashlib.blake2b(f"{seed}:pilot:{line}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
