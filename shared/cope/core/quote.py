@@ -77,13 +77,18 @@ class Quote:
     small: TokenUsage
 
 
-def estimate(survey: Survey, outcomes: Sequence[PilotOutcome], past: Past, chance: Chance) -> Quote:
-    """The quote of a file. Equal arguments and an equally seeded `chance` give the same one."""
+def estimate(
+    survey: Survey, outcomes: Sequence[PilotOutcome], past: Past, chance: Chance, *, draws: int = DRAWS
+) -> Quote:
+    """The quote of a file. Equal arguments and an equally seeded `chance` give the same one.
+
+    `draws` ≥ 1 imaginary batches are drawn; fewer where the lines are solved in hundreds of different ways.
+    """
     views = [
         _View(group, [outcome for outcome in outcomes if outcome.line.group == number], past)
         for number, group in enumerate(survey.groups)
     ]
-    draws = max(200, min(DRAWS, 200_000 // max(1, len(views))))
+    draws = min(draws, max(200, 200_000 // max(1, len(views))))
     totals = sorted(_draw(views, Doubts(chance)) for _ in range(draws))
     expected = sum(view.expected for view in views)
     p90 = min(survey.worst, max(totals[ceil(0.9 * draws) - 1], expected))
@@ -104,6 +109,9 @@ class _View:
         self.group = group
         self._outcomes = outcomes
         self._escalated = [outcome for outcome in outcomes if not outcome.accepted]
+        self._escalated_bytes = [
+            sum(outcome.line.step_bytes[number] for outcome in self._escalated) for number in range(len(group.steps))
+        ]
         settled, not_settled = past.stage2.get(group.policy, (0, 0))
         believed = settled + not_settled >= FEWEST_PAST
         self._settled, self._past_escalated = (settled, settled + not_settled) if believed else (0, 0)
@@ -138,7 +146,8 @@ class _View:
         lines = escalated = self.group.lines
         if self._outcomes:
             misses = len(self._escalated)
-            share = chance.betavariate(misses + 0.5, len(self._outcomes) - misses + 0.5)
+            # One more miss than were seen (for the mean it is half a one): a small pilot may have missed the rare ones.
+            share = chance.betavariate(misses + 1.0, len(self._outcomes) - misses + 0.5)
             escalated = draw_count(chance, lines, share)
         unresolved = escalated
         if self._past_escalated:
@@ -181,7 +190,7 @@ class _View:
         mean = step.bytes / step.lines
         sd = sqrt(max(0.0, step.bytes_squared / step.lines - mean * mean))
         seen = len(self._escalated) + _LIKE_ALL
-        mean = (sum(outcome.line.step_bytes[number] for outcome in self._escalated) + _LIKE_ALL * mean) / seen
+        mean = (self._escalated_bytes[number] + _LIKE_ALL * mean) / seen
         total = lines * (mean + mean_doubt * sd / sqrt(seen)) + lines_doubt * sd * sqrt(lines)
         return min(lines * step.most_bytes, max(lines * step.least_bytes, total))
 
