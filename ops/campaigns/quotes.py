@@ -93,7 +93,7 @@ def campaign(stack: Stack, *, trials: int, lines: int, pilot: int) -> None:
     """Run all trials and print them."""
     admin = OpenAI(base_url=stack.base_url, api_key=stack.secrets.admin_key, max_retries=5)
     veteran = new_client(stack, admin, "veteran")
-    run_batch(veteran, make_file(random.Random("past"), 120))
+    run_batch(veteran, make_file(random.Random("past"), 240))
     done: list[Trial] = []
     for number in range(trials):
         data = make_file(random.Random(f"trial {number}"), lines)
