@@ -1,24 +1,38 @@
 """A quote's bound on a step covers what will be reserved for it, whatever plans come before it and however short the
 model's context is."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
+from cope.adapters.memory import SequentialIds
 from cope.core.history import FinishedStep, Sample, SampleStatus
-from cope.core.models import ModelEntry
+from cope.core.models import ModelCatalog, ModelEntry
 from cope.core.policies.registry import next_decision
 from cope.core.policies.spec import PolicyName
+from cope.core.prices import PriceTable
+from cope.core.problem import Kind
 from cope.core.prompts import BUILT_IN
+from cope.core.request import RequestDefaults, RequestParser
 from cope.core.stages import Stage, Step, Tier
 from cope.core.survey import Reach
 from cope.core.task import CallerOptions, TaskSpec
+from cope.usecases.dry_run import Surveyor
+from cope.usecases.ingest import new_task
 from cope.usecases.run_step import step_worst_case
 from cope.usecases.worst_path import step_size, worst_path
 from tests.support import NOON, make_policy, make_price, make_problem, make_spec
 
 PRICE = make_price("2.50", "10.00")
 PROMPTS = BUILT_IN["instruct"]
+SMALL = ModelEntry("small", "small", "http://localhost/v1", Tier.SMALL, "instruct", 4096)
+CODED = {"policy": "a policy", "queue": "small"}
+
+
+@dataclass(frozen=True)
+class Parts:
+    catalog: ModelCatalog
+    prices: PriceTable
 
 
 def entry(context: int) -> ModelEntry:
@@ -85,3 +99,28 @@ def test_a_cascade_cut_off_after_a_stage_has_no_step_beyond_it():
 
     assert [rung.longest.name for rung in worst_path(two)] == ["stage1", "stage2-plan", "stage2-execute"]
     assert [rung.longest.name for rung in worst_path(one)] == ["stage1"]
+
+
+def test_a_file_comes_to_the_sum_of_its_lines_also_where_some_are_of_equal_length():
+    catalog = ModelCatalog({"small": SMALL, "large": entry(4096)}, "small", "large", BUILT_IN)
+    surveyor = Surveyor(Parts(catalog, PriceTable([PRICE])), seed=1, pilot_lines=2, now=NOON)
+    parser = RequestParser(RequestDefaults(Kind.MATH), catalog)
+    bodies: list[dict[str, object]] = [
+        {"messages": [{"role": "user", "content": "é" * 10}]},
+        {"messages": [{"role": "user", "content": "e" * 20}]},
+        {"messages": [{"role": "system", "content": "e" * 10}, {"role": "user", "content": "e" * 10}]},
+        {"messages": [{"role": "system", "content": ""}, {"role": "user", "content": "e" * 20}]},
+        {"messages": [{"role": "user", "content": "e" * 20}], "cope": {"kind": "choice", "choices": ["a", "b" * 90]}},
+        {"messages": [{"role": "user", "content": "e" * 20}], "cope": {"kind": "choice", "choices": ["a", "b"]}},
+        {"messages": [{"role": "user", "content": "e" * 20}], "max_tokens": 5},
+    ]
+    total = 0
+    for number, body in enumerate(bodies, 1):
+        request = parser.parse({"model": "cope", **body})
+        surveyor.add(new_task(SequentialIds(), request, custom_id=str(number), line=number, **CODED), request)
+        spec = make_spec(request.problem, policy=request.policy, options=request.options)
+        paid = [rung for rung in worst_path(spec) if rung.longest.tier is Tier.LARGE]
+        total += sum(step_size(spec, rung, entry(4096), PROMPTS, PRICE).worst for rung in paid)
+    survey, pilot = surveyor.finish()
+
+    assert (survey.worst, survey.lines, len(pilot)) == (total, 7, 2)

@@ -22,13 +22,13 @@ from cope.core.prompts import Role
 from cope.core.records import Batch
 from cope.core.request import ParsedRequest
 from cope.core.stages import StragglerRule, Tier
-from cope.core.survey import Group, PilotLine, Reach, Survey, paid_step
+from cope.core.survey import Group, PilotLine, Reach, StepSize, Survey, paid_step
 from cope.core.task import CallerOptions, TaskSpec
 from cope.ports.store import NewTask
 from cope.usecases.chains import planner_messages
 from cope.usecases.worst_path import Rung, content_bytes, step_size, worst_path
 
-_MOST_WAYS = 4096
+_MOST_WAYS, _MOST_SIZES = 4096, 65_536
 
 
 class SurveyParts(Protocol):
@@ -65,6 +65,7 @@ class Surveyor:
         self._groups: dict[tuple[str, str], int] = {}
         # By identity: the reader gives lines of equal policies one object, and the way holds it, so its id stays its.
         self._ways: dict[tuple[int, CallerOptions, str], _Way] = {}
+        self._known_sizes: dict[tuple[object, ...], tuple[StepSize, ...]] = {}
         # The pilot: the lines of the lowest lot, the highest of these on top.
         self._drawn: list[tuple[int, int, NewTask, PilotLine]] = []
 
@@ -76,20 +77,32 @@ class Surveyor:
         way = self._way(spec, row.policy)
         group = self._survey.groups[way.group]
         group.lines += 1
-        sizes = []
-        for step, (position, price) in zip(group.steps, way.priced, strict=True):
-            rung = way.rungs[position]
-            entry = self._parts.catalog.entry(rung.longest.model, param="model")
-            prompts = self._parts.catalog.prompts(rung.longest.model, rung.longest.prompt_set)
-            size = step_size(spec, rung, entry, prompts, price)
+        sizes = self._sizes(spec, way)
+        for step, size in zip(group.steps, sizes, strict=True):
             step.add(size)
-            sizes.append(size.bytes)
         if way.pilot_policy is not None and self._pilot_lines:
             lot = -_lot(self._survey.seed, row.line)
             if len(self._drawn) < self._pilot_lines:
-                heappush(self._drawn, (lot, row.line, *self._pilot_of(spec, row, way, tuple(sizes))))
+                heappush(self._drawn, (lot, row.line, *self._pilot_of(spec, row, way, sizes)))
             elif lot > self._drawn[0][0]:
-                heapreplace(self._drawn, (lot, row.line, *self._pilot_of(spec, row, way, tuple(sizes))))
+                heapreplace(self._drawn, (lot, row.line, *self._pilot_of(spec, row, way, sizes)))
+
+    def _sizes(self, spec: TaskSpec, way: _Way) -> tuple[StepSize, ...]:
+        """Prompts are put together from the problem and fixed words: lines of one form and length are of one size."""
+        problem = spec.problem
+        form = tuple((message.role, bool(message.content)) for message in problem.conversation)
+        key = (id(way), content_bytes(problem.conversation), form, problem.choices)
+        known = self._known_sizes.get(key)
+        if known is None:
+            if len(self._known_sizes) >= _MOST_SIZES:
+                self._known_sizes.clear()
+            known = self._known_sizes[key] = tuple(self._size(spec, way.rungs[i], price) for i, price in way.priced)
+        return known
+
+    def _size(self, spec: TaskSpec, rung: Rung, price: Price) -> StepSize:
+        entry = self._parts.catalog.entry(rung.longest.model, param="model")
+        prompts = self._parts.catalog.prompts(rung.longest.model, rung.longest.prompt_set)
+        return step_size(spec, rung, entry, prompts, price)
 
     def finish(self) -> tuple[Survey, list[NewTask]]:
         """The file's sums, and the pilot's tasks by line."""
@@ -106,6 +119,7 @@ class Surveyor:
         if known is None:
             if len(self._ways) >= _MOST_WAYS:
                 self._ways.clear()  # a file in which every line has options of its own
+                self._known_sizes.clear()
             known = self._ways[key] = self._new_way(spec, encoded)
         return known
 
@@ -141,14 +155,14 @@ class Surveyor:
             raise BadRequest(unpriced.message, param="body.model", code="model_without_price") from None
 
     def _pilot_of(
-        self, spec: TaskSpec, row: NewTask, way: _Way, step_bytes: tuple[int, ...]
+        self, spec: TaskSpec, row: NewTask, way: _Way, sizes: tuple[StepSize, ...]
     ) -> tuple[NewTask, PilotLine]:
         first = way.rungs[0].longest
         prompts = self._parts.catalog.prompts(first.model, first.prompt_set)
         planned = first.planner is not None and first.planner.role is Role.GOAL_PLANNER
         sent = content_bytes(planner_messages(spec, first, prompts)) if planned else 0
         task = row._replace(policy=way.pilot_policy or row.policy, queue=Tier.SMALL.value)
-        return task, PilotLine(way.group, step_bytes, sent)
+        return task, PilotLine(way.group, tuple(size.bytes for size in sizes), sent)
 
 
 def seed_of(batch: Batch, file_sha256: str) -> int:
