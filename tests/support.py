@@ -14,7 +14,7 @@ from cope.core.codec import encode_payload, encode_policy
 from cope.core.history import FinishedStep, Sample, SampleStatus
 from cope.core.ids import BatchId, EndpointId, FileId, KeyId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus
-from cope.core.money import NanoUSD, TokenUsage, parse_usd
+from cope.core.money import NanoUSD, Price, TokenUsage, parse_usd
 from cope.core.policies.spec import PolicyName, PolicySpec
 from cope.core.problem import Kind, Message, Problem
 from cope.core.records import ApiKey, Batch, Project, StoredFile, WebhookEndpoint
@@ -159,6 +159,12 @@ def make_batch(
         created_at=created_at,
         webhook_url=webhook_url,
     )
+
+
+def make_price(input_usd: str, output_usd: str, *, price_id: str = "p", version: str = "2026-11") -> Price:
+    """Dollars per million tokens; cached input costs half. In force since long ago."""
+    dear = parse_usd(input_usd)
+    return Price(price_id, version, dear, NanoUSD(dear // 2), parse_usd(output_usd), NOON.replace(year=2025))
 
 
 def make_endpoint(

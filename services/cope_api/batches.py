@@ -73,6 +73,7 @@ async def create(request: Request) -> Response:
         webhook_url=cope.webhook_url,
         output_expires_after_s=_output_expiry(body.get("output_expires_after")),
         cap=cope.max_cost,
+        dry_run=cope.dry_run,
     )
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= _LONGEST_KEY:

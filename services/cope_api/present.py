@@ -12,6 +12,7 @@ from cope.core.lifecycle import TERMINAL_BATCH_STATUSES, BatchStatus, HoldReason
 from cope.core.money import format_usd
 from cope.core.records import Batch, Budget, Project, StoredFile, TaskDetail, WebhookEndpoint
 from cope_api.context import seconds
+from cope_api.quotes import quote_json
 
 Json = dict[str, Any]
 
@@ -71,8 +72,10 @@ def batch_json(batch: Batch, now: datetime) -> Json:
         "cope": {
             "outcome": _outcome(batch),
             "hold": _hold(batch),
-            "by_stage": dict(batch.by_stage),
             "max_cost_usd": None if batch.cap is None else format_usd(batch.cap),
+            "dry_run": None if batch.dry_run is None else {"pilot_lines": batch.dry_run},
+            "quote": quote_json(batch),
+            "by_stage": dict(batch.by_stage) if batch.dry_run is None else {},
             "spent_usd": format_usd(batch.spent),
             "reserved_usd": format_usd(batch.reserved),
             "unconfirmed_usd": format_usd(batch.unconfirmed),
@@ -87,6 +90,8 @@ def _outcome(batch: Batch) -> str | None:
         return None
     if batch.status is not BatchStatus.COMPLETED:
         return batch.status.value
+    if batch.dry_run is not None:
+        return "quoted"
     if not batch.failed:
         return "all_succeeded"
     return "partly_failed" if batch.done else "all_failed"

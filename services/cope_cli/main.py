@@ -18,6 +18,7 @@ from rich.console import Console
 from cope_cli.address import Address, NoAddress, find_address
 from cope_cli.lines import BadInput, batch_lines
 from cope_cli.prices import prices
+from cope_cli.quote import print_quote, quote
 from cope_cli.show import batches_table, summary, task_story, watch
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -66,6 +67,25 @@ def submit(
         extra_body={"cope": block} if block else None,
     ).to_dict()
     _end(_console(), watch(_console(), client, str(batch["id"])) if follow else batch, as_json=as_json)
+
+
+@app.command(name="quote")
+def quote_command(
+    context: typer.Context,
+    file: Path,
+    policy: Annotated[str, typer.Option(help="A policy or a configured model, such as cope@0.75,0.5.")] = "cope",
+    kind: Annotated[str | None, typer.Option(help="math, choice or exact.")] = None,
+    window: Annotated[str, typer.Option(help="Completion window, 1h to 7d.")] = "24h",
+    pilot_lines: Annotated[int | None, typer.Option(help="Lines tried on the small model, 0 to 2000.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what FILE will cost, and spend nothing: cope quote problems.csv --policy cope"""
+    client, block = _address(context).client(), {} if kind is None else {"kind": kind}
+    batch = quote(_console(), client, file, policy=policy, window=window, pilot_lines=pilot_lines, cope=block)
+    if not as_json and batch["cope"]["quote"] is not None:
+        print_quote(_console(), batch, str(client.base_url))
+        raise typer.Exit(0 if batch["status"] == "completed" else FAILED)
+    _end(_console(), batch, as_json=as_json)
 
 
 @app.command(name="watch")

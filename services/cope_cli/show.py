@@ -51,7 +51,8 @@ def batches_table(batches: list[dict[str, Any]]) -> Table:
     for batch in batches:
         counts, cope = batch["request_counts"], batch["cope"]
         done = f"{counts['completed'] + counts['failed']}/{counts['total']}"
-        table.add_row(batch["id"], batch["status"], done, f"${cope['spent_usd']}", cope["outcome"] or "")
+        outcome = "dry run" if cope.get("dry_run") else cope["outcome"] or ""
+        table.add_row(batch["id"], batch["status"], done, f"${cope['spent_usd']}", outcome)
     return table
 
 

@@ -137,6 +137,7 @@ def test_neutral_values_of_options_that_cannot_be_honoured_are_fine():
         ({"cope": {"store": "some"}}, "cope.store"),
         ({"cope": {"priority": -1}}, "cope.priority"),
         ({"cope": {"webhook_url": "https://a"}}, "cope.webhook_url"),
+        ({"cope": {"dry_run": True}}, "cope.dry_run"),
         ({"model": "l", "cope": {"n": 3}}, "cope.n"),
     ],
 )
@@ -180,6 +181,36 @@ def test_a_batchs_block_is_checked_before_any_line_is_read():
     with pytest.raises(BadRequest) as refusal:
         parse_cope_defaults({"n": "many"}, catalog=CATALOG, kind=Kind.MATH)
     assert refusal.value.param == "cope.n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "lines"),
+    [(None, None), (False, None), (True, 100), ({}, 100), ({"pilot_lines": 250}, 250), ({"pilot_lines": 0}, 0)],
+)
+def test_a_dry_run_says_how_many_lines_its_pilot_may_try_and_is_no_default_of_its_lines(
+    asked: object, lines: int | None
+):
+    block = parse_cope_defaults({"dry_run": asked, "n": 4}, catalog=CATALOG, kind=Kind.MATH)
+
+    assert (block.dry_run, block.line_defaults) == (lines, {"n": 4})
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ("yes", "cope.dry_run"),
+        (1, "cope.dry_run"),
+        ({"lines": 5}, "cope.dry_run.lines"),
+        ({"pilot_lines": -1}, "cope.dry_run.pilot_lines"),
+        ({"pilot_lines": 2001}, "cope.dry_run.pilot_lines"),
+        ({"pilot_lines": "5"}, "cope.dry_run.pilot_lines"),
+    ],
+)
+def test_a_dry_run_that_is_not_clear_is_refused_by_name(asked: object, param: str):
+    with pytest.raises(BadRequest) as refusal:
+        parse_cope_defaults({"dry_run": asked}, catalog=CATALOG, kind=Kind.MATH)
+
+    assert refusal.value.param == param
 
 
 def test_a_task_written_down_reads_back_as_it_was():

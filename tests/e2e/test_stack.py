@@ -246,6 +246,29 @@ def test_the_command_line_submits_a_csv_watches_it_and_tells_a_tasks_story(stack
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
 
 
+def test_a_dry_run_quotes_for_nothing_and_the_batch_then_keeps_to_it(stack: Stack, client: OpenAI, scratch: Path):
+    lines = [{"problem": p["problem"], "id": p["id"]} for p in problems(30)]
+    (scratch / "problems.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    command = [sys.executable, "-m", "cope_cli.main", "--base-url", stack.base_url]
+    command += ["--api-key", stack.secrets.api_key, "quote", str(scratch / "problems.jsonl"), "--pilot-lines", "20"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    assert told.returncode == 0, told.stderr
+    assert "never more than" in told.stdout
+    assert "20 lines tried on the small model" in told.stdout
+
+    dry = submit(client, 30, dry_run={"pilot_lines": 20})
+    pids: Any = stack.description()["pids"]
+    for name in ("worker-small", "worker-upkeep"):
+        os.killpg(pids[name], signal.SIGKILL)
+        time.sleep(0.5)
+    dry = wait(client, dry)
+    quote = cope_of(dry)["quote"]
+    assert (dry.status, cope_of(dry)["spent_usd"], dry.output_file_id) == ("completed", "0.00", None)
+    assert (quote["lines"], quote["pilot"]["lines"]) == (30, 20)
+    batch = wait(client, submit(client, 30))
+    assert 0 < float(cope_of(batch)["spent_usd"]) <= float(quote["max_usd"])
+
+
 async def test_the_books_agree_with_the_ledger_after_everything_above(stack: Stack):
     superuser = f"postgresql://postgres:{stack.secrets.postgres}@127.0.0.1:{stack.ports.postgres}/cope"
     async with await psycopg.AsyncConnection.connect(superuser) as conn:

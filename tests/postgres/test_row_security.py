@@ -4,6 +4,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.contracts.test_quotes import ask
 from tests.contracts.world import PostgresWorld, done
 from tests.postgres.conftest import Place
 from tests.support import finished_step, make_endpoint, make_key
@@ -14,6 +15,7 @@ PROJECT_TABLES = [
     "api_keys",
     "files",
     "batches",
+    "quotes",
     "tasks",
     "steps",
     "attempts",
@@ -37,6 +39,10 @@ async def fill(world: PostgresWorld) -> str:
     await world.commit(done(task, step=finished_step()))
     assert (await world.see(batch)).done == 1
     await world.finish(batch)
+    await ask(world, project)
+    dry_run = await world.worker.claim_validation(lease_s=30)
+    assert dry_run is not None
+    await world.worker.fail_validation(dry_run, [])
     await world.sweep()
     return project.id
 

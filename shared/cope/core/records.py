@@ -90,6 +90,8 @@ class Batch:
     `defaults` is the `cope` block at the top of the batch, as JSON text; `by_stage` counts accepted tasks by stage
     1..3 plus `"failed"`; `held` counts tasks in state held by reason. Money is this batch's share of its project's;
     `cap` bounds it over the batch's whole life (None: only the project's and the key's caps do).
+    `dry_run` is the most lines a dry run tries on the small model (its tasks are these lines), None for a real batch;
+    `quote` is what it found out, as JSON text, once it has ended.
     """
 
     id: BatchId
@@ -132,6 +134,8 @@ class Batch:
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     error_counts: Mapping[str, int] = field(default_factory=dict)
+    dry_run: int | None = None
+    quote: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

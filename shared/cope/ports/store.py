@@ -15,8 +15,9 @@ from cope.core.budget import PROJECT_SCOPE, Scope
 from cope.core.errors import ErrorInfo
 from cope.core.history import FinishedStep, History
 from cope.core.ids import AttemptId, BatchId, DeliveryId, EndpointId, FileId, KeyId, ProjectId, TaskId
-from cope.core.lifecycle import BatchStatus, HoldReason
+from cope.core.lifecycle import BatchStatus, HoldReason, TaskState
 from cope.core.money import NanoUSD, Price, PriceTier, TokenUsage
+from cope.core.quote import Past
 from cope.core.records import (
     ApiKey,
     Batch,
@@ -244,6 +245,26 @@ class BatchJob:
     fence: int
 
 
+PAST_CALLS = 300
+
+
+class PilotTask(NamedTuple):
+    """One line of a pilot. `result` is the response body as JSON text."""
+
+    id: TaskId
+    state: TaskState
+    history: History
+    result: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PilotRun:
+    """A dry run so far. `survey` is None until its file was read."""
+
+    survey: str | None
+    tasks: tuple[PilotTask, ...]
+
+
 class NewTask(NamedTuple):
     """One validated line, ready for COPY. `payload` is `cope.core.codec.encode_payload`; `policy` the encoded policy
     (stored once per distinct text); `queue` the first step's. A tuple: made for every line, three times as fast."""
@@ -358,6 +379,19 @@ class WorkerStore(PriceReader, Protocol):
         `rows` rolls all of it back and is raised again."""
         ...
 
+    async def put_survey(self, job: BatchJob, survey: str) -> None:
+        """What a dry run learnt of its file (`cope.core.survey.encode_survey`). Nothing happens if the job was lost."""
+        ...
+
+    async def pilot(self, batch_id: BatchId) -> PilotRun:
+        """A dry run's survey and its tasks with their histories, in the order of their lines."""
+        ...
+
+    async def past(self, project_id: ProjectId, *, models: Sequence[str], policies: Sequence[str]) -> Past:
+        """What this project has seen of these models (output tokens of settled calls, at most `PAST_CALLS` by model and
+        step, the latest) and of these policies (as encoded). Looks no further back than it can without effort."""
+        ...
+
     async def fail_validation(self, job: BatchJob, errors: Sequence[LineError]) -> None:
         """The batch ends as `failed` with these errors; event and webhooks are written with it."""
         ...
@@ -366,8 +400,11 @@ class WorkerStore(PriceReader, Protocol):
         """Pages of the batch's output lines (`failed` False) or error lines, never all in memory."""
         ...
 
-    async def finish_batch(self, job: BatchJob, *, output: StoredFile, error: StoredFile | None) -> BatchStatus | None:
-        """Files recorded, terminal status set, event and webhook deliveries written. None if the job was lost."""
+    async def finish_batch(
+        self, job: BatchJob, *, output: StoredFile | None, error: StoredFile | None, quote: str | None = None
+    ) -> BatchStatus | None:
+        """Files recorded (a dry run has none, and a `quote`), terminal status set, event and webhook deliveries
+        written. None if the job was lost."""
         ...
 
     async def claim_deliveries(self, *, limit: int, lease_s: float) -> list[Delivery]:

@@ -12,6 +12,7 @@ from cope.ports.files import FileStore
 from cope.ports.store import ResultLine, WorkerStore
 from cope.ports.support import Clock, IdMaker, WakeUp
 from cope.usecases.keep import keep_job
+from cope.usecases.quote import quote_of
 
 
 class FinaliseParts(Protocol):
@@ -39,6 +40,12 @@ async def finalise_next(parts: FinaliseParts, *, lease_s: float) -> bool:
         return False
     batch = job.batch
     async with keep_job(parts.store, job, lease_s=lease_s):
+        if batch.dry_run is not None:
+            # No result files: a pilot's drafts must not be taken for answers. They stay visible as the batch's tasks.
+            quote = await quote_of(parts, batch)
+            await parts.store.finish_batch(job, output=None, error=None, quote=quote)
+            await parts.wake.poke("webhooks")
+            return True
         output = await _write(parts, batch, failed=False)
         error = await _write(parts, batch, failed=True)
         if not error.lines:

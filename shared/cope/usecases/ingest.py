@@ -5,7 +5,7 @@ the caller gets every error with its line number. A million lines never sit in m
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -21,10 +21,12 @@ from cope.core.prices import PriceTable
 from cope.core.problem import Kind
 from cope.core.records import Batch, LineError
 from cope.core.request import ParsedRequest, RequestDefaults, RequestParser
+from cope.core.survey import encode_survey
 from cope.core.task import TaskSpec
 from cope.ports.files import FileStore
-from cope.ports.store import NewTask, WorkerStore
+from cope.ports.store import BatchJob, NewTask, WorkerStore
 from cope.ports.support import Clock, IdMaker, WakeUp
+from cope.usecases.dry_run import Surveyor, seed_of
 from cope.usecases.keep import keep_job
 from cope.usecases.run_step import first_queue
 from cope.usecases.watch_prices import reread_or_go_on
@@ -72,10 +74,12 @@ async def ingest_next(parts: IngestParts, *, lease_s: float) -> bool:
         project = await parts.store.project(job.batch.project_id)
         kind = Kind.MATH if project is None else Kind(project.default_kind)
         await reread_or_go_on(parts.store, parts.prices)  # no line is refused for a price added a moment ago
-        rows = _Rows(parts, job.batch, kind)
+        surveyor = await _surveyor(parts, job.batch)
+        rows = _Rows(parts, job.batch, kind, surveyor)
         window = timedelta(seconds=window_seconds(job.batch.completion_window))
         try:
-            await parts.store.ingest(job, rows.pages(), model=rows.only_model, expires_in=window)
+            pages = rows.pages() if surveyor is None else _pilot(parts, job, rows, surveyor)
+            await parts.store.ingest(job, pages, model=rows.only_model, expires_in=window)
         except InvalidFile as invalid:
             await parts.store.fail_validation(job, invalid.errors)
             await parts.wake.poke("webhooks")
@@ -83,6 +87,28 @@ async def ingest_next(parts: IngestParts, *, lease_s: float) -> bool:
         for queue in rows.queues:
             await parts.wake.poke(queue)
     return True
+
+
+async def _surveyor(parts: IngestParts, batch: Batch) -> Surveyor | None:
+    """What reads the lines of a dry run, None for a real batch."""
+    if batch.dry_run is None:
+        return None
+    file = await parts.store.file(batch.input_file_id)
+    seed = seed_of(batch, "" if file is None else file.sha256)
+    window_s = window_seconds(batch.completion_window)
+    return Surveyor(parts, seed=seed, pilot_lines=batch.dry_run, now=parts.clock.now(), window_s=window_s)
+
+
+async def _pilot(
+    parts: IngestParts, job: BatchJob, rows: "_Rows", surveyor: Surveyor
+) -> AsyncIterator[Sequence[NewTask]]:
+    """The tasks of a dry run: the whole file is read, validated and surveyed, and only the lines drawn are kept."""
+    async for _ in rows.pages():
+        pass
+    survey, tasks = surveyor.finish()
+    await parts.store.put_survey(job, encode_survey(survey))
+    if tasks:
+        yield tasks
 
 
 def window_seconds(window: str) -> int:
@@ -98,8 +124,9 @@ def window_seconds(window: str) -> int:
 class _Rows:
     """The lines of one batch as pages of rows, and what was learnt on the way."""
 
-    def __init__(self, parts: IngestParts, batch: Batch, kind: Kind) -> None:
+    def __init__(self, parts: IngestParts, batch: Batch, kind: Kind, surveyor: Surveyor | None = None) -> None:
         self._parts = parts
+        self._surveyor = surveyor
         self._file_id = batch.input_file_id
         self._reader = _LineReader(batch, kind, parts.catalog)
         self._seen: set[str | bytes] = set()
@@ -157,7 +184,10 @@ class _Rows:
             refuse_unpriced(request.policy, self._parts.catalog, self._parts.prices, now, param="body.model")
             known = request.policy, encode_policy(request.policy), _queue(request)
             self._policies[id(request.policy)] = known
-        return new_task(self._parts.ids, request, custom_id=custom_id, line=number, policy=known[1], queue=known[2])
+        row = new_task(self._parts.ids, request, custom_id=custom_id, line=number, policy=known[1], queue=known[2])
+        if self._surveyor is not None:
+            self._surveyor.add(row, request)
+        return row
 
 
 def new_task(ids: IdMaker, request: ParsedRequest, *, custom_id: str, line: int, policy: str, queue: str) -> NewTask:

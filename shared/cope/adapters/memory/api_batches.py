@@ -31,6 +31,8 @@ class ApiBatchesMixin(ApiProjectsMixin):
         if first is not None:
             return first.batch
         owner = BatchRow(new.batch, new.body_hash, new.idempotency_key)
+        if new.batch.dry_run is not None:
+            owner.watch = ParseWatch.PASSED  # it makes no paid call that could wait
         self._db.batches[new.batch.id] = owner
         note(self._db, new.batch.project_id, "batch.created", batch_id=new.batch.id, id=new.batch.id)
         return new.batch

@@ -68,6 +68,7 @@ class BatchRow:
     parsed: int = 0
     watch: ParseWatch = ParseWatch.WATCHING
     retries: int = 0
+    survey: str | None = None
 
     @property
     def lacks_files(self) -> bool:

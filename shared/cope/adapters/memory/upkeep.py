@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from cope.adapters.memory.journal import note, note_and_deliver
+from cope.adapters.memory.quotes import QuotesMixin
 from cope.adapters.memory.standstill import refresh
 from cope.adapters.memory.sweep import SweepMixin
 from cope.adapters.memory.tables import BatchRow, TaskRow
@@ -18,7 +19,7 @@ from cope.ports.store import BatchJob, NewTask, ResultLine, WebhookOutcome
 _PAGE_LINES = 1000
 
 
-class UpkeepMixin(SweepMixin):
+class UpkeepMixin(QuotesMixin, SweepMixin):
     """Validation, files and deliveries, as `WorkerStore` describes them."""
 
     async def claim_validation(self, *, lease_s: float) -> BatchJob | None:
@@ -97,20 +98,21 @@ class UpkeepMixin(SweepMixin):
         for start in range(0, len(rows), _PAGE_LINES):
             yield [_line(row) for row in rows[start : start + _PAGE_LINES]]
 
-    async def finish_batch(self, job: BatchJob, *, output: StoredFile, error: StoredFile | None) -> BatchStatus | None:
+    async def finish_batch(
+        self, job: BatchJob, *, output: StoredFile | None, error: StoredFile | None, quote: str | None = None
+    ) -> BatchStatus | None:
         """`cancelled` or `expired` where that is why it ended, else `completed`."""
         owner = self._owned(job)
         if owner is None or not owner.lacks_files:
             return None
         now, batch = self._db.now(), owner.batch
-        self._db.files[output.id] = output
-        if error is not None:
-            self._db.files[error.id] = error
+        self._db.files.update({file.id: file for file in (output, error) if file is not None})
         batch = replace(
             batch,
-            output_file_id=output.id,
+            output_file_id=None if output is None else output.id,
             error_file_id=None if error is None else error.id,
             finalizing_at=batch.finalizing_at or now,
+            quote=quote,
         )
         owner.batch = _closed(owner, batch, now)
         owner.job_until = None
@@ -163,6 +165,12 @@ class UpkeepMixin(SweepMixin):
         """A project's row."""
         row = self._db.projects.get(project_id)
         return None if row is None else row.project
+
+    async def put_survey(self, job: BatchJob, survey: str) -> None:
+        """Nothing happens if the job was lost."""
+        owner = self._owned(job)
+        if owner is not None:
+            owner.survey = survey
 
     def _claim_job(self, rows: Iterator[BatchRow], lease_s: float) -> BatchJob | None:
         for owner in rows:

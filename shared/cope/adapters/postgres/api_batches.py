@@ -25,6 +25,12 @@ VALUES (%(id)s, %(project_id)s, %(key_id)s, %(endpoint)s, %(input_file_id)s, %(c
   %(idempotency_key)s, %(cap)s)
 """
 
+# A dry run is not watched: it makes no paid call that could wait.
+_INSERT_QUOTE = """
+WITH unwatched AS (UPDATE batches SET parse_watch = 'passed' WHERE id = %(id)s)
+INSERT INTO quotes (batch_id, project_id, pilot_lines) VALUES (%(id)s, %(project_id)s, %(pilot_lines)s)
+"""
+
 # Two requests with one body, or one key, wait for each other: the second must see what the first has created.
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))"
 
@@ -55,6 +61,9 @@ class ApiBatches(ApiProjects):
             first = await self._first_of(conn, new)
             if first is None:
                 await conn.execute(_INSERT, _values(new))
+                if new.batch.dry_run is not None:
+                    values = {"id": new.batch.id, "project_id": project_id, "pilot_lines": new.batch.dry_run}
+                    await conn.execute(_INSERT_QUOTE, values)
                 note = Note(project_id, "batch.created", new.batch.id, data={"id": new.batch.id})
                 await write_notes(conn, [note])
                 first = new.batch.id

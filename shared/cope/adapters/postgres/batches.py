@@ -7,6 +7,7 @@ import orjson
 
 from cope.adapters.postgres.database import Connection, Database, Row, fetch, fetch_one
 from cope.adapters.postgres.journal import note_and_deliver
+from cope.adapters.postgres.quotes import put_quote
 from cope.adapters.postgres.records import BATCH, batch_of
 from cope.adapters.postgres.taskrows import decode_error
 from cope.core.ids import BatchId, TaskId
@@ -71,7 +72,7 @@ async def fail_validation(conn: Connection, job: BatchJob, errors: Sequence[Line
 
 
 async def finish_batch(
-    conn: Connection, job: BatchJob, *, output: StoredFile, error: StoredFile | None
+    conn: Connection, job: BatchJob, *, output: StoredFile | None, error: StoredFile | None, quote: str | None
 ) -> BatchStatus | None:
     """`cancelled` or `expired` where that is why it ended, else `completed`."""
     row = await fetch_one(
@@ -89,7 +90,7 @@ async def finish_batch(
         {
             "id": job.batch.id,
             "fence": job.fence,
-            "output": output.id,
+            "output": None if output is None else output.id,
             "error": None if error is None else error.id,
         },
     )
@@ -98,6 +99,8 @@ async def finish_batch(
     for file in (output, error):
         if file is not None:
             await insert_file(conn, file)
+    if quote is not None:
+        await put_quote(conn, job.batch.id, quote)
     await _drop_texts(conn, job.batch.id)
     await note_and_deliver(
         conn, project_id=row["project_id"], batch_id=job.batch.id, status=row["status"], url=row["webhook_url"]

@@ -46,8 +46,9 @@ SELECT b.*,
     SELECT t.needed FROM tasks t WHERE t.project_id = b.project_id AND t.batch_id = b.id AND t.state = 'held'
       AND t.hold = 'budget' ORDER BY t.priority, t.turn, t.id LIMIT 1000) h) END AS needed,
   CASE WHEN b.failed > 0 THEN (SELECT json_object_agg(e.code, e.count)::text FROM batch_errors e
-    WHERE e.batch_id = b.id) END AS error_counts
-FROM batches b
+    WHERE e.batch_id = b.id) END AS error_counts,
+  q.pilot_lines AS dry_run, q.quote
+FROM batches b LEFT JOIN quotes q ON q.batch_id = b.id
 """
 
 
@@ -153,6 +154,8 @@ def batch_of(row: Row) -> Batch:
         completion_tokens=row["completion_tokens"],
         reasoning_tokens=row["reasoning_tokens"],
         error_counts=orjson.loads(row["error_counts"]) if row["error_counts"] else {},
+        dry_run=row["dry_run"],
+        quote=row["quote"],
     )
 
 

@@ -166,6 +166,18 @@ class BatchRow(SQLModel, table=True):
     cap: int | None = big(null=True)
 
 
+class QuoteRow(SQLModel, table=True):
+    """What makes a batch a dry run: the most lines of its pilot. `survey` is what its file came to, `quote` the result;
+    both are JSON text."""
+
+    __tablename__ = "quotes"
+    batch_id: str = identifier(key=True)
+    project_id: str = identifier()
+    pilot_lines: int = whole()
+    survey: str | None = words(null=True)
+    quote: str | None = words(null=True)
+
+
 class BatchErrorRow(SQLModel, table=True):
     """How many of a batch's tasks ended with which error code."""
 

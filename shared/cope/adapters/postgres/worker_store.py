@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import psycopg
 
-from cope.adapters.postgres import batches, claim, commit, prices, reserve, webhooks
+from cope.adapters.postgres import batches, claim, commit, prices, quotes, reserve, webhooks
 from cope.adapters.postgres.budgets import KnownBudgets
 from cope.adapters.postgres.database import Connection, Database, fetch_one
 from cope.adapters.postgres.ingest import JobLost, ingest
@@ -18,6 +18,7 @@ from cope.adapters.postgres.sweep import sweep
 from cope.core.ids import AttemptId, BatchId, FileId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus
 from cope.core.money import Price
+from cope.core.quote import Past
 from cope.core.records import Delivery, LineError, Project, StoredFile
 from cope.ports.store import (
     BatchJob,
@@ -26,6 +27,7 @@ from cope.ports.store import (
     GiveBack,
     Lease,
     NewTask,
+    PilotRun,
     ReserveRequest,
     ReserveResult,
     ResultLine,
@@ -197,10 +199,27 @@ class PostgresWorkerStore:
         """Pages of at most 1,000 lines. Holds a connection until it is exhausted or closed."""
         return batches.results(self._db, batch_id, failed=failed, by_input=by_input)
 
-    async def finish_batch(self, job: BatchJob, *, output: StoredFile, error: StoredFile | None) -> BatchStatus | None:
+    async def put_survey(self, job: BatchJob, survey: str) -> None:
+        """Nothing happens if the job was lost."""
+        async with self._db.transaction() as conn:
+            await quotes.put_survey(conn, job, survey)
+
+    async def pilot(self, batch_id: BatchId) -> PilotRun:
+        """By line."""
+        async with self._db.transaction() as conn:
+            return await quotes.pilot(conn, batch_id)
+
+    async def past(self, project_id: ProjectId, *, models: Sequence[str], policies: Sequence[str]) -> Past:
+        """Of the latest attempts and tasks in the database."""
+        async with self._db.transaction() as conn:
+            return await quotes.past(conn, project_id, models=models, policies=policies)
+
+    async def finish_batch(
+        self, job: BatchJob, *, output: StoredFile | None, error: StoredFile | None, quote: str | None = None
+    ) -> BatchStatus | None:
         """Files, status, event and deliveries in one transaction."""
         async with self._db.transaction() as conn:
-            return await batches.finish_batch(conn, job, output=output, error=error)
+            return await batches.finish_batch(conn, job, output=output, error=error, quote=quote)
 
     async def claim_deliveries(self, *, limit: int, lease_s: float) -> list[Delivery]:
         """The longest due first."""

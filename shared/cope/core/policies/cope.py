@@ -24,7 +24,8 @@ STAGE1, STAGE2_PLAN, STAGE2_EXECUTE, STAGE3 = "stage1", "stage2-plan", "stage2-e
 def next_decision(task: TaskSpec, history: History) -> Decision:
     """Stage 1 accepts at tau1, Stage 2 at tau2 over its own answers only, Stage 3's single answer is the result.
 
-    With `max_stage` 2 (the truncated variant of A.1) Stage 2's majority is returned whatever its share.
+    With `max_stage` 2 (the truncated variant of A.1) Stage 2's majority is returned whatever its share; with 1 (a dry
+    run's pilot) Stage 1's, so that nothing is ever paid for.
     """
     stage1 = step_named(history, STAGE1)
     if stage1 is None:
@@ -32,6 +33,8 @@ def next_decision(task: TaskSpec, history: History) -> Decision:
     accepted = _accept(task, stage1)
     if accepted is not None:
         return accepted
+    if task.policy.max_stage == 1:
+        return majority(stage1, accepted=False)
     plan = step_named(history, STAGE2_PLAN)
     if plan is None:
         return _stage2_plan(task, stage1)

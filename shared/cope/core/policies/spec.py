@@ -37,7 +37,8 @@ class Temperatures:
 
 @dataclass(frozen=True, slots=True)
 class PolicySpec:
-    """`n` in [1, 64] samples per voting stage; `tau1`, `tau2` in [0, 1]; `max_stage` 2 returns Stage 2's majority.
+    """`n` in [1, 64] samples per voting stage; `tau1`, `tau2` in [0, 1]; `max_stage` 2 returns Stage 2's majority,
+    1 (a dry run's pilot only) Stage 1's.
 
     `small` and `large` are configured model names; `passthrough` calls the one that `passthrough_tier` says.
     """
