@@ -163,18 +163,26 @@ async def test_raising_a_batchs_cap_resumes_only_as_many_as_it_covers_and_no_oth
     assert await world.states(poor) == ["held", "ready", "ready"]
 
 
-async def test_nobody_overtakes_a_held_task_within_the_scope_that_refused_it(world: World) -> None:
-    project = await world.project(cap=NanoUSD(0))
+async def test_nobody_overtakes_a_held_task_while_money_is_coming_back_and_then_nothing_is_left_unused(
+    world: World,
+) -> None:
+    project = await world.project(cap=NanoUSD(1_000))
+    await world.batch(project, 1, queue="large")
+    running = await world.claim_one("large")
+    granted = await world.send(running, 100)
     first = await world.batch(project, 1, queue="large")
     await world.hold(await world.claim_one("large"), 2_000)
-    second = await world.batch(project, 1, queue="large")
-    await world.hold(await world.claim_one("large"), 500)
+    second = await world.batch(project, 2, queue="large")
+    for task in await world.claim("large", limit=2):
+        await world.hold(task, 500)
 
-    await world.api.set_cap(project.id, NanoUSD(1_000))
+    await world.sweep()
+    assert (await world.states(first), await world.states(second)) == (["held"], ["held", "held"])
+    await world.commit(done(running, step=large_step(90), bills=(bill(granted, 90),)))
+    await world.sweep()
     await world.sweep()
 
-    assert await world.states(first) == ["held"]
-    assert await world.states(second) == ["held"]
+    assert (await world.states(first), await world.states(second)) == (["held"], ["held", "ready"])
 
 
 async def test_many_workers_at_once_never_get_more_than_any_of_the_caps(world: World) -> None:

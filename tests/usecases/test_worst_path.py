@@ -103,7 +103,7 @@ def test_a_cascade_cut_off_after_a_stage_has_no_step_beyond_it():
 
 def test_a_file_comes_to_the_sum_of_its_lines_also_where_some_are_of_equal_length():
     catalog = ModelCatalog({"small": SMALL, "large": entry(4096)}, "small", "large", BUILT_IN)
-    surveyor = Surveyor(Parts(catalog, PriceTable([PRICE])), seed=1, pilot_lines=2, now=NOON)
+    surveyor = Surveyor(Parts(catalog, PriceTable([PRICE])), seed=1, pilot_lines=2, now=NOON, window_s=86_400)
     parser = RequestParser(RequestDefaults(Kind.MATH), catalog)
     bodies: list[dict[str, object]] = [
         {"messages": [{"role": "user", "content": "é" * 10}]},

@@ -106,23 +106,27 @@ class _Room:
         self._db = db
         self._taken: Counter[tuple[str, str, str]] = Counter()
         self._full: set[tuple[str, str, str]] = set()
+        self._busy = {_name(budget) for budget in db.budgets.values() if budget.reserved > 0}
         for row in db.tasks.values():
             if row.needed is not None and row.state in {TaskState.READY, TaskState.LEASED}:
                 for budget in self._budgets(row):
                     self._taken[_name(budget)] += row.needed
+                    self._busy.add(_name(budget))
 
     def take(self, row: TaskRow) -> bool:
-        """Whether what the task needs fits. A budget that has refused one refuses all behind it: nobody overtakes,
-        else small calls would keep a large one waiting for ever."""
+        """Whether what the task needs fits. A budget that has refused one refuses all behind it as long as money is
+        coming back to it: nobody overtakes, else small calls would keep a large one waiting for ever."""
         needed, budgets = row.needed or 0, self._budgets(row)
         if any(_name(budget) in self._full for budget in budgets):
             return False
         for budget in budgets:
             if budget.left is not None and needed > budget.left - self._taken[_name(budget)]:
-                self._full.add(_name(budget))
+                if _name(budget) in self._busy:
+                    self._full.add(_name(budget))
                 return False
         for budget in budgets:
             self._taken[_name(budget)] += needed
+            self._busy.add(_name(budget))
         return True
 
     def _budgets(self, row: TaskRow) -> list[BudgetRow]:

@@ -1,7 +1,8 @@
 """Holds that may end: only as many tasks as the headroom covers, in their order, and nobody overtakes.
 
 A task waiting for money must fit under its batch's cap, its key's and the project's. Where it does not fit, everybody
-behind it in that scope waits too (else small calls would keep a large one waiting for ever), but no other scope does.
+behind it in that scope waits too, as long as money is still coming back there: else small calls would keep a large one
+waiting for ever. Where nothing is reserved any more, no waiting helps it, and those behind may have what is left.
 """
 
 import heapq
@@ -25,8 +26,8 @@ WHERE NOT p.paused AND p.archived_at IS NULL
 
 # Rows that do not exist yet have spent nothing: their whole cap is left.
 _LEFT = f"""
-SELECT s.scope, s.month, CASE WHEN b.scope IS NULL THEN s.cap ELSE b.cap - b.spent - b.reserved - b.unconfirmed END
-  AS left
+SELECT s.scope, s.month, coalesce(b.reserved, 0) > 0 AS busy,
+  CASE WHEN b.scope IS NULL THEN s.cap ELSE b.cap - b.spent - b.reserved - b.unconfirmed END AS left
 FROM (
   SELECT '{PROJECT_SCOPE}' AS scope, %(month)s AS month, %(cap)s::bigint AS cap
   UNION ALL SELECT id, %(month)s, cap FROM api_keys WHERE project_id = %(project)s
@@ -91,23 +92,28 @@ async def _covered(conn: Connection) -> list[str]:
     for project in await fetch(conn, _PROJECTS):
         project_id, month = project["id"], project["month"]
         room = {
-            BudgetKey(row["scope"], project_id, row["month"]): row["left"]
+            BudgetKey(row["scope"], project_id, row["month"]): row
             for row in await fetch(conn, _LEFT, {"project": project_id, "month": month, "cap": project["cap"]})
         }
-        left = {key: spare for key, spare in room.items() if spare is not None}
+        left = {key: row["left"] for key, row in room.items() if row["left"] is not None}
+        busy = {key for key, row in room.items() if row["busy"]}
         for row in await fetch(conn, _PROMISED, [project_id]):
             for key in budget_keys(project_id, row["batch_id"], row["key_id"], month):
+                busy.add(key)
                 if key in left:
                     left[key] -= row["needed"]
         batches: list[str | None] = [key.scope for key in room if key.month == WHOLE_LIFE and left.get(key, 1) > 0]
         queues = [await fetch(conn, _WAITING, [project_id, batch, _AT_ONCE]) for batch in [None, *batches]]
         in_order = heapq.merge(*queues, key=itemgetter("priority", "turn", "id"))
-        chosen += _fitting(in_order, project_id, month, left)
+        chosen += _fitting(in_order, project_id, month, left, busy)
     return chosen
 
 
-def _fitting(waiting: Iterable[Row], project_id: str, month: str, left: dict[BudgetKey, int]) -> Iterator[str]:
-    """Those that fit, taking what they need out of `left`. A scope that has refused one refuses all behind it."""
+def _fitting(
+    waiting: Iterable[Row], project_id: str, month: str, left: dict[BudgetKey, int], busy: set[BudgetKey]
+) -> Iterator[str]:
+    """Those that fit, taking what they need out of `left`. A scope in `busy` that has refused one refuses all behind
+    it; one that grants something becomes busy."""
     full: set[BudgetKey] = set()
     for row in waiting:
         keys = budget_keys(project_id, row["batch_id"], row["key_id"], month)
@@ -115,8 +121,10 @@ def _fitting(waiting: Iterable[Row], project_id: str, month: str, left: dict[Bud
             continue
         refusing = next((key for key in keys if left.get(key, row["needed"]) < row["needed"]), None)
         if refusing is not None:
-            full.add(refusing)
+            if refusing in busy:
+                full.add(refusing)
             continue
+        busy.update(keys)
         for key in keys:
             if key in left:
                 left[key] -= row["needed"]
