@@ -6,7 +6,6 @@ Exit codes: 0 done · 1 the batch or line failed · 2 refused or wrongly called 
 import json
 import sys
 import tempfile
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from openai import OpenAI
 from rich.console import Console
 
 from cope_cli.address import Address, NoAddress, find_address
+from cope_cli.budget import budget
 from cope_cli.lines import BadInput, batch_lines
 from cope_cli.prices import prices
 from cope_cli.quote import print_quote, quote
@@ -23,6 +23,7 @@ from cope_cli.show import batches_table, summary, task_story, watch
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(prices, name="prices")
+app.command()(budget)
 FAILED, REFUSED, UNREACHABLE = 1, 2, 3
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -48,12 +49,14 @@ def submit(
     store: Annotated[str | None, typer.Option(help="full, answers or none.")] = None,
     window: Annotated[str, typer.Option(help="Completion window, 1h to 7d.")] = "24h",
     webhook_url: Annotated[str | None, typer.Option(help="Told when the batch ends.")] = None,
+    max_cost: Annotated[str | None, typer.Option(help="What the whole batch may cost, in USD.")] = None,
+    on_budget: Annotated[str | None, typer.Option(help="When the money is gone: hold, best_vote or fail.")] = None,
     follow: Annotated[bool, typer.Option("--watch", help="Show progress until it ends.")] = False,
     as_json: Json = False,
 ) -> None:
     """Submit FILE.jsonl or FILE.csv, for example: cope submit problems.csv --policy cope --watch"""
     client = _address(context).client()
-    given = {"kind": kind, "store": store, "webhook_url": webhook_url}
+    given = {"kind": kind, "store": store, "webhook_url": webhook_url, "max_cost_usd": max_cost, "on_budget": on_budget}
     block = {name: value for name, value in given.items() if value is not None}
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as lines:
         for line in batch_lines(file, policy):
@@ -145,45 +148,6 @@ def resume(context: typer.Context, batch: str, as_json: Json = False) -> None:
     """Go on with a batch that waits because its first answers could not be read."""
     found = _address(context).client().post(f"/batches/{batch}/resume", cast_to=dict[str, Any])
     _print_json(found) if as_json else _console().print(summary(found))
-
-
-@app.command()
-def budget(
-    context: typer.Context,
-    project: Annotated[str, typer.Option(help="A project's id; `me` is the key's own.")] = "me",
-    cap: Annotated[str | None, typer.Option("--set", help="New monthly cap in USD (operator).")] = None,
-    unlimited: Annotated[bool, typer.Option("--unlimited", help="No cap (operator).")] = False,
-    as_json: Json = False,
-) -> None:
-    """Show this month's cap and spend, or change the cap: cope budget --project proj_01… --set 50"""
-    address, path = _address(context), f"/organization/projects/{project}/spend_limit"
-    if cap is not None and unlimited:
-        _fail("give --set or --unlimited, not both", REFUSED)
-    if unlimited:
-        address.client(admin=True).delete(path, cast_to=object)
-    elif cap is not None:
-        address.client(admin=True).post(path, body={"threshold_amount": _cents(cap)}, cast_to=object)
-    changed = cap is not None or unlimited
-    found = _get(address.client(admin=changed), path)
-    if as_json:
-        _print_json(found)
-        return
-    told = found["cope"]
-    cap_text = "no cap" if told["cap_usd"] is None else f"cap ${told['cap_usd']}"
-    _console().print(
-        f"{told['month']}: {cap_text} · spent ${told['spent_usd']} · reserved ${told['reserved_usd']} · "
-        f"unconfirmed ${told['unconfirmed_usd']} · overrun ${told['overrun_usd']}"
-    )
-
-
-def _cents(text: str) -> int:
-    try:
-        cents = Decimal(text) * 100
-    except InvalidOperation:
-        cents = Decimal(-1)
-    if not cents.is_finite() or cents < 0 or cents != cents.to_integral_value():
-        _fail(f"--set {text}: an amount of dollars with at most two decimals", REFUSED)
-    return int(cents)
 
 
 @app.command()
