@@ -30,6 +30,7 @@ from cope.core.records import (
     WebhookEndpoint,
 )
 from cope.core.task import OnBudget, TaskSpec
+from cope.ports.ledger import LedgerReads, Reconciling
 
 T = TypeVar("T")
 
@@ -314,7 +315,7 @@ class WorkerStore(Protocol):
 
     async def store_late_answer(self, settlement: Settlement, answer: str) -> None:
         """A fenced-off worker's paid answer: its money is settled and the answer kept for the next attempt of the same
-        (task, step) to adopt. Idempotent."""
+        (task, step) to adopt. Idempotent. Where a reconciliation has settled it already, only the answer is kept."""
         ...
 
     async def sweep(self, *, lease_s: float) -> SweepReport:
@@ -449,7 +450,7 @@ class Page(Generic[T]):
     has_more: bool
 
 
-class ApiStore(Protocol):
+class ApiStore(LedgerReads, Reconciling, Protocol):
     """What the API may do. Every method that takes a project sees that project's rows only, by row-level security."""
 
     async def find_key(self, key_hash: bytes) -> ApiKey | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from cope.adapters.memory.ledger import Ledger
 from cope.core.budget import PROJECT_SCOPE, WHOLE_LIFE, Scope, month_of, scope_kind, scopes_of
 from cope.core.codec import decode_task
 from cope.core.errors import ErrorInfo
@@ -242,6 +243,7 @@ class Tables:
     attempts: dict[AttemptId, AttemptRow] = field(default_factory=dict)
     task_attempts: dict[TaskId, list[AttemptRow]] = field(default_factory=lambda: defaultdict(list))
     budgets: dict[tuple[ProjectId, str, str], BudgetRow] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
     prices: dict[tuple[str, str], Price] = field(default_factory=dict)
     endpoints: dict[EndpointId, WebhookEndpoint] = field(default_factory=dict)
     deliveries: dict[DeliveryId, DeliveryRow] = field(default_factory=dict)
