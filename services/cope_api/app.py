@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from fastapi import APIRouter, FastAPI, Request
 from starlette.datastructures import MutableHeaders
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cope.bootstrap import ApiParts
@@ -18,7 +18,20 @@ from cope.core.ids import PROJECT, ProjectId
 from cope.core.records import Project
 from cope.core.request_policy import SELECTABLE
 from cope.core.webhooks import make_secret
-from cope_api import admin, batches, failures, files, live, spend_limits, webhooks
+from cope_api import (
+    admin,
+    batches,
+    costs,
+    doubt,
+    failures,
+    files,
+    ledger_export,
+    live,
+    metrics,
+    receipts,
+    spend_limits,
+    webhooks,
+)
 from cope_api.context import Gate, list_body, parts_of, project_of
 from cope_api.failures import json_response
 
@@ -59,6 +72,7 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
         async with contextlib.AsyncExitStack() as resources:
             parts = await open_parts(resources)
             app.state.parts, app.state.gate, app.state.waiter = parts, Gate(parts), live.LiveWaiter(parts)
+            app.state.ledger_checks = metrics.LedgerChecks(parts)
             await _ensure_project(parts)
             waiter = asyncio.create_task(app.state.waiter.run())
             await parts.wake.poke("upkeep")  # connects to the broker now, not under the first batch
@@ -68,7 +82,7 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
 
     app = FastAPI(title="COPE", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     failures.install(app)
-    parts = (files, batches, live, webhooks, admin, spend_limits)
+    parts = (files, batches, live, webhooks, admin, spend_limits, costs, receipts, ledger_export, doubt, metrics)
     for part in (router, *(module.router for module in parts)):
         app.include_router(part)
     app.state.counts = counts
@@ -107,15 +121,6 @@ async def ready(request: Request) -> Response:
     """The database answers and its schema is this version's."""
     await parts_of(request).store.ping()
     return json_response({"status": "ok"})
-
-
-@router.get("/metrics")
-async def metrics(request: Request) -> Response:
-    """Requests by status, in Prometheus' text form."""
-    counts: Counter[int] = request.app.state.counts
-    lines = ["# TYPE cope_api_requests_total counter"]
-    lines += [f'cope_api_requests_total{{status="{status}"}} {count}' for status, count in sorted(counts.items())]
-    return PlainTextResponse("\n".join(lines) + "\n")
 
 
 @router.get("/v1/models")

@@ -17,7 +17,9 @@ from rich.console import Console
 
 from cope_cli.address import Address, NoAddress, find_address
 from cope_cli.lines import BadInput, batch_lines
+from cope_cli.reconcile import reconcile
 from cope_cli.show import batches_table, summary, task_story, watch
+from cope_cli.spend import receipt, spend
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 FAILED, REFUSED, UNREACHABLE = 1, 2, 3
@@ -206,6 +208,10 @@ def webhooks(
         _print_json(client.delete(f"/webhook_endpoints/{delete}", cast_to=object))
     else:
         _print_json(_get(client, "/webhook_endpoints"))
+
+
+for command in (spend, receipt, reconcile):
+    app.command()(command)
 
 
 def _address(context: typer.Context) -> Address:

@@ -252,6 +252,7 @@ class PostgresWorld(World):
             columns = conn.execute(
                 "SELECT table_name, column_name FROM information_schema.columns"
                 " WHERE table_schema = 'public' AND data_type = 'timestamp with time zone'"
+                " AND table_name NOT IN (SELECT relname FROM pg_class WHERE relispartition)"
             ).fetchall()
             for table, column in columns:
                 name = sql.Identifier(column)

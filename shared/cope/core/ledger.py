@@ -121,7 +121,10 @@ class LedgerLine:
 
 @dataclass(frozen=True, slots=True)
 class BookedAttempt:
-    """A paid step as it stands in the books: what a provider's records are compared with."""
+    """A paid step as it stands in the books: what a provider's records are compared with.
+
+    `doubted_at` is when it became unconfirmed: no call of it began after that.
+    """
 
     id: AttemptId
     project_id: ProjectId
@@ -139,6 +142,7 @@ class BookedAttempt:
     price_version: str
     provider_id: str | None
     sent_at: datetime | None
+    doubted_at: datetime | None
     flag: str | None
 
     @property

@@ -103,7 +103,7 @@ class Reconciling(Protocol):
     async def unconfirmed_between(
         self, start: datetime, until: datetime, *, after: AttemptId | None, limit: int
     ) -> list[BookedAttempt]:
-        """Attempts in doubt that were sent in [start, until), by id, beyond `after`."""
+        """Attempts sent at `start` or later that came in doubt before `until`, by id, beyond `after`."""
         ...
 
     async def settle_unconfirmed(self, project_id: ProjectId, bills: Sequence[Reconciled]) -> set[AttemptId]:

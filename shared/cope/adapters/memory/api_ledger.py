@@ -132,7 +132,8 @@ class ApiLedgerMixin:
         inside = [
             attempt
             for attempt in sorted(self._doubtful(None), key=lambda attempt: attempt.id)
-            if attempt.sent_at is not None and start <= attempt.sent_at < until
+            if attempt.sent_at is not None and attempt.sent_at >= start
+            if attempt.doubted_at is not None and attempt.doubted_at < until
             if after is None or attempt.id > after
         ]
         return [ledger.booked_of(attempt) for attempt in inside[:limit]]

@@ -220,5 +220,6 @@ def booked_of(attempt: "AttemptRow") -> BookedAttempt:
         price_version=attempt.price_version,
         provider_id=attempt.provider_id,
         sent_at=attempt.sent_at,
+        doubted_at=attempt.doubted_at,
         flag=attempt.flag,
     )

@@ -192,6 +192,7 @@ def release_all(db: Tables, attempts: tuple[AttemptId, ...]) -> None:
 def leave_unconfirmed(db: Tables, attempt: AttemptRow) -> None:
     """Nobody knows whether the provider billed it: the reserve stays counted until the answer or an operator comes."""
     attempt.state = AttemptState.UNCONFIRMED
+    attempt.doubted_at = db.now()
     _book(db, attempt, reserved=-attempt.reserved, unconfirmed=attempt.reserved)
     write(db, attempt, "unconfirmed", attempt.reserved, attempt.reserved)
 

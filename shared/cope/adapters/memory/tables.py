@@ -154,6 +154,7 @@ class AttemptRow:
     flag: str | None = None
     provider_id: str | None = None
     sent_at: datetime | None = None
+    doubted_at: datetime | None = None
     settled_at: datetime | None = None
     answer: str | None = None
 

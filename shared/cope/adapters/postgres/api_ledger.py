@@ -14,16 +14,16 @@ from cope.core.money import NanoUSD
 from cope.core.records import Budget
 from cope.ports.ledger import Correction, LedgerScope, Reconciled, Standing
 
-_UNCONFIRMED = """
-SELECT * FROM attempts WHERE state = 'unconfirmed' AND (%(project)s::text IS NULL OR project_id = %(project)s)
-  AND (%(after)s::text IS NULL OR (sent_at, id) > (SELECT sent_at, id FROM attempts WHERE id = %(after)s))
-ORDER BY sent_at, id LIMIT %(limit)s
-"""
+_UNCONFIRMED = f"""
+{reconciling.BOOKED} WHERE a.state = 'unconfirmed' AND (%(project)s::text IS NULL OR a.project_id = %(project)s)
+  AND (%(after)s::text IS NULL OR (a.sent_at, a.id) > (SELECT sent_at, id FROM attempts WHERE id = %(after)s))
+ORDER BY a.sent_at, a.id LIMIT %(limit)s
+"""  # noqa: S608
 
-_SENT_BETWEEN = """
-SELECT * FROM attempts WHERE state = 'unconfirmed' AND sent_at >= %(start)s AND sent_at < %(until)s
-  AND (%(after)s::text IS NULL OR id > %(after)s) ORDER BY id LIMIT %(limit)s
-"""
+_BETWEEN = f"""
+SELECT * FROM ({reconciling.BOOKED} WHERE a.state = 'unconfirmed' AND a.sent_at >= %(start)s) doubtful
+WHERE doubted_at < %(until)s AND (%(after)s::text IS NULL OR id > %(after)s) ORDER BY id LIMIT %(limit)s
+"""  # noqa: S608
 
 
 class ApiLedger:
@@ -119,7 +119,7 @@ class ApiLedger:
         """By id, of any project."""
         params = {"start": start, "until": until, "after": after, "limit": limit}
         async with self._seen(None) as conn:
-            return [reconciling.booked_of(row) for row in await fetch(conn, _SENT_BETWEEN, params)]
+            return [reconciling.booked_of(row) for row in await fetch(conn, _BETWEEN, params)]
 
     async def settle_unconfirmed(self, project_id: ProjectId, bills: Sequence[Reconciled]) -> set[AttemptId]:
         """All of them in one transaction."""

@@ -14,6 +14,12 @@ from cope.core.money import ZERO, NanoUSD
 from cope.ports.ledger import Correction, Reconciled
 from cope.ports.store import Settlement
 
+BOOKED = """
+SELECT a.*, (SELECT l.at FROM ledger l WHERE l.month = a.month AND l.attempt_id = a.id AND l.kind = 'unconfirmed')
+  AS doubted_at
+FROM attempts a
+"""
+
 
 async def settle_unconfirmed(conn: Connection, bills: Sequence[Reconciled]) -> set[AttemptId]:
     """Those that were still unconfirmed once their rows were locked."""
@@ -62,7 +68,7 @@ async def keep_reconciled_answer(conn: Connection, settlement: Settlement, answe
 
 async def attempts_of_tasks(conn: Connection, task_ids: Sequence[str]) -> list[BookedAttempt]:
     """By id."""
-    rows = await fetch(conn, "SELECT * FROM attempts WHERE task_id = ANY (%s) ORDER BY id", [list(task_ids)])
+    rows = await fetch(conn, f"{BOOKED} WHERE a.task_id = ANY (%s) ORDER BY a.id", [list(task_ids)])
     return [booked_of(row) for row in rows]
 
 
@@ -88,7 +94,7 @@ async def ages(conn: Connection, project_id: str | None) -> tuple[AgeGroup, ...]
 
 
 def booked_of(row: Row) -> BookedAttempt:
-    """From `attempts`."""
+    """From a row of `BOOKED`."""
     return BookedAttempt(
         id=AttemptId(row["id"]),
         project_id=ProjectId(row["project_id"]),
@@ -106,5 +112,6 @@ def booked_of(row: Row) -> BookedAttempt:
         price_version=row["price_version"],
         provider_id=row["provider_id"],
         sent_at=row["sent_at"],
+        doubted_at=row["doubted_at"],
         flag=row["flag"],
     )
