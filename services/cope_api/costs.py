@@ -171,12 +171,11 @@ def _bucket(start: date, rows: list[CostRow], query: _Query, seen: Seen) -> dict
 
 def _result(row: CostRow, query: _Query) -> dict[str, Any]:
     """Spend of another kind than calls is never mixed with them: it is a result of its own, and named as one."""
-    named = query.by_item or bool(query.items)
     own_name = None if row.kind is CostKind.CALLS else row.kind.value
     return {
         "object": "organization.costs.result",
         "amount": {"value": _number(row.amount), "currency": "usd"},
-        "line_item": row.line_item if named else own_name,
+        "line_item": row.line_item if query.by_item else own_name,
         "project_id": row.project_id,
         "api_key_id": row.key_id,
         "user_id": None,

@@ -235,15 +235,15 @@ class MemoryWorld(World):
     """The shipped in-memory store with a clock that stands still."""
 
     def __init__(self) -> None:
-        self._clock = FixedClock()
-        self.store = MemoryStore(self._clock, SequentialIds())
+        self.clock = FixedClock()
+        self.store = MemoryStore(self.clock, SequentialIds())
         super().__init__(self.store, self.store)
 
     async def advance(self, seconds: float) -> None:
-        self._clock.advance(seconds)
+        self.clock.advance(seconds)
 
     def now(self) -> datetime:
-        return self._clock.now()
+        return self.clock.now()
 
     async def book_external(self, project: Project, amount: int, *, key_id: KeyId | None = None) -> None:
         db = self.store._db
