@@ -138,9 +138,9 @@ class Bench:
         key = Fernet.generate_key().decode()
         base = superuser_url.rsplit("/", 1)[0].rsplit("@", 1)[1]
         self._api = PostgresApiStore(f"postgresql://{API}:{_PASSWORD}@{base}/{_DATABASE}", secret_key=key)
-        self._worker = PostgresWorkerStore(f"postgresql://{WORKER}:{_PASSWORD}@{base}/{_DATABASE}", secret_key=key)
+        self.worker = PostgresWorkerStore(f"postgresql://{WORKER}:{_PASSWORD}@{base}/{_DATABASE}", secret_key=key)
         self._owner_url = f"postgresql://{OWNER}:{_PASSWORD}@{base}/{_DATABASE}"
-        self._place = f"{superuser_url.rsplit('/', 1)[0]}/{_DATABASE}"
+        self.place = f"{superuser_url.rsplit('/', 1)[0]}/{_DATABASE}"
         self._project = Project(
             ProjectId(new_id(ids.PROJECT)), "bench", datetime.now(UTC), "UTC", NanoUSD(10**15), "math", paused=False
         )
@@ -155,12 +155,12 @@ class Bench:
         )
         upgrade(self._owner_url)
         await self._api.open()
-        await self._worker.open()
+        await self.worker.open()
         await self._api.create_project(self._project, "whsec_YmVuY2g=")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._worker.aclose()
+        await self.worker.aclose()
         await self._api.aclose()
         with psycopg.connect(self._superuser, autocommit=True) as conn:
             conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(_DATABASE)))
@@ -183,10 +183,10 @@ class Bench:
             created_at=now,
         )
         await self._api.create_batch(NewBatch(batch, new_id("").encode(), None, retry=0))
-        job = await self._worker.claim_validation(lease_s=_LEASE_S)
+        job = await self.worker.claim_validation(lease_s=_LEASE_S)
         assert job is not None
         began = time.perf_counter()
-        count = await self._worker.ingest(job, pages(tasks), model=lambda: "cope", expires_in=timedelta(days=1))
+        count = await self.worker.ingest(job, pages(tasks), model=lambda: "cope", expires_in=timedelta(days=1))
         assert count == len(tasks)
         return len(tasks) / (time.perf_counter() - began)
 
@@ -195,13 +195,13 @@ class Bench:
         tasks: list[ClaimedTask] = []
         began = time.perf_counter()
         while len(tasks) < count:
-            tasks += await self._worker.claim(queue, worker="bench", limit=_GROUP, lease_s=_LEASE_S)
+            tasks += await self.worker.claim(queue, worker="bench", limit=_GROUP, lease_s=_LEASE_S)
         return tasks, len(tasks) / (time.perf_counter() - began)
 
     async def bare_claims(self, count: int) -> float:
         """Claimed rows per second by one client: the statement without the decoding."""
         spent = []
-        async with await psycopg.AsyncConnection.connect(self._place) as conn:
+        async with await psycopg.AsyncConnection.connect(self.place) as conn:
             for _ in range(count // _GROUP):
                 began = time.perf_counter()
                 await conn.execute(
@@ -235,9 +235,9 @@ class Bench:
                 )
                 for t in group
             ]
-            granted = [g for g in await self._worker.reserve(requests) if isinstance(g, Granted)]
+            granted = [g for g in await self.worker.reserve(requests) if isinstance(g, Granted)]
             reserved = time.perf_counter()
-            await self._worker.mark_sent([grant.attempt_id for grant in granted])
+            await self.worker.mark_sent([grant.attempt_id for grant in granted])
             sent = time.perf_counter()
             commits = [
                 StepCommit(
@@ -250,7 +250,7 @@ class Bench:
                 for t, grant in zip(group, granted, strict=True)
             ]
             encoded = time.perf_counter()
-            await self._worker.commit(commits)
+            await self.worker.commit(commits)
             for rate, seconds in zip(
                 rates, (reserved - began, sent - reserved, time.perf_counter() - encoded), strict=True
             ):
@@ -260,14 +260,14 @@ class Bench:
     async def _commit(self, commits: Sequence[StepCommit]) -> float:
         began = time.perf_counter()
         for group in groups(commits):
-            await self._worker.commit(group)
+            await self.worker.commit(group)
         return len(commits) / (time.perf_counter() - began)
 
     async def sizes(self, count: int) -> dict[str, float]:
         """Bytes per task by table, indexes included, after a VACUUM FULL; then everything is emptied."""
-        await self._worker.sweep(lease_s=_LEASE_S)
+        await self.worker.sweep(lease_s=_LEASE_S)
         names = ["tasks", "steps", "attempts", "ledger", "events"]
-        with psycopg.connect(self._place, autocommit=True) as conn:
+        with psycopg.connect(self.place, autocommit=True) as conn:
             found = {}
             for name in names:
                 conn.execute(sql.SQL("VACUUM FULL {}").format(sql.Identifier(name)))

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from fastapi import APIRouter, FastAPI, Request
 from starlette.datastructures import MutableHeaders
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cope.bootstrap import ApiParts
@@ -20,7 +20,21 @@ from cope.core.records import Project
 from cope.core.request_policy import SELECTABLE
 from cope.core.webhooks import make_secret
 from cope.usecases.watch_prices import reread_or_go_on, unpriced, watch_prices
-from cope_api import admin, batches, failures, files, live, prices, spend_limits, webhooks
+from cope_api import (
+    admin,
+    batches,
+    costs,
+    doubt,
+    failures,
+    files,
+    ledger_export,
+    live,
+    metrics,
+    prices,
+    receipts,
+    spend_limits,
+    webhooks,
+)
 from cope_api.context import Gate, list_body, parts_of, project_of
 from cope_api.failures import json_response
 
@@ -62,6 +76,7 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
         async with contextlib.AsyncExitStack() as resources:
             parts = await open_parts(resources)
             app.state.parts, app.state.gate, app.state.waiter = parts, Gate(parts), live.LiveWaiter(parts)
+            app.state.ledger_checks = metrics.LedgerChecks(parts)
             await _ensure_project(parts)
             await reread_or_go_on(parts.store, parts.prices)
             for missing in unpriced(parts.catalog, parts.prices, parts.clock.now()):
@@ -76,7 +91,8 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
 
     app = FastAPI(title="COPE", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     failures.install(app)
-    parts = (files, batches, live, webhooks, admin, prices, spend_limits)
+    money = (prices, spend_limits, costs, receipts, ledger_export, doubt, metrics)
+    parts = (files, batches, live, webhooks, admin, *money)
     for part in (router, *(module.router for module in parts)):
         app.include_router(part)
     app.state.counts = counts
@@ -115,15 +131,6 @@ async def ready(request: Request) -> Response:
     """The database answers and its schema is this version's."""
     await parts_of(request).store.ping()
     return json_response({"status": "ok"})
-
-
-@router.get("/metrics")
-async def metrics(request: Request) -> Response:
-    """Requests by status, in Prometheus' text form."""
-    counts: Counter[int] = request.app.state.counts
-    lines = ["# TYPE cope_api_requests_total counter"]
-    lines += [f'cope_api_requests_total{{status="{status}"}} {count}' for status, count in sorted(counts.items())]
-    return PlainTextResponse("\n".join(lines) + "\n")
 
 
 @router.get("/v1/models")

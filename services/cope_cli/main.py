@@ -19,7 +19,9 @@ from cope_cli.budget import budget
 from cope_cli.lines import BadInput, batch_lines
 from cope_cli.prices import prices
 from cope_cli.quote import print_quote, quote
+from cope_cli.reconcile import reconcile
 from cope_cli.show import batches_table, summary, task_story, watch
+from cope_cli.spend import receipt, spend
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(prices, name="prices")
@@ -192,6 +194,10 @@ def webhooks(
         _print_json(client.delete(f"/webhook_endpoints/{delete}", cast_to=object))
     else:
         _print_json(_get(client, "/webhook_endpoints"))
+
+
+for command in (spend, receipt, reconcile):
+    app.command()(command)
 
 
 def _address(context: typer.Context) -> Address:

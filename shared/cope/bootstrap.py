@@ -1,6 +1,7 @@
 """Where the parts are joined: settings in, one frozen object of ports out, for the API and for a worker."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from celery import Celery
@@ -15,6 +16,7 @@ from cope.adapters.postgres.api_store import PostgresApiStore
 from cope.adapters.postgres.worker_store import PostgresWorkerStore
 from cope.adapters.redis_limiter import RedisLimiter
 from cope.adapters.system import SystemClock, SystemIds
+from cope.adapters.usage_spool import SqliteSpool
 from cope.catalog import load_catalog, load_prices
 from cope.core.errors import Conflict, Misconfigured, Unpriced
 from cope.core.models import ModelCatalog
@@ -24,6 +26,7 @@ from cope.ports.files import FileStore
 from cope.ports.model import ChatModel
 from cope.ports.store import ApiStore, WorkerStore
 from cope.ports.support import Clock, IdMaker, Limiter, WakeUp, WebhookSender
+from cope.ports.usage_spool import UsageSpool
 from cope.settings import Settings
 from cope.usecases.watch_prices import reread, unpriced
 
@@ -41,6 +44,7 @@ class ApiParts:
     clock: Clock
     ids: IdMaker
     webhooks: WebhookSender
+    new_spool: Callable[[], UsageSpool] = SqliteSpool
 
 
 @dataclass(frozen=True, slots=True)

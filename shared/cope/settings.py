@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     bootstrap_webhook_secret: SecretStr = SecretStr("")
     default_cap_usd: str = "10"
     webhook_allow: str = ""
+    metrics_open: bool = False
 
     models_file: Path | None = None
     prices_file: Path | None = None

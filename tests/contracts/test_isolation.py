@@ -60,6 +60,11 @@ ELSEWHERE = {
     "set_cap": "the operator's",
     "get_budget": "test_a_stranger_has_a_budget_of_its_own",
     "list_budgets": "test_a_stranger_has_a_budget_of_its_own",
+    "ledger_difference": "test_ledger_reports.py",
+    "unconfirmed": "test_ledger_reports.py",
+    "unconfirmed_ages": "test_ledger_reports.py",
+    "settle_unconfirmed": "test_reconcile.py",
+    "correct": "test_reconcile.py",
 }
 
 

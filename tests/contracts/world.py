@@ -10,6 +10,8 @@ import psycopg
 from psycopg import sql
 
 from cope.adapters.memory import FixedClock, MemoryStore, SequentialIds
+from cope.adapters.memory.ledger import write_external
+from cope.core.budget import month_of, scopes_of
 from cope.core.errors import ErrorInfo
 from cope.core.history import FinishedStep
 from cope.core.ids import AttemptId, BatchId, KeyId, ProjectId, TaskId
@@ -40,7 +42,7 @@ from cope.ports.store import (
     ToQueue,
     WorkerStore,
 )
-from tests.support import finished_step, make_batch, make_file, make_key, make_new_task, make_project
+from tests.support import finished_step, make_batch, make_file, make_key, make_new_task, make_project, new_id
 
 LEASE_S = 30.0
 SECRET = "whsec_cHJvamVjdC1zZWNyZXQtb2YtdGhlLXRlc3Rz"
@@ -60,6 +62,10 @@ class World(ABC):
     @abstractmethod
     def now(self) -> datetime:
         """The store's present, aware, UTC."""
+
+    @abstractmethod
+    async def book_external(self, project: Project, amount: int, *, key_id: KeyId | None = None) -> None:
+        """Spend that was measured elsewhere, in this month's books."""
 
     # ---- what comes in ---------------------------------------------------------------------------------------------
 
@@ -229,15 +235,22 @@ class MemoryWorld(World):
     """The shipped in-memory store with a clock that stands still."""
 
     def __init__(self) -> None:
-        self._clock = FixedClock()
-        store = MemoryStore(self._clock, SequentialIds())
-        super().__init__(store, store)
+        self.clock = FixedClock()
+        self.store = MemoryStore(self.clock, SequentialIds())
+        super().__init__(self.store, self.store)
 
     async def advance(self, seconds: float) -> None:
-        self._clock.advance(seconds)
+        self.clock.advance(seconds)
 
     def now(self) -> datetime:
-        return self._clock.now()
+        return self.clock.now()
+
+    async def book_external(self, project: Project, amount: int, *, key_id: KeyId | None = None) -> None:
+        db = self.store._db
+        month = db.month(project.id)
+        write_external(db, project.id, db.ids.new("ext_"), month, amount, key_id=key_id)
+        for scope, at in scopes_of(None, key_id, month):
+            db.budget(project.id, at, scope).spent += amount
 
 
 class PostgresWorld(World):
@@ -252,6 +265,7 @@ class PostgresWorld(World):
             columns = conn.execute(
                 "SELECT table_name, column_name FROM information_schema.columns"
                 " WHERE table_schema = 'public' AND data_type = 'timestamp with time zone'"
+                " AND table_name NOT IN (SELECT relname FROM pg_class WHERE relispartition)"
             ).fetchall()
             for table, column in columns:
                 name = sql.Identifier(column)
@@ -260,6 +274,21 @@ class PostgresWorld(World):
                         sql.Identifier(table), name, name, name
                     ),
                     [seconds],
+                )
+
+    async def book_external(self, project: Project, amount: int, *, key_id: KeyId | None = None) -> None:
+        with psycopg.connect(self._superuser_url) as conn:
+            month = month_of(self.now(), project.time_zone)
+            conn.execute(
+                "INSERT INTO ledger (project_id, month, key_id, attempt_id, kind, amount, freed, price_version)"
+                " VALUES (%s, %s, %s, %s, 'external', %s, 0, '')",
+                [project.id, month, key_id, new_id("ext_"), amount],
+            )
+            for scope, at in scopes_of(None, key_id, month):
+                conn.execute(
+                    "INSERT INTO budgets AS b (project_id, scope, month, spent) VALUES (%s, %s, %s, %s)"
+                    " ON CONFLICT (project_id, scope, month) DO UPDATE SET spent = b.spent + excluded.spent",
+                    [project.id, scope, at, amount],
                 )
 
     def now(self) -> datetime:

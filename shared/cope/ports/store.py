@@ -31,6 +31,7 @@ from cope.core.records import (
     WebhookEndpoint,
 )
 from cope.core.task import OnBudget, TaskSpec
+from cope.ports.ledger import LedgerReads, Reconciling
 from cope.ports.prices import PriceKeeper, PriceReader
 
 T = TypeVar("T")
@@ -338,7 +339,7 @@ class WorkerStore(PriceReader, Protocol):
 
     async def store_late_answer(self, settlement: Settlement, answer: str) -> None:
         """A fenced-off worker's paid answer: its money is settled and the answer kept for the next attempt of the same
-        (task, step) to adopt. Idempotent."""
+        (task, step) to adopt. Idempotent. Where a reconciliation has settled it already, only the answer is kept."""
         ...
 
     async def sweep(self, *, lease_s: float) -> SweepReport:
@@ -489,7 +490,7 @@ class Page(Generic[T]):
     has_more: bool
 
 
-class ApiStore(PriceKeeper, Protocol):
+class ApiStore(PriceKeeper, LedgerReads, Reconciling, Protocol):
     """What the API may do. Every method that takes a project sees that project's rows only, by row-level security."""
 
     async def find_key(self, key_hash: bytes) -> ApiKey | None:

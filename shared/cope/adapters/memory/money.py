@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 from cope.adapters.memory.journal import note
+from cope.adapters.memory.ledger import write, write_correction
 from cope.adapters.memory.standstill import refresh_project
 from cope.adapters.memory.tables import AttemptRow, BudgetRow, Tables, TaskRow
 from cope.core import ids
 from cope.core.budget import Scope, scope_kind
 from cope.core.ids import AttemptId
+from cope.core.ledger import NOT_BILLED, RECONCILED
 from cope.core.lifecycle import AttemptState, HoldReason, TaskState
 from cope.core.money import NanoUSD
 from cope.core.parse_watch import ParseWatch
@@ -60,6 +62,7 @@ def reserve(db: Tables, request: ReserveRequest) -> ReserveResult:
     db.attempts[attempt.id] = attempt
     db.task_attempts[row.id].append(attempt)
     _book(db, attempt, reserved=request.amount)
+    write(db, attempt, "reserved", request.amount, 0)
     row.needed = None
     return Granted(attempt.id, month)
 
@@ -111,10 +114,12 @@ def settle(db: Tables, settlement: Settlement, answer: str | None = None) -> Non
     # A cost beyond the reserve would be an overrun by another name: it must not enter the sums that the cap bounds.
     cost = NanoUSD(min(settlement.cost, attempt.reserved))
     overrun = NanoUSD(settlement.overrun + settlement.cost - cost)
-    if attempt.state is AttemptState.UNCONFIRMED:
+    late = attempt.state is AttemptState.UNCONFIRMED
+    if late:
         _book(db, attempt, unconfirmed=-attempt.reserved, spent=cost, overrun=overrun)
     else:
         _book(db, attempt, reserved=-attempt.reserved, spent=cost, overrun=overrun)
+    write(db, attempt, "late" if late else "settled", cost, attempt.reserved)
     attempt.state = AttemptState.SETTLED
     attempt.settled_at = db.now()
     attempt.cost = cost
@@ -124,7 +129,51 @@ def settle(db: Tables, settlement: Settlement, answer: str | None = None) -> Non
     attempt.provider_id = settlement.provider_id
     attempt.answer = answer
     if overrun > 0:
-        _stop_project(db, attempt)
+        write(db, attempt, "overrun", overrun, 0)
+        _stop_project(db, attempt, overrun)
+
+
+def keep_reconciled_answer(db: Tables, settlement: Settlement, answer: str) -> None:
+    """An answer that comes after its money was reconciled is kept to be adopted; it books nothing."""
+    attempt = db.attempts.get(settlement.attempt_id)
+    if attempt is None or attempt.flag not in {RECONCILED, NOT_BILLED} or attempt.answer is not None:
+        return
+    attempt.answer, attempt.provider_id = answer, attempt.provider_id or settlement.provider_id
+    booked, answered = (attempt.cost or 0) + attempt.overrun, settlement.cost + settlement.overrun
+    if booked != answered:
+        note(
+            db,
+            attempt.project_id,
+            "budget.late_answer_differs",
+            batch_id=attempt.batch_id,
+            task_id=attempt.task_id,
+            booked_nanousd=booked,
+            answered_nanousd=answered,
+        )
+
+
+def correct(db: Tables, attempt: AttemptRow, booked: int, billed: int) -> bool:
+    """Set what is settled or released to what was billed; False where the books no longer say `booked`.
+
+    The reserve is long free, so what was billed beyond is an overrun, even where the reserve would have covered it.
+    """
+    had, overran = attempt.cost or 0, attempt.overrun
+    if (
+        attempt.state not in {AttemptState.SETTLED, AttemptState.RELEASED}
+        or had + overran != booked
+        or billed == booked
+    ):
+        return False
+    overrun = max(0, billed - had)
+    cost = billed - overrun
+    _book(db, attempt, spent=cost - had, overrun=overrun - overran)
+    attempt.cost, attempt.overrun = NanoUSD(cost), NanoUSD(overrun)
+    if billed > booked:
+        write_correction(db, attempt, "overrun", billed - booked, 0)
+        _stop_project(db, attempt, billed - booked)
+    else:
+        write_correction(db, attempt, "refunded", had - cost, overran - overrun)
+    return True
 
 
 def release(db: Tables, attempt: AttemptRow) -> None:
@@ -132,6 +181,7 @@ def release(db: Tables, attempt: AttemptRow) -> None:
     if attempt.state in {AttemptState.RESERVED, AttemptState.SENT}:
         attempt.state = AttemptState.RELEASED
         _book(db, attempt, reserved=-attempt.reserved)
+        write(db, attempt, "released", 0, attempt.reserved)
 
 
 def release_all(db: Tables, attempts: tuple[AttemptId, ...]) -> None:
@@ -144,7 +194,9 @@ def release_all(db: Tables, attempts: tuple[AttemptId, ...]) -> None:
 def leave_unconfirmed(db: Tables, attempt: AttemptRow) -> None:
     """Nobody knows whether the provider billed it: the reserve stays counted until the answer or an operator comes."""
     attempt.state = AttemptState.UNCONFIRMED
+    attempt.doubted_at = db.now()
     _book(db, attempt, reserved=-attempt.reserved, unconfirmed=attempt.reserved)
+    write(db, attempt, "unconfirmed", attempt.reserved, attempt.reserved)
 
 
 def _book(
@@ -172,7 +224,7 @@ def _check(budget: BudgetRow) -> None:
         raise AssertionError(f"a sum of the budget fell below zero: {budget}")
 
 
-def _stop_project(db: Tables, attempt: AttemptRow) -> None:
+def _stop_project(db: Tables, attempt: AttemptRow, overrun: int) -> None:
     owner = db.projects[attempt.project_id]
     owner.project = replace(owner.project, paused=True)
     refresh_project(db, attempt.project_id)
@@ -182,5 +234,5 @@ def _stop_project(db: Tables, attempt: AttemptRow) -> None:
         "budget.overrun",
         batch_id=attempt.batch_id,
         task_id=attempt.task_id,
-        overrun_nanousd=attempt.overrun,
+        overrun_nanousd=overrun,
     )

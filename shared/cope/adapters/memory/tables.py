@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from cope.adapters.memory.ledger import Ledger
 from cope.core.budget import PROJECT_SCOPE, WHOLE_LIFE, Scope, month_of, scope_kind, scopes_of
 from cope.core.codec import decode_task
 from cope.core.errors import ErrorInfo
@@ -154,6 +155,7 @@ class AttemptRow:
     flag: str | None = None
     provider_id: str | None = None
     sent_at: datetime | None = None
+    doubted_at: datetime | None = None
     settled_at: datetime | None = None
     answer: str | None = None
     price_id: str = ""
@@ -248,6 +250,7 @@ class Tables:
     task_attempts: dict[TaskId, list[AttemptRow]] = field(default_factory=lambda: defaultdict(list))
     budgets: dict[tuple[ProjectId, str, str], BudgetRow] = field(default_factory=dict)
     prices: dict[tuple[str, PriceTier, str], Price] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
     endpoints: dict[EndpointId, WebhookEndpoint] = field(default_factory=dict)
     deliveries: dict[DeliveryId, DeliveryRow] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)

@@ -100,6 +100,7 @@ class WorkMixin:
 
     async def store_late_answer(self, settlement: Settlement, answer: str) -> None:
         """Settled once; the answer waits for the next attempt of the same step."""
+        money.keep_reconciled_answer(self._db, settlement, answer)
         money.settle(self._db, settlement, answer)
 
     async def due(self) -> Mapping[str, int]:

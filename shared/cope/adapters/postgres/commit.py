@@ -8,6 +8,7 @@ from cope.adapters.postgres.counters import BatchDeltas
 from cope.adapters.postgres.database import Connection, Row, fetch
 from cope.adapters.postgres.journal import Note, write_notes
 from cope.adapters.postgres.money import Books, lock_attempts
+from cope.adapters.postgres.reconciling import keep_reconciled_answer
 from cope.adapters.postgres.settlement import close_books
 from cope.adapters.postgres.steps import insert_steps, prune, prune_ended, update_steps
 from cope.adapters.postgres.taskrows import TaskRef, TaskWrite, count, never_executed, notes_of, write_tasks
@@ -76,7 +77,8 @@ async def give_back(conn: Connection, policies: Policies, returns: Sequence[Give
 async def store_late_answer(conn: Connection, settlement: Settlement, answer: str) -> None:
     """Settled once; the answer waits for the next attempt of the same (task, step)."""
     books = Books(await lock_attempts(conn, [settlement.attempt_id]))
-    books.settle(settlement, answer)
+    if not books.settle(settlement, answer):
+        await keep_reconciled_answer(conn, settlement, answer)
     await close_books(conn, books, BatchDeltas())
 
 

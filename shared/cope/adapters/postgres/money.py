@@ -33,6 +33,8 @@ class HeldAttempt:
     state: AttemptState
     reserved: int
     price_version: str
+    cost: int = 0
+    overrun: int = 0
 
     @property
     def budgets(self) -> tuple[BudgetKey, ...]:
@@ -77,6 +79,7 @@ class Books:
         self._attempts = {attempt.id: attempt for attempt in attempts}
         self._changes: dict[str, _Change] = {}
         self._entries: list[_Entry] = []
+        self._corrections: list[_Entry] = []
         self._sums: dict[BudgetKey, Sums] = defaultdict(Sums)
         self._spent: dict[tuple[str | None, str], int] = defaultdict(int)
         self.overran: list[Note] = []
@@ -85,12 +88,12 @@ class Books:
         """More attempts that were locked."""
         self._attempts.update({attempt.id: attempt for attempt in attempts})
 
-    def settle(self, settlement: Settlement, answer: str | None = None) -> None:
-        """The reserve becomes what was spent; an overrun is added apart and stops the project."""
+    def settle(self, settlement: Settlement, answer: str | None = None) -> bool:
+        """The reserve becomes what was spent; an overrun is added apart and stops the project. False: it is over."""
         attempt = self._attempts.get(settlement.attempt_id)
         state = self._state(settlement.attempt_id)
         if attempt is None or state not in {*_OPEN, AttemptState.UNCONFIRMED}:
-            return
+            return False
         late = state is AttemptState.UNCONFIRMED
         # What the caller calls cost is at most the reserve; were it more, it would be an overrun by another name.
         cost = min(settlement.cost, attempt.reserved)
@@ -105,10 +108,34 @@ class Books:
         self._changes[attempt.id] = _Change(AttemptState.SETTLED, settlement, cost, overrun, answer)
         if overrun:
             self._entries.append(_Entry(attempt, "overrun", overrun, 0))
-            data = {"overrun_nanousd": overrun}
-            self.overran.append(
-                Note(attempt.project_id, "budget.overrun", attempt.batch_id, attempt.task_id, data=data)
-            )
+            self._stop(attempt, overrun)
+        return True
+
+    def correct(self, attempt_id: str, booked: int, billed: int) -> bool:
+        """Set what is settled or released to what was billed; False where the books no longer say `booked`.
+
+        The reserve is long free, so what was billed beyond is an overrun, even where the reserve would have covered it.
+        """
+        attempt = self._attempts.get(attempt_id)
+        if attempt is None or self._state(attempt_id) not in {AttemptState.SETTLED, AttemptState.RELEASED}:
+            return False
+        if attempt_id in self._changes or attempt.cost + attempt.overrun != booked or billed == booked:
+            return False
+        overrun = max(0, billed - attempt.cost)
+        cost = billed - overrun
+        self._add(attempt, spent=cost - attempt.cost, overrun=overrun - attempt.overrun)
+        self._spent[attempt.batch_id, attempt.project_id] += cost - attempt.cost
+        if billed > booked:
+            self._corrections.append(_Entry(attempt, "overrun", billed - booked, 0))
+            self._stop(attempt, billed - booked)
+        else:
+            self._corrections.append(_Entry(attempt, "refunded", attempt.cost - cost, attempt.overrun - overrun))
+        self._changes[attempt_id] = _Change(attempt.state, cost=cost, overrun=overrun)
+        return True
+
+    def _stop(self, attempt: HeldAttempt, overrun: int) -> None:
+        data = {"overrun_nanousd": overrun}
+        self.overran.append(Note(attempt.project_id, "budget.overrun", attempt.batch_id, attempt.task_id, data=data))
 
     def release(self, attempt_id: str) -> None:
         """The call never left: its reserve is free again."""
@@ -158,6 +185,8 @@ class Books:
             ],
         )
         await write_ledger(conn, [(entry.attempt, entry.kind, entry.amount, entry.freed) for entry in self._entries])
+        for entry in self._corrections:
+            await conn.execute(_CORRECT, [entry.kind, entry.amount, entry.freed, entry.kind, entry.attempt.id])
 
     async def write_budgets(self, conn: Connection) -> None:
         """The budget rows, last: the shortest hold of the hottest locks."""
@@ -206,6 +235,8 @@ def held_attempt(row: Row) -> HeldAttempt:
         state=AttemptState(row["state"]),
         reserved=row["reserved"],
         price_version=row["price_version"],
+        cost=row["cost"] or 0,
+        overrun=row["overrun"],
     )
 
 
@@ -256,9 +287,10 @@ async def write_ledger(conn: Connection, entries: Sequence[tuple[HeldAttempt, st
     )
 
 
-async def ledger_difference(conn: Connection) -> list[Row]:
-    """Budget rows that differ from what the ledger adds up to; empty when the books are right."""
-    return [dict(row) for row in await fetch(conn, _DIFFERENCE)]
+async def ledger_difference(conn: Connection, project_id: str | None = None) -> list[Row]:
+    """Budget rows that differ from what the ledger adds up to; empty when the books are right. None: of all projects
+    that are seen here."""
+    return [dict(row) for row in await fetch(conn, _DIFFERENCE, {"project": project_id})]
 
 
 def _array(values: list[int]) -> str:
@@ -281,6 +313,14 @@ FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::
 WHERE a.id = c.id
 """
 
+# The attempt is locked, so nobody else counts on meanwhile.
+_CORRECT = """
+INSERT INTO ledger (project_id, month, key_id, batch_id, attempt_id, kind, amount, freed, price_version, nth)
+SELECT a.project_id, a.month, a.key_id, a.batch_id, a.id, %s, %s, %s, a.price_version,
+  (SELECT count(*) FROM ledger l WHERE l.month = a.month AND l.attempt_id = a.id AND l.kind = %s)
+FROM attempts a WHERE a.id = %s
+"""
+
 # Locked in the order of `budgets.BudgetKey` before any is changed.
 _ADD_SUMS = """
 WITH d AS (
@@ -299,21 +339,24 @@ WHERE b.scope = d.scope AND b.project_id = d.project_id AND b.month = d.month
 _DIFFERENCE = f"""
 WITH rebuilt AS (
   SELECT l.project_id, s.scope, s.month,
-    coalesce(sum(l.amount) FILTER (WHERE l.kind IN ('settled', 'late', 'external')), 0) AS spent,
+    coalesce(sum(CASE WHEN l.kind IN ('settled', 'late', 'external') THEN l.amount
+                      WHEN l.kind = 'refunded' THEN -l.amount END), 0) AS spent,
     coalesce(sum(CASE l.kind WHEN 'reserved' THEN l.amount WHEN 'settled' THEN -l.freed WHEN 'released' THEN -l.freed
                              WHEN 'unconfirmed' THEN -l.freed END), 0) AS reserved,
     coalesce(sum(CASE l.kind WHEN 'unconfirmed' THEN l.amount WHEN 'late' THEN -l.freed END), 0) AS unconfirmed,
-    coalesce(sum(l.amount) FILTER (WHERE l.kind = 'overrun'), 0) AS overrun
+    coalesce(sum(CASE l.kind WHEN 'overrun' THEN l.amount WHEN 'refunded' THEN -l.freed END), 0) AS overrun
   FROM ledger l
   CROSS JOIN LATERAL (VALUES ('{PROJECT_SCOPE}', l.month), (l.key_id, l.month), (l.batch_id, '')) AS s (scope, month)
-  WHERE s.scope IS NOT NULL GROUP BY l.project_id, s.scope, s.month
+  WHERE s.scope IS NOT NULL AND (%(project)s::text IS NULL OR l.project_id = %(project)s)
+  GROUP BY l.project_id, s.scope, s.month
 )
 SELECT coalesce(b.project_id, r.project_id) AS project_id, coalesce(b.scope, r.scope) AS scope,
   coalesce(b.month, r.month) AS month,
   coalesce(b.spent, 0) - coalesce(r.spent, 0) AS spent, coalesce(b.reserved, 0) - coalesce(r.reserved, 0) AS reserved,
   coalesce(b.unconfirmed, 0) - coalesce(r.unconfirmed, 0) AS unconfirmed,
   coalesce(b.overrun, 0) - coalesce(r.overrun, 0) AS overrun
-FROM budgets b FULL JOIN rebuilt r ON b.project_id = r.project_id AND b.scope = r.scope AND b.month = r.month
+FROM (SELECT * FROM budgets WHERE %(project)s::text IS NULL OR project_id = %(project)s) b
+FULL JOIN rebuilt r ON b.project_id = r.project_id AND b.scope = r.scope AND b.month = r.month
 WHERE (coalesce(b.spent, 0), coalesce(b.reserved, 0), coalesce(b.unconfirmed, 0), coalesce(b.overrun, 0))
   IS DISTINCT FROM (coalesce(r.spent, 0), coalesce(r.reserved, 0), coalesce(r.unconfirmed, 0), coalesce(r.overrun, 0))
 """  # noqa: S608

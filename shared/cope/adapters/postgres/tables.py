@@ -273,6 +273,7 @@ class AttemptRow(SQLModel, table=True):
             postgresql_include=["state", "reserved"],
             postgresql_where=text("state IN ('reserved', 'sent', 'unconfirmed')"),
         ),
+        Index("attempts_unconfirmed", "sent_at", "id", postgresql_where=text("state = 'unconfirmed'")),
     )
     id: str = identifier(key=True)
     task_id: str = identifier()
@@ -302,12 +303,13 @@ class AttemptRow(SQLModel, table=True):
 
 class LedgerRow(SQLModel, table=True):
     """Append-only; every budget can be rebuilt from it. `amount` enters the sum that `kind` names, `freed` leaves
-    `reserved` (or `unconfirmed`, for kind `late`). An attempt comes to each kind once. Partitioned by `month`."""
+    `reserved` (or `unconfirmed`, for kind `late`). Of kind `refunded`, `amount` leaves `spent` and `freed` leaves
+    `overrun`. An attempt comes to each kind once, but for corrections, which `nth` counts. Partitioned by `month`."""
 
     __tablename__ = "ledger"
     __table_args__ = (
         CheckConstraint(
-            "kind IN ('reserved', 'settled', 'released', 'unconfirmed', 'late', 'overrun', 'external')",
+            "kind IN ('reserved', 'settled', 'released', 'unconfirmed', 'late', 'overrun', 'external', 'refunded')",
             name="ledger_kind_check",
         ),
         CheckConstraint("amount >= 0 AND freed >= 0", name="ledger_money_check"),
@@ -324,6 +326,7 @@ class LedgerRow(SQLModel, table=True):
     amount: int = big()
     freed: int = big()
     price_version: str = words()
+    nth: int = column(SmallInteger(), key=True, default="0")
 
 
 class BudgetRow(SQLModel, table=True):
