@@ -89,7 +89,8 @@ class Batch:
 
     `defaults` is the `cope` block at the top of the batch, as JSON text; `by_stage` counts accepted tasks by stage
     1..3 plus `"failed"`; `held` counts tasks in state held by reason. Money is this batch's share of its project's;
-    `cap` bounds it over the batch's whole life (None: only the project's and the key's caps do).
+    `cap` bounds it over the batch's whole life (None: only the project's and the key's caps do). `paused` is set and
+    taken away by hand: none of its tasks is claimed meanwhile.
     """
 
     id: BatchId
@@ -122,6 +123,7 @@ class Batch:
     by_stage: Mapping[str, int] = field(default_factory=dict)
     held: Mapping[HoldReason, int] = field(default_factory=dict)
     held_since: datetime | None = None
+    paused: bool = False
     needed: NanoUSD | None = None
     cap: NanoUSD | None = None
     spent: NanoUSD = NanoUSD(0)

@@ -518,8 +518,13 @@ class ApiStore(Protocol):
         A terminal batch is returned as it is (`Conflict` is the API's to raise)."""
         ...
 
+    async def hold_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+        """No task of it is claimed and no paid call begun until it is resumed; its completion window stands still. What
+        is under way commits. A batch that has ended, or is ending, is returned as it is."""
+        ...
+
     async def resume_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
-        """A batch whose answers could not be read goes on; any other is returned as it is."""
+        """A batch that was held by hand, or whose answers could not be read, goes on; any other is returned as it is."""
         ...
 
     # tasks

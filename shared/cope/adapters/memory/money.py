@@ -32,7 +32,7 @@ def reserve(db: Tables, request: ReserveRequest) -> ReserveResult:
         if earlier.step == request.step and earlier.answer is not None:
             row.needed = None
             return Adopted(earlier.id, earlier.answer)
-    if not db.working(row.project_id):
+    if not db.workable(row):
         return Paused(HoldReason.PAUSED)
     if row.batch_id is not None and db.batches[row.batch_id].watch is ParseWatch.PAUSED:
         return Paused(HoldReason.UNPARSABLE)

@@ -90,7 +90,7 @@ def _resume(db: Tables) -> int:
     resumed = 0
     room = _Room(db)
     for row in sorted((row for row in db.tasks.values() if row.state is TaskState.HELD), key=lambda row: row.order):
-        if not db.working(row.project_id) or not _may_resume(db, row, room):
+        if not db.workable(row) or not _may_resume(db, row, room):
             continue
         end_hold(db, row, TaskState.READY)
         row.not_before = db.now()
@@ -107,7 +107,7 @@ class _Room:
         self._taken: Counter[tuple[str, str, str]] = Counter()
         self._full: set[tuple[str, str, str]] = set()
         for row in db.tasks.values():
-            if row.needed is not None and row.state in {TaskState.READY, TaskState.LEASED}:
+            if row.needed is not None and row.state in {TaskState.READY, TaskState.LEASED} and db.workable(row):
                 for budget in self._budgets(row):
                     self._taken[_name(budget)] += row.needed
 

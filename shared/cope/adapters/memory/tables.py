@@ -266,6 +266,11 @@ class Tables:
         project = self.project(project_id)
         return not project.paused and project.archived_at is None
 
+    def workable(self, row: TaskRow) -> bool:
+        """Whether this task may be claimed and may spend: neither its project nor its batch was stopped by hand."""
+        paused = row.batch_id is not None and self.batches[row.batch_id].batch.paused
+        return not paused and self.working(row.project_id)
+
     def month(self, project_id: ProjectId) -> str:
         """The present one in the project's zone."""
         return month_of(self.now(), self.project(project_id).time_zone)
@@ -341,7 +346,7 @@ class Tables:
                 row.state is TaskState.READY
                 and row.queue == queue
                 and row.not_before <= now
-                and self.working(row.project_id)
+                and self.workable(row)
             ):
                 yield row
 
