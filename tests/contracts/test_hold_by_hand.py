@@ -1,4 +1,4 @@
-"""A batch that somebody holds: nothing of it is claimed, its window stands still, and what is paid for still commits."""
+"""A batch that somebody holds: nothing of it is claimed, its window stands still, what is paid for still commits."""
 
 from datetime import timedelta
 

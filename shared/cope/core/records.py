@@ -16,6 +16,7 @@ from cope.core.ids import (
     KeyId,
     ProjectId,
     TaskId,
+    UsageId,
 )
 from cope.core.lifecycle import AttemptState, BatchStatus, HoldReason, TaskState
 from cope.core.money import NanoUSD
@@ -157,6 +158,23 @@ class Budget:
         if self.cap is None:
             return None
         return NanoUSD(max(0, self.cap - self.spent - self.reserved - self.unconfirmed))
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """Spend measured elsewhere, counted in `month`, the one it was reported in. Never changes; `reference` is the
+    caller's own id, unique in the project; `key_id` is None where the operator reported it."""
+
+    id: UsageId
+    project_id: ProjectId
+    key_id: KeyId | None
+    month: str
+    amount: NanoUSD
+    reported_at: datetime
+    occurred_at: datetime | None = None
+    model: str | None = None
+    description: str | None = None
+    reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from cope.core.records import (
     WebhookEndpoint,
 )
 from cope.core.task import OnBudget, TaskSpec
+from cope.ports.spend import SpendStore
 
 T = TypeVar("T")
 
@@ -231,6 +232,7 @@ class SweepReport:
     sequenced: int
     repaired: int
     due: Mapping[str, int]
+    alerted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,7 +451,7 @@ class Page(Generic[T]):
     has_more: bool
 
 
-class ApiStore(Protocol):
+class ApiStore(SpendStore, Protocol):
     """What the API may do. Every method that takes a project sees that project's rows only, by row-level security."""
 
     async def find_key(self, key_hash: bytes) -> ApiKey | None:
@@ -524,7 +526,7 @@ class ApiStore(Protocol):
         ...
 
     async def resume_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
-        """A batch that was held by hand, or whose answers could not be read, goes on; any other is returned as it is."""
+        """A batch that was held by hand, or whose answers could not be read, goes on; any other stays as it is."""
         ...
 
     # tasks

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cope.adapters.memory.journal import note
+from cope.adapters.memory.journal import publish
 from cope.adapters.memory.standstill import refresh_project
 from cope.adapters.memory.tables import AttemptRow, BudgetRow, Tables, TaskRow
 from cope.core import ids
@@ -121,6 +121,7 @@ def settle(db: Tables, settlement: Settlement, answer: str | None = None) -> Non
     attempt.flag = settlement.flag
     attempt.provider_id = settlement.provider_id
     attempt.answer = answer
+    db.bookings[attempt.project_id].append((db.now(), cost + overrun))
     if overrun > 0:
         _stop_project(db, attempt)
 
@@ -174,11 +175,5 @@ def _stop_project(db: Tables, attempt: AttemptRow) -> None:
     owner = db.projects[attempt.project_id]
     owner.project = replace(owner.project, paused=True)
     refresh_project(db, attempt.project_id)
-    note(
-        db,
-        attempt.project_id,
-        "budget.overrun",
-        batch_id=attempt.batch_id,
-        task_id=attempt.task_id,
-        overrun_nanousd=attempt.overrun,
-    )
+    data = {"overrun_nanousd": int(attempt.overrun)}
+    publish(db, attempt.project_id, "budget.overrun", batch_id=attempt.batch_id, task_id=attempt.task_id, data=data)

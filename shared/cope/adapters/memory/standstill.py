@@ -1,7 +1,7 @@
 """Held time does not count: while a batch stands still, its completion window moves with the clock.
 
-A batch stands still while any of its tasks is held, it is paused or its project is. `held_since` says since when; when it
-goes on, `expires_at` moves by that long.
+A batch stands still while any of its tasks is held, it is paused or its project is. `held_since` says since when; when
+it goes on, `expires_at` moves by that long.
 """
 
 from dataclasses import replace

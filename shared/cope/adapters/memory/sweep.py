@@ -3,6 +3,7 @@
 from collections import Counter
 
 from cope.adapters.memory import money
+from cope.adapters.memory.alerts import tell_alerts, tell_budget_holds
 from cope.adapters.memory.endings import close_batch, end_unexecuted
 from cope.adapters.memory.journal import note, sequence
 from cope.adapters.memory.standstill import end_hold
@@ -23,6 +24,8 @@ class SweepMixin(WorkMixin):
         released, unconfirmed = _end_orphans(self._db)
         expired = _expire(self._db)
         resumed = _resume(self._db)
+        tell_budget_holds(self._db)
+        alerted = tell_alerts(self._db)
         return SweepReport(
             reclaimed=reclaimed,
             released=released,
@@ -32,6 +35,7 @@ class SweepMixin(WorkMixin):
             sequenced=sequence(self._db),
             repaired=0,
             due=await self.due(),
+            alerted=alerted,
         )
 
     async def sequence_events(self) -> int:

@@ -18,7 +18,8 @@ DUE_SHOWN = 1000
 _WORKABLE = """
   NOT (SELECT p.paused OR p.archived_at IS NOT NULL FROM projects p WHERE p.id = t.project_id)
   AND (t.batch_id IS NULL
-       OR (SELECT b.status = 'in_progress' AND b.ending IS NULL AND NOT b.paused FROM batches b WHERE b.id = t.batch_id))
+       OR (SELECT b.status = 'in_progress' AND b.ending IS NULL AND NOT b.paused FROM batches b
+           WHERE b.id = t.batch_id))
 """
 
 # Every due row that could be taken is locked; of these, a poisoned first one is taken alone, else only sound ones.

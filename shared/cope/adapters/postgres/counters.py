@@ -132,12 +132,12 @@ WITH d AS (
              THEN 'finalizing' ELSE b.status END,
     finalizing_at = CASE WHEN b.status = 'in_progress' AND b.done + d.done + b.failed + d.failed >= b.total
                     THEN now() ELSE b.finalizing_at END,
-    held_since = CASE WHEN b.status = 'in_progress' AND b.ending IS NULL AND (d.stopped OR b.paused
-      OR b.held_budget + b.held_quota + b.held_paused + b.held_unparsable
+    held_since = CASE WHEN b.status = 'in_progress' AND b.ending IS NULL AND (d.stopped
+      OR b.paused OR b.held_budget + b.held_quota + b.held_paused + b.held_unparsable
        + d.held_budget + d.held_quota + d.held_paused + d.held_unparsable > 0)
       THEN coalesce(b.held_since, now()) END,
-    expires_at = CASE WHEN b.held_since IS NULL OR (b.status = 'in_progress' AND b.ending IS NULL AND (d.stopped OR b.paused
-      OR b.held_budget + b.held_quota + b.held_paused + b.held_unparsable
+    expires_at = CASE WHEN b.held_since IS NULL OR (b.status = 'in_progress' AND b.ending IS NULL AND (d.stopped
+      OR b.paused OR b.held_budget + b.held_quota + b.held_paused + b.held_unparsable
        + d.held_budget + d.held_quota + d.held_paused + d.held_unparsable > 0))
       THEN b.expires_at ELSE b.expires_at + (now() - b.held_since) END
   FROM d WHERE b.id = d.id
