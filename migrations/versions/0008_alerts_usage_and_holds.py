@@ -64,7 +64,7 @@ GRANT SELECT, UPDATE ON spend_alerts TO cope_worker;
 GRANT SELECT, INSERT ON usage_records TO cope_api;
 GRANT SELECT ON usage_records TO cope_worker;
 GRANT SELECT ON budget_holds TO cope_api;
-GRANT SELECT, INSERT, DELETE ON budget_holds TO cope_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON budget_holds TO cope_worker;
 """
 
 
