@@ -14,6 +14,8 @@ _TABLES = ("spend_alerts", "usage_records", "budget_holds")
 
 TABLES = """
 ALTER TABLE batches ADD COLUMN paused boolean NOT NULL DEFAULT false;
+CREATE INDEX batches_paused ON batches (id) WHERE paused;
+CREATE INDEX projects_paused ON projects (id) WHERE paused;
 
 CREATE TABLE spend_alerts (
   id text COLLATE "C" PRIMARY KEY,
@@ -82,4 +84,5 @@ def downgrade() -> None:
     """Batches held by hand go on. What was reported stays in the ledger and the budgets."""
     for table in reversed(_TABLES):
         op.execute(f"DROP TABLE {table}")
+    op.execute("DROP INDEX projects_paused")
     op.execute("ALTER TABLE batches DROP COLUMN paused")

@@ -28,7 +28,10 @@ class ProjectRow(SQLModel, table=True):
     """`cap` NULL is unlimited; `webhook_secret` is sealed."""
 
     __tablename__ = "projects"
-    __table_args__ = (CheckConstraint("cap >= 0", name="projects_cap_check"),)
+    __table_args__ = (
+        CheckConstraint("cap >= 0", name="projects_cap_check"),
+        Index("projects_paused", "id", postgresql_where=text("paused")),
+    )
     id: str = identifier(key=True)
     name: str = words()
     created_at: datetime = moment()
@@ -110,6 +113,7 @@ class BatchRow(SQLModel, table=True):
             "id",
             postgresql_where=text("status IN ('validating', 'in_progress', 'finalizing', 'cancelling')"),
         ),
+        Index("batches_paused", "id", postgresql_where=text("paused")),
     )
     id: str = identifier(key=True)
     project_id: str = of_project()
