@@ -79,14 +79,15 @@ def counted(budget: Budget) -> NanoUSD:
 
 
 def fires(alert: SpendAlert, standing: Standing) -> bool:
-    """Whether it is due now. One that has fired in this month is not, whatever it would be worth now."""
+    """Whether it is due now. One that has fired in this month is not, whatever it would be worth now; nor is a share
+    of a cap of nothing while nothing is spent."""
     cap = standing.budget.cap
     limit = alert.limit(cap)
     if limit is None or alert.fired_month == standing.budget.month:
         return False
     if alert.kind is AlertKind.PROJECTED:
         return standing.projection is not None and standing.projection.total > limit
-    return standing.counted >= limit or (standing.exhausted and limit == cap)
+    return standing.counted >= max(limit, 1) or (standing.exhausted and limit == cap)
 
 
 def rearms(alert: SpendAlert, before: NanoUSD | None, budget: Budget) -> bool:
