@@ -17,7 +17,7 @@ from cope_api.present import endpoint_json
 router = APIRouter()
 USUAL_TYPES = ("batch.completed", "batch.failed", "batch.expired", "batch.cancelled")
 OWN_TYPES = ("budget.alert", "budget.held", "budget.resumed", "budget.overrun")
-"""Ours, for endpoints that name them: the stock client's `webhooks.unwrap` does not know these types."""
+"""Ours, for endpoints that name them: the stock client's `webhooks.unwrap` takes them for another type."""
 EVENT_TYPES = (*USUAL_TYPES, *OWN_TYPES)
 
 
