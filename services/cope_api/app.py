@@ -28,11 +28,14 @@ from cope_api import (
     failures,
     files,
     ledger_export,
+    limits,
     live,
     metrics,
     prices,
     receipts,
+    spend_alerts,
     spend_limits,
+    usage,
     webhooks,
 )
 from cope_api.context import Gate, list_body, parts_of, project_of
@@ -91,7 +94,10 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
 
     app = FastAPI(title="COPE", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     failures.install(app)
-    money = (prices, spend_limits, costs, receipts, ledger_export, doubt, metrics)
+    money = (
+        *(prices, spend_limits, spend_alerts, limits, usage),
+        *(costs, receipts, ledger_export, doubt, metrics),
+    )
     parts = (files, batches, live, webhooks, admin, *money)
     for part in (router, *(module.router for module in parts)):
         app.include_router(part)

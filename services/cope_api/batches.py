@@ -30,7 +30,8 @@ from cope_api.context import (
     text_query,
 )
 from cope_api.failures import json_response
-from cope_api.present import batch_json, task_json
+from cope_api.holds import shown
+from cope_api.present import task_json
 
 router = APIRouter()
 _KEYS = frozenset({"input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after", "cope"})
@@ -83,7 +84,7 @@ async def create(request: Request) -> Response:
         NewBatch(batch, hashlib.sha256(raw).digest(), key, retry=int(retries[:4]) if retries.isdigit() else 0)
     )
     await parts.wake.poke("upkeep")
-    return json_response(batch_json(made, parts.clock.now()))
+    return await _show(parts, made)
 
 
 def _defaults(cope: BatchCope) -> str:
@@ -133,8 +134,7 @@ async def list_batches(request: Request) -> Response:
         after=None if after is None else BatchId(after),
         limit=limit_of(request, default=20, most=100),
     )
-    now = parts.clock.now()
-    return json_response(list_body([batch_json(batch, now) for batch in page.items], page.has_more))
+    return json_response(list_body(await shown(parts, page.items), page.has_more))
 
 
 async def _batch(request: Request, batch_id: str) -> tuple[ApiParts, Batch]:
@@ -149,7 +149,7 @@ async def _batch(request: Request, batch_id: str) -> tuple[ApiParts, Batch]:
 async def retrieve(request: Request, batch_id: str) -> Response:
     """One batch."""
     parts, batch = await _batch(request, batch_id)
-    return json_response(batch_json(batch, parts.clock.now()))
+    return await _show(parts, batch)
 
 
 @router.post("/v1/batches/{batch_id}/cancel")
@@ -160,15 +160,34 @@ async def cancel(request: Request, batch_id: str) -> Response:
         raise Conflict(f"The batch is {batch.status.value} already.", code="batch_not_cancellable")
     cancelled = await parts.store.cancel_batch(batch.project_id, batch.id)
     await parts.wake.poke("upkeep")
-    return json_response(batch_json(cancelled or batch, parts.clock.now()))
+    return await _show(parts, cancelled or batch)
+
+
+@router.post("/v1/batches/{batch_id}/hold")
+async def hold(request: Request, batch_id: str) -> Response:
+    """Hold a batch by hand: nothing of it is begun until it is resumed, and its completion window stands still."""
+    parts, batch = await _batch(request, batch_id)
+    held = await parts.store.hold_batch(batch.project_id, batch.id) or batch
+    if not held.paused:
+        raise Conflict(
+            f"The batch is {held.status.value}: only one that is validating or in_progress can be held.",
+            code="batch_not_holdable",
+        )
+    return await _show(parts, held)
 
 
 @router.post("/v1/batches/{batch_id}/resume")
 async def resume(request: Request, batch_id: str) -> Response:
-    """Go on with a batch that waits because its first answers could not be read. Any other stays as it is."""
+    """Go on with a batch that was held by hand, or waits because its first answers could not be read. Any other stays
+    as it is."""
     parts, batch = await _batch(request, batch_id)
     resumed = await parts.store.resume_batch(batch.project_id, batch.id)
-    return json_response(batch_json(resumed or batch, parts.clock.now()))
+    return await _show(parts, resumed or batch)
+
+
+async def _show(parts: ApiParts, batch: Batch) -> Response:
+    (body,) = await shown(parts, [batch])
+    return json_response(body)
 
 
 @router.get("/v1/batches/{batch_id}/tasks")

@@ -8,7 +8,7 @@ import orjson
 from cope.core.budget import Scope, scope_kind
 from cope.core.codec import encode_usage
 from cope.core.history import FinishedStep
-from cope.core.lifecycle import TERMINAL_BATCH_STATUSES, BatchStatus, HoldReason
+from cope.core.lifecycle import TERMINAL_BATCH_STATUSES, BatchStatus
 from cope.core.money import format_usd
 from cope.core.records import Batch, Budget, Project, StoredFile, TaskDetail, WebhookEndpoint
 from cope_api.context import seconds
@@ -32,8 +32,8 @@ def file_json(file: StoredFile) -> Json:
     }
 
 
-def batch_json(batch: Batch, now: datetime) -> Json:
-    """OpenAI's Batch; a held batch stays `in_progress` and says so in `cope.hold`."""
+def batch_json(batch: Batch, now: datetime, hold: Json | None) -> Json:
+    """OpenAI's Batch; a held batch stays `in_progress` and says so in `cope.hold` (see `cope_api.holds`)."""
     errors = [{"code": e.code, "message": e.message, "param": e.param, "line": e.line} for e in batch.errors]
     return {
         "id": batch.id,
@@ -71,7 +71,7 @@ def batch_json(batch: Batch, now: datetime) -> Json:
         "metadata": dict(batch.metadata) if batch.metadata is not None else None,
         "cope": {
             "outcome": _outcome(batch),
-            "hold": _hold(batch),
+            "hold": hold,
             "max_cost_usd": None if batch.cap is None else format_usd(batch.cap),
             "dry_run": None if batch.dry_run is None else {"pilot_lines": batch.dry_run},
             "quote": quote_json(batch),
@@ -79,7 +79,7 @@ def batch_json(batch: Batch, now: datetime) -> Json:
             "spent_usd": format_usd(batch.spent),
             "reserved_usd": format_usd(batch.reserved),
             "unconfirmed_usd": format_usd(batch.unconfirmed),
-            "eta": _eta(batch, now),
+            "eta": _eta(batch, now, hold),
             "errors": [{"code": code, "message": None, "count": count} for code, count in batch.error_counts.items()],
         },
     }
@@ -97,53 +97,16 @@ def _outcome(batch: Batch) -> str | None:
     return "partly_failed" if batch.done else "all_failed"
 
 
-_WHY_HELD = {
-    HoldReason.BUDGET: "The monthly cap of the project or of the key leaves too little for the next paid call. Raise "
-    "it, or wait for the next month; the batch goes on by itself.",
-    HoldReason.PROVIDER_QUOTA: "The large model's provider refuses calls for now; it is asked again by itself.",
-    HoldReason.PAUSED: "The project is paused.",
-    HoldReason.UNPARSABLE: "Under half of the first 200 lines had answers that could be read: look at some with "
-    "GET /v1/batches/{id}/tasks, and check `cope.kind` and that the prompts ask for a final answer. To go on "
-    "nevertheless: POST /v1/batches/{id}/resume.",
-}
-
-
-_OWN_CAP = (
-    "The batch's own `max_cost_usd` leaves too little for the next paid call. Raise it with POST "
-    "/v1/batches/{id}/spend_limit, and the batch goes on by itself; or cancel it and keep what is done."
-)
-
-
-def _hold(batch: Batch) -> Json | None:
-    if not batch.held or batch.status in TERMINAL_BATCH_STATUSES:
-        return None
-    reason = max(batch.held, key=lambda r: batch.held[r])
-    return {
-        "reason": reason.value,
-        "since": seconds(batch.held_since),
-        "resumes_at": None,
-        "needed_usd": None if batch.needed is None else format_usd(batch.needed),
-        "message": _OWN_CAP if reason is HoldReason.BUDGET and _own_cap_refuses(batch) else _WHY_HELD[reason],
-    }
-
-
-def _own_cap_refuses(batch: Batch) -> bool:
-    if batch.cap is None or batch.needed is None:
-        return False
-    return batch.spent + batch.reserved + batch.unconfirmed + batch.needed > batch.cap
-
-
-def _eta(batch: Batch, now: datetime) -> Json | None:
+def _eta(batch: Batch, now: datetime, hold: Json | None) -> Json | None:
     """Seconds left at the rate so far; the p90 allows for a third less of it. None before the first result."""
     ended = batch.done + batch.failed
     if batch.status is not BatchStatus.IN_PROGRESS or not ended or batch.in_progress_at is None:
         return None
     left = (batch.total - ended) * (now - batch.in_progress_at).total_seconds() / ended
-    limited = _hold(batch)
     return {
         "p50": round(left),
         "p90": round(left * 1.5),
-        "limited_by": None if limited is None else limited["reason"],
+        "limited_by": None if hold is None else hold["reason"],
     }
 
 

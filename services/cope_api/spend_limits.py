@@ -26,7 +26,7 @@ from cope_api.failures import json_response
 from cope_api.present import spend_limit_json
 
 router = APIRouter()
-_NANO_PER_CENT = 10_000_000
+NANO_PER_CENT = 10_000_000
 _PROJECT = "/v1/organization/projects/{project_id}"
 
 
@@ -134,7 +134,7 @@ def _cap_in(body: Mapping[str, object]) -> NanoUSD:
         if exact.keys() != {"cap_usd"} or "threshold_amount" in body:
             raise BadRequest("Give `threshold_amount` in cents, or `cope.cap_usd` alone.", param="cope")
         return as_usd(exact["cap_usd"], "cope.cap_usd")
-    return NanoUSD(as_int(body.get("threshold_amount"), "threshold_amount", low=0, high=9 * 10**11) * _NANO_PER_CENT)
+    return NanoUSD(as_int(body.get("threshold_amount"), "threshold_amount", low=0, high=9 * 10**11) * NANO_PER_CENT)
 
 
 def _key(key_id: str) -> str:

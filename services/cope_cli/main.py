@@ -15,6 +15,7 @@ from openai import OpenAI
 from rich.console import Console
 
 from cope_cli.address import Address, NoAddress, find_address
+from cope_cli.alerts import register
 from cope_cli.budget import budget
 from cope_cli.lines import BadInput, batch_lines
 from cope_cli.prices import prices
@@ -27,6 +28,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(prices, name="prices")
 app.command()(budget)
 FAILED, REFUSED, UNREACHABLE = 1, 2, 3
+register(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
@@ -146,13 +148,6 @@ def cancel(context: typer.Context, batch: str, as_json: Json = False) -> None:
 
 
 @app.command()
-def resume(context: typer.Context, batch: str, as_json: Json = False) -> None:
-    """Go on with a batch that waits because its first answers could not be read."""
-    found = _address(context).client().post(f"/batches/{batch}/resume", cast_to=dict[str, Any])
-    _print_json(found) if as_json else _console().print(summary(found))
-
-
-@app.command()
 def projects(
     context: typer.Context, create: Annotated[str | None, typer.Option(help="Name of a new project.")] = None
 ) -> None:
@@ -185,11 +180,13 @@ def webhooks(
     context: typer.Context,
     create: Annotated[str | None, typer.Option(help="Address of a new endpoint; its secret is shown once.")] = None,
     delete: Annotated[str | None, typer.Option(help="Id of an endpoint to delete.")] = None,
+    event: Annotated[list[str] | None, typer.Option(help="With --create: an event type; may be repeated.")] = None,
 ) -> None:
     """List, make or delete the project's webhook endpoints (prints JSON)."""
     client = _address(context).client()
     if create is not None:
-        _print_json(client.post("/webhook_endpoints", body={"name": "cope", "url": create}, cast_to=object))
+        body = {"name": "cope", "url": create, **({"event_types": event} if event else {})}
+        _print_json(client.post("/webhook_endpoints", body=body, cast_to=object))
     elif delete is not None:
         _print_json(client.delete(f"/webhook_endpoints/{delete}", cast_to=object))
     else:

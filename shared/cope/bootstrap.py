@@ -8,6 +8,7 @@ from celery import Celery
 
 from cope.adapters.answer_helper import helper_judge
 from cope.adapters.celery_wakeup import CeleryWakeUp, make_celery
+from cope.adapters.configured_quotas import ConfiguredQuotas
 from cope.adapters.http_webhooks import HttpWebhookSender
 from cope.adapters.local_files import LocalFiles
 from cope.adapters.local_limiter import LocalLimiter
@@ -24,6 +25,7 @@ from cope.core.prices import PriceTable
 from cope.ports.answers import AnswerJudge
 from cope.ports.files import FileStore
 from cope.ports.model import ChatModel
+from cope.ports.quota import ProviderQuotas
 from cope.ports.store import ApiStore, WorkerStore
 from cope.ports.support import Clock, IdMaker, Limiter, WakeUp, WebhookSender
 from cope.ports.usage_spool import UsageSpool
@@ -45,6 +47,11 @@ class ApiParts:
     ids: IdMaker
     webhooks: WebhookSender
     new_spool: Callable[[], UsageSpool] = SqliteSpool
+
+    @property
+    def quotas(self) -> ProviderQuotas:
+        """What providers allow: as configured. Workers publish no live state that the API could read."""
+        return ConfiguredQuotas(self.catalog)
 
 
 @dataclass(frozen=True, slots=True)

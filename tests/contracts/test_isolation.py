@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from cope.core.alerts import AlertKind
 from cope.core.errors import NotFound
-from cope.core.ids import EndpointId, FileId, KeyId, TaskId
+from cope.core.ids import AlertId, EndpointId, FileId, KeyId, TaskId
 from cope.core.money import NanoUSD
 from cope.core.records import Batch, Project
 from cope.ports.store import ApiStore, Granted, Page
+from tests.contracts.test_alerts import alert
+from tests.contracts.test_external_usage import usage
 from tests.contracts.world import World
 from tests.support import make_endpoint, make_file, make_key
 
@@ -28,6 +31,7 @@ class Victim:
     file_id: FileId
     key_id: KeyId
     endpoint_id: EndpointId
+    alert_id: AlertId
 
 
 Reach = Callable[[ApiStore, Victim], Awaitable[object]]
@@ -39,6 +43,16 @@ NOTHING: dict[str, tuple[Reach, object]] = {
     "get_batch": (lambda api, v: api.get_batch(v.stranger.id, v.batch.id), None),
     "cancel_batch": (lambda api, v: api.cancel_batch(v.stranger.id, v.batch.id), None),
     "resume_batch": (lambda api, v: api.resume_batch(v.stranger.id, v.batch.id), None),
+    "hold_batch": (lambda api, v: api.hold_batch(v.stranger.id, v.batch.id), None),
+    "list_alerts": (lambda api, v: api.list_alerts(v.stranger.id), ()),
+    "update_alert": (
+        lambda api, v: api.update_alert(
+            v.stranger.id, v.alert_id, kind=AlertKind.AMOUNT, threshold=1, recipients=(), subject_prefix=None
+        ),
+        None,
+    ),
+    "delete_alert": (lambda api, v: api.delete_alert(v.stranger.id, v.alert_id), False),
+    "list_usage": (lambda api, v: api.list_usage(v.stranger.id, after=None, limit=10), ()),
     "get_task": (lambda api, v: api.get_task(v.stranger.id, v.task_id), None),
     "cancel_live_task": (lambda api, v: api.cancel_live_task(v.stranger.id, v.live_id), None),
     "get_endpoint": (lambda api, v: api.get_endpoint(v.stranger.id, v.endpoint_id), None),
@@ -78,8 +92,10 @@ async def victim(world: World) -> Victim:
     file = await world.api.create_file(make_file(project.id))
     key = await world.api.create_key(make_key(project.id))
     endpoint = await world.api.create_endpoint(make_endpoint(project.id))
+    mine = await alert(world, project, AlertKind.PERCENT, 50)
+    await world.api.record_usage(usage(project, 10))
     await world.sweep()
-    return Victim(project, stranger, batch, task_id, live_id, file.id, key.id, endpoint.id)
+    return Victim(project, stranger, batch, task_id, live_id, file.id, key.id, endpoint.id, mine.id)
 
 
 @pytest.mark.parametrize("method", sorted(NOTHING))
@@ -152,6 +168,8 @@ async def everything(world: World, victim: Victim) -> tuple[object, ...]:
         await api.get_file(mine, victim.file_id),
         await api.get_endpoint(mine, victim.endpoint_id),
         [(key.id, key.revoked_at) for key in await api.list_keys(mine)],
+        (await api.list_alerts(mine)) or None,
+        (await api.list_usage(mine, after=None, limit=10)) or None,
     )
 
 

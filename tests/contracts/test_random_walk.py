@@ -45,6 +45,7 @@ class Walk:
             self.sweep,
             self.pass_time,
             self.move_cap,
+            self.hold_or_resume,
         ]
         await self.random.choice(acts)()
         await self.check()
@@ -143,6 +144,10 @@ class Walk:
         self.cap = self.random.choice([None, 0, 1_000, 5_000, 8_000])
         await self.world.api.set_cap(self.project.id, None if self.cap is None else NanoUSD(self.cap))
 
+    async def hold_or_resume(self) -> None:
+        act = self.random.choice([self.world.api.hold_batch, self.world.api.resume_batch, self.world.api.resume_batch])
+        await act(self.project.id, self.batch.id)
+
     async def check(self) -> None:
         """The budget is the sum of the attempts, to the nano-dollar."""
         page = await self.world.api.list_tasks(self.project.id, self.batch.id, state=None, after=None, limit=TASKS)
@@ -163,6 +168,7 @@ class Walk:
     async def drain(self) -> None:
         """Whatever happened, every task can be brought to its end."""
         await self.world.api.set_cap(self.project.id, None)
+        await self.world.api.resume_batch(self.project.id, self.batch.id)
         for _ in range(4 * TASKS):
             await self.world.advance(40)
             await self.world.sweep()

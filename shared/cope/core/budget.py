@@ -1,7 +1,7 @@
 """Worst cases and months: the pure side of never overspending (architecture, guarantee 3)."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
@@ -45,6 +45,23 @@ def month_of(now: datetime, time_zone: str) -> str:
     Raises `zoneinfo.ZoneInfoNotFoundError` for an unknown zone.
     """
     return now.astimezone(ZoneInfo(time_zone)).strftime("%Y-%m")
+
+
+def month_start(now: datetime, time_zone: str) -> datetime:
+    """The first moment of the calendar month that an aware `now` lies in, in the project's zone; returned in UTC."""
+    local = now.astimezone(ZoneInfo(time_zone))
+    return _first_moment(local.year, local.month, time_zone)
+
+
+def next_month_start(now: datetime, time_zone: str) -> datetime:
+    """The first moment of the next one, in UTC: when the caps of a month begin again."""
+    local = now.astimezone(ZoneInfo(time_zone))
+    return _first_moment(local.year + local.month // 12, local.month % 12 + 1, time_zone)
+
+
+def _first_moment(year: int, month: int, time_zone: str) -> datetime:
+    # fold=0: where clocks skip midnight this is the very moment at which they do, where they repeat it the first one.
+    return datetime(year, month, 1, tzinfo=ZoneInfo(time_zone)).astimezone(UTC)
 
 
 def worst_case(price: Price, messages: tuple[Message, ...], max_tokens: int, calls: int = 1) -> NanoUSD:

@@ -14,9 +14,12 @@ EventId = NewType("EventId", str)
 EndpointId = NewType("EndpointId", str)
 DeliveryId = NewType("DeliveryId", str)
 PolicyId = NewType("PolicyId", str)
+AlertId = NewType("AlertId", str)
+UsageId = NewType("UsageId", str)
 
 PROJECT, KEY, FILE, BATCH, TASK, ATTEMPT = "proj_", "key_", "file-", "batch_", "task_", "att_"
 EVENT, ENDPOINT, DELIVERY = "evt_", "we_", "whd_"
+ALERT, USAGE = "alert_", "usage_"
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: no i, l, o, u
 _LETTER_OF_BYTE = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))

@@ -16,6 +16,7 @@ from cope.core.ids import (
     KeyId,
     ProjectId,
     TaskId,
+    UsageId,
 )
 from cope.core.lifecycle import AttemptState, BatchStatus, HoldReason, TaskState
 from cope.core.money import NanoUSD, PriceTier
@@ -89,7 +90,8 @@ class Batch:
 
     `defaults` is the `cope` block at the top of the batch, as JSON text; `by_stage` counts accepted tasks by stage
     1..3 plus `"failed"`; `held` counts tasks in state held by reason. Money is this batch's share of its project's;
-    `cap` bounds it over the batch's whole life (None: only the project's and the key's caps do).
+    `cap` bounds it over the batch's whole life (None: only the project's and the key's caps do). `paused` is set and
+    taken away by hand: none of its tasks is claimed meanwhile.
     `dry_run` is the most lines a dry run tries on the small model (its tasks are these lines), None for a real batch;
     `quote` is what it found out, as JSON text, once it has ended.
     """
@@ -124,6 +126,7 @@ class Batch:
     by_stage: Mapping[str, int] = field(default_factory=dict)
     held: Mapping[HoldReason, int] = field(default_factory=dict)
     held_since: datetime | None = None
+    paused: bool = False
     needed: NanoUSD | None = None
     cap: NanoUSD | None = None
     spent: NanoUSD = NanoUSD(0)
@@ -159,6 +162,23 @@ class Budget:
         if self.cap is None:
             return None
         return NanoUSD(max(0, self.cap - self.spent - self.reserved - self.unconfirmed))
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """Spend measured elsewhere, counted in `month`, the one it was reported in. Never changes; `reference` is the
+    caller's own id, unique in the project; `key_id` is None where the operator reported it."""
+
+    id: UsageId
+    project_id: ProjectId
+    key_id: KeyId | None
+    month: str
+    amount: NanoUSD
+    reported_at: datetime
+    occurred_at: datetime | None = None
+    model: str | None = None
+    description: str | None = None
+    reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from cope.core.records import (
 from cope.core.task import OnBudget, TaskSpec
 from cope.ports.ledger import LedgerReads, Reconciling
 from cope.ports.prices import PriceKeeper, PriceReader
+from cope.ports.spend import SpendStore
 
 T = TypeVar("T")
 
@@ -236,6 +237,7 @@ class SweepReport:
     sequenced: int
     repaired: int
     due: Mapping[str, int]
+    alerted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -490,7 +492,7 @@ class Page(Generic[T]):
     has_more: bool
 
 
-class ApiStore(PriceKeeper, LedgerReads, Reconciling, Protocol):
+class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Protocol):
     """What the API may do. Every method that takes a project sees that project's rows only, by row-level security."""
 
     async def find_key(self, key_hash: bytes) -> ApiKey | None:
@@ -559,8 +561,13 @@ class ApiStore(PriceKeeper, LedgerReads, Reconciling, Protocol):
         A terminal batch is returned as it is (`Conflict` is the API's to raise)."""
         ...
 
+    async def hold_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+        """No task of it is claimed and no paid call begun until it is resumed; its completion window stands still. What
+        is under way commits. A batch that has ended, or is ending, is returned as it is."""
+        ...
+
     async def resume_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
-        """A batch whose answers could not be read goes on; any other is returned as it is."""
+        """A batch that was held by hand, or whose answers could not be read, goes on; any other stays as it is."""
         ...
 
     # tasks

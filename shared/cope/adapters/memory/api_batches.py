@@ -8,10 +8,11 @@ from datetime import timedelta
 from cope.adapters.memory.api_projects import ApiProjectsMixin, page_of
 from cope.adapters.memory.endings import close_batch, end_or_wait
 from cope.adapters.memory.journal import note
+from cope.adapters.memory.standstill import refresh
 from cope.adapters.memory.tables import BatchRow, TaskRow, is_open
 from cope.core.errors import Conflict
 from cope.core.ids import BatchId, EndpointId, ProjectId, TaskId
-from cope.core.lifecycle import BatchStatus, TaskState
+from cope.core.lifecycle import BatchStatus, HoldReason, TaskState
 from cope.core.parse_watch import ParseWatch
 from cope.core.records import Batch, Event, TaskDetail, WebhookEndpoint
 from cope.core.result import error_body
@@ -59,13 +60,27 @@ class ApiBatchesMixin(ApiProjectsMixin):
             close_batch(self._db, owner, TaskState.CANCELLED)
         return owner.batch
 
-    async def resume_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
-        """The sweep makes its tasks ready again."""
+    async def hold_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+        """A batch that has ended, or is ending, is returned as it is."""
         owner = self._batch(project_id, batch_id)
         if owner is None:
             return None
-        if owner.watch is ParseWatch.PAUSED:
-            owner.watch = ParseWatch.PASSED
+        if is_open(owner.batch.status) and not owner.batch.paused:
+            owner.batch = replace(owner.batch, paused=True)
+            refresh(self._db, owner)
+            why = HoldReason.PAUSED.value
+            note(self._db, project_id, "batch.paused", batch_id=batch_id, id=batch_id, reason=why)
+        return owner.batch
+
+    async def resume_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+        """The sweep makes its held tasks ready again."""
+        owner = self._batch(project_id, batch_id)
+        if owner is None:
+            return None
+        if owner.watch is ParseWatch.PAUSED or owner.batch.paused:
+            owner.watch = ParseWatch.PASSED if owner.watch is ParseWatch.PAUSED else owner.watch
+            owner.batch = replace(owner.batch, paused=False)
+            refresh(self._db, owner)
             note(self._db, project_id, "batch.resumed", batch_id=batch_id, id=batch_id)
         return owner.batch
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeVar
 
+from cope.adapters.memory.alerts import rearm
 from cope.adapters.memory.journal import note
 from cope.adapters.memory.standstill import refresh_project
 from cope.adapters.memory.tables import ProjectRow, Tables
@@ -101,7 +102,9 @@ class ApiProjectsMixin:
                 row = self._db.projects[project_id]
                 row.project = replace(row.project, cap=cap)
         budget = self._db.budget(project_id, scope=scope)
-        budget.cap = cap
+        before, budget.cap = budget.cap, cap
+        if scope == PROJECT_SCOPE:
+            rearm(self._db, project_id, before, budget.record())
         note(self._db, project_id, "budget.cap_changed", batch_id=batch_id, scope=scope, cap_nanousd=cap)
         return budget.record()
 

@@ -1,6 +1,7 @@
 """Events in the order they happened, and the webhook deliveries that some of them make."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 from cope.adapters.memory.tables import DeliveryRow, Tables
@@ -39,6 +40,26 @@ def sequence(db: Tables) -> int:
     start = len(db.events) + 1
     db.events += [replace(event, offset=start + position) for position, event in enumerate(fresh)]
     return len(fresh)
+
+
+def publish(
+    db: Tables,
+    project_id: ProjectId,
+    type_: str,
+    *,
+    data: Mapping[str, str | int | None],
+    batch_id: BatchId | None = None,
+    task_id: TaskId | None = None,
+) -> None:
+    """Write an event, and a delivery of it for every endpoint of the project that asked for its type."""
+    event = note(db, project_id, type_, batch_id=batch_id, task_id=task_id, **data)
+    about = {"id": batch_id or project_id, "project_id": project_id, "batch_id": batch_id}
+    told = {key: value for key, value in {**about, **data}.items() if value is not None}
+    created = int(event.at.timestamp())
+    body = json.dumps({"id": event.id, "object": "event", "created_at": created, "type": type_, "data": told})
+    for endpoint in db.endpoints.values():
+        if endpoint.project_id == project_id and type_ in endpoint.event_types and endpoint.disabled_at is None:
+            _deliver(db, event, body, url=endpoint.url, secret=endpoint.secret, endpoint_id=endpoint.id)
 
 
 def note_and_deliver(db: Tables, batch: Batch) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cope.adapters.memory.journal import note
+from cope.adapters.memory.journal import note, publish
 from cope.adapters.memory.ledger import write, write_correction
 from cope.adapters.memory.standstill import refresh_project
 from cope.adapters.memory.tables import AttemptRow, BudgetRow, Tables, TaskRow
@@ -34,7 +34,7 @@ def reserve(db: Tables, request: ReserveRequest) -> ReserveResult:
         if earlier.step == request.step and earlier.answer is not None:
             row.needed = None
             return Adopted(earlier.id, earlier.answer)
-    if not db.working(row.project_id):
+    if not db.workable(row):
         return Paused(HoldReason.PAUSED)
     if row.batch_id is not None and db.batches[row.batch_id].watch is ParseWatch.PAUSED:
         return Paused(HoldReason.UNPARSABLE)
@@ -128,6 +128,7 @@ def settle(db: Tables, settlement: Settlement, answer: str | None = None) -> Non
     attempt.flag = settlement.flag
     attempt.provider_id = settlement.provider_id
     attempt.answer = answer
+    db.bookings[attempt.project_id].append((db.now(), cost + overrun))
     if overrun > 0:
         write(db, attempt, "overrun", overrun, 0)
         _stop_project(db, attempt, overrun)
@@ -228,11 +229,5 @@ def _stop_project(db: Tables, attempt: AttemptRow, overrun: int) -> None:
     owner = db.projects[attempt.project_id]
     owner.project = replace(owner.project, paused=True)
     refresh_project(db, attempt.project_id)
-    note(
-        db,
-        attempt.project_id,
-        "budget.overrun",
-        batch_id=attempt.batch_id,
-        task_id=attempt.task_id,
-        overrun_nanousd=overrun,
-    )
+    data = {"overrun_nanousd": int(overrun)}
+    publish(db, attempt.project_id, "budget.overrun", batch_id=attempt.batch_id, task_id=attempt.task_id, data=data)

@@ -1,7 +1,7 @@
 """Held time does not count: while a batch stands still, its completion window moves with the clock.
 
-A batch stands still while any of its tasks is held or its project is paused. `held_since` says since when; when it
-goes on, `expires_at` moves by that long.
+A batch stands still while any of its tasks is held, it is paused or its project is. `held_since` says since when; when
+it goes on, `expires_at` moves by that long.
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ from cope.core.money import NanoUSD
 def refresh(db: Tables, row: BatchRow) -> None:
     """Begin or end the standstill of one batch, as its holds and its project now say."""
     batch = row.batch
-    held = any(batch.held.values()) or not db.working(batch.project_id)
+    held = any(batch.held.values()) or batch.paused or not db.working(batch.project_id)
     still = held and batch.status is BatchStatus.IN_PROGRESS and row.ending is None
     if still and batch.held_since is None:
         row.batch = replace(batch, held_since=db.now())

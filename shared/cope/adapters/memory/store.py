@@ -1,7 +1,7 @@
 """The whole store in one process: the API's side and the workers' over the same rows."""
 
-from cope.adapters.memory.api_batches import ApiBatchesMixin
 from cope.adapters.memory.api_ledger import ApiLedgerMixin
+from cope.adapters.memory.api_spend import ApiSpendMixin
 from cope.adapters.memory.clock import FixedClock, SequentialIds
 from cope.adapters.memory.prices import PricesMixin
 from cope.adapters.memory.tables import Tables
@@ -10,7 +10,7 @@ from cope.ports.store import ApiStore, WorkerStore
 from cope.ports.support import Clock, IdMaker
 
 
-class MemoryStore(ApiBatchesMixin, ApiLedgerMixin, UpkeepMixin, PricesMixin):
+class MemoryStore(ApiSpendMixin, ApiLedgerMixin, UpkeepMixin, PricesMixin):
     """`ApiStore` and `WorkerStore` without a database: for tests, examples and trying things out.
 
     Exact under asyncio: no method awaits between reading and writing. Not for threads, and not for millions of tasks:

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from cope.adapters.memory import money
+from cope.adapters.memory.alerts import tell_alerts, tell_budget_holds
 from cope.adapters.memory.endings import close_batch, end_unexecuted
 from cope.adapters.memory.journal import note, sequence
 from cope.adapters.memory.standstill import end_hold
@@ -23,6 +24,8 @@ class SweepMixin(WorkMixin):
         released, unconfirmed = _end_orphans(self._db)
         expired = _expire(self._db)
         resumed = _resume(self._db)
+        tell_budget_holds(self._db)
+        alerted = tell_alerts(self._db)
         return SweepReport(
             reclaimed=reclaimed,
             released=released,
@@ -32,6 +35,7 @@ class SweepMixin(WorkMixin):
             sequenced=sequence(self._db),
             repaired=0,
             due=await self.due(),
+            alerted=alerted,
         )
 
     async def sequence_events(self) -> int:
@@ -90,7 +94,7 @@ def _resume(db: Tables) -> int:
     resumed = 0
     room = _Room(db)
     for row in sorted((row for row in db.tasks.values() if row.state is TaskState.HELD), key=lambda row: row.order):
-        if not db.working(row.project_id) or not _may_resume(db, row, room):
+        if not db.workable(row) or not _may_resume(db, row, room):
             continue
         end_hold(db, row, TaskState.READY)
         row.not_before = db.now()
@@ -108,7 +112,7 @@ class _Room:
         self._full: set[tuple[str, str, str]] = set()
         self._busy = {_name(budget) for budget in db.budgets.values() if budget.reserved > 0}
         for row in db.tasks.values():
-            if row.needed is not None and row.state in {TaskState.READY, TaskState.LEASED}:
+            if row.needed is not None and row.state in {TaskState.READY, TaskState.LEASED} and db.workable(row):
                 for budget in self._budgets(row):
                     self._taken[_name(budget)] += row.needed
                     self._busy.add(_name(budget))

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cope.adapters.memory.ledger import Ledger
+from cope.core.alerts import SpendAlert
 from cope.core.budget import PROJECT_SCOPE, WHOLE_LIFE, Scope, month_of, scope_kind, scopes_of
 from cope.core.codec import decode_task
 from cope.core.errors import ErrorInfo
 from cope.core.history import History
 from cope.core.ids import (
+    AlertId,
     AttemptId,
     BatchId,
     DeliveryId,
@@ -24,6 +26,7 @@ from cope.core.ids import (
     KeyId,
     ProjectId,
     TaskId,
+    UsageId,
 )
 from cope.core.lifecycle import (
     TERMINAL_BATCH_STATUSES,
@@ -35,7 +38,7 @@ from cope.core.lifecycle import (
 )
 from cope.core.money import ZERO, NanoUSD, Price, PriceTier, TokenUsage
 from cope.core.parse_watch import ParseWatch
-from cope.core.records import ApiKey, Attempt, Batch, Budget, Event, Project, StoredFile, WebhookEndpoint
+from cope.core.records import ApiKey, Attempt, Batch, Budget, Event, Project, StoredFile, UsageRecord, WebhookEndpoint
 from cope.core.task import OnBudget, TaskSpec
 from cope.ports.store import NewTask
 from cope.ports.support import Clock, IdMaker
@@ -256,6 +259,12 @@ class Tables:
     events: list[Event] = field(default_factory=list)
     unsequenced: list[Event] = field(default_factory=list)
     turns: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
+    alerts: dict[AlertId, SpendAlert] = field(default_factory=dict)
+    usage: dict[UsageId, tuple[UsageRecord, bytes]] = field(default_factory=dict)
+    bookings: dict[ProjectId, list[tuple[datetime, int]]] = field(default_factory=lambda: defaultdict(list))
+    """When money was spent and how much, in order."""
+    told_holds: dict[tuple[ProjectId, str], tuple[BatchId | None, datetime]] = field(default_factory=dict)
+    """The scopes that were said to wait for money, and since when."""
 
     def now(self) -> datetime:
         """The present, aware, UTC."""
@@ -273,6 +282,11 @@ class Tables:
         """Whether tasks of this project may be claimed and may spend."""
         project = self.project(project_id)
         return not project.paused and project.archived_at is None
+
+    def workable(self, row: TaskRow) -> bool:
+        """Whether this task may be claimed and may spend: neither its project nor its batch was stopped by hand."""
+        paused = row.batch_id is not None and self.batches[row.batch_id].batch.paused
+        return not paused and self.working(row.project_id)
 
     def month(self, project_id: ProjectId) -> str:
         """The present one in the project's zone."""
@@ -345,12 +359,7 @@ class Tables:
         """Tasks that could be claimed now, in no order."""
         now = self.now()
         for row in self.tasks.values():
-            if (
-                row.state is TaskState.READY
-                and row.queue == queue
-                and row.not_before <= now
-                and self.working(row.project_id)
-            ):
+            if row.state is TaskState.READY and row.queue == queue and row.not_before <= now and self.workable(row):
                 yield row
 
 

@@ -1,4 +1,4 @@
-"""Batches: create once, see, list, cancel."""
+"""Batches: create once, see, list, cancel, hold by hand and resume."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 from cope.adapters.postgres.api_projects import ApiProjects
+from cope.adapters.postgres.counters import BatchDeltas
 from cope.adapters.postgres.database import Connection, fetch, fetch_one
 from cope.adapters.postgres.ending import end_batch_tasks
 from cope.adapters.postgres.journal import Note, write_notes
@@ -13,7 +14,7 @@ from cope.adapters.postgres.paging import page_of
 from cope.adapters.postgres.records import BATCH, batch_of
 from cope.core.errors import Conflict
 from cope.core.ids import BatchId, ProjectId
-from cope.core.lifecycle import TaskState
+from cope.core.lifecycle import HoldReason, TaskState
 from cope.core.records import Batch
 from cope.ports.store import NewBatch, Page
 
@@ -114,17 +115,35 @@ class ApiBatches(ApiProjects):
                 await end_batch_tasks(conn, batch_id, TaskState.CANCELLED)
             return await _see(conn, project_id, batch_id)
 
+    async def hold_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+        """A batch that has ended, or is ending, is returned as it is."""
+        async with self._db.transaction(project=project_id) as conn:
+            held = await conn.execute(
+                """
+                UPDATE batches SET paused = true
+                WHERE id = %s AND project_id = %s AND NOT paused AND status IN ('validating', 'in_progress')
+                """,
+                [batch_id, project_id],
+            )
+            if held.rowcount:
+                await _stand_still_or_go_on(conn, project_id, batch_id)
+                data = {"id": batch_id, "reason": HoldReason.PAUSED.value}
+                await write_notes(conn, [Note(project_id, "batch.paused", batch_id, data=data)])
+            return await _see(conn, project_id, batch_id)
+
     async def resume_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
-        """The sweep makes its tasks ready again."""
+        """The sweep makes its held tasks ready again."""
         async with self._db.transaction(project=project_id) as conn:
             resumed = await conn.execute(
                 """
-                UPDATE batches SET parse_watch = 'passed'
-                WHERE id = %s AND project_id = %s AND parse_watch = 'paused'
+                UPDATE batches SET paused = false,
+                  parse_watch = CASE parse_watch WHEN 'paused' THEN 'passed' ELSE parse_watch END
+                WHERE id = %s AND project_id = %s AND (paused OR parse_watch = 'paused')
                 """,
                 [batch_id, project_id],
             )
             if resumed.rowcount:
+                await _stand_still_or_go_on(conn, project_id, batch_id)
                 await write_notes(conn, [Note(project_id, "batch.resumed", batch_id, data={"id": batch_id})])
             return await _see(conn, project_id, batch_id)
 
@@ -146,6 +165,13 @@ class ApiBatches(ApiProjects):
         asked = {"project": project_id, "body": new.body_hash, "retry": new.retry}
         same = await fetch_one(conn, _SAME_BODY, asked)
         return None if same is None else BatchId(same["id"])
+
+
+async def _stand_still_or_go_on(conn: Connection, project_id: ProjectId, batch_id: BatchId) -> None:
+    """The completion window stops or goes on, as the batch's row now says."""
+    deltas = BatchDeltas()
+    deltas.touch([(batch_id, project_id)])
+    await deltas.write(conn)
 
 
 async def _see(conn: Connection, project_id: ProjectId, batch_id: BatchId) -> Batch | None:

@@ -1,5 +1,6 @@
 """Projects, keys, caps and files: `ApiStore`'s part for the operator and for uploads."""
 
+from cope.adapters.postgres.alerts import rearm
 from cope.adapters.postgres.batches import insert_file
 from cope.adapters.postgres.budgets import BudgetKey, change_cap
 from cope.adapters.postgres.counters import BatchDeltas
@@ -143,19 +144,20 @@ class ApiProjects:
         """This month's row and any later one get the new cap; the ceiling stays over what was granted."""
         async with self._db.transaction(project=project_id) as conn:
             table, own = _owner_of(project_id, scope)
-            changed = await conn.execute(
-                f"UPDATE {table} SET cap = %s WHERE id = %s",  # noqa: S608
-                [cap, own],
-            )
-            if changed.rowcount != 1:
+            before = await fetch_one(conn, f"SELECT cap FROM {table} WHERE id = %s FOR NO KEY UPDATE", [own])  # noqa: S608
+            if before is None:
                 raise NotFound(f"There is no {_CALLED[table]} {own!r}.")
+            await conn.execute(f"UPDATE {table} SET cap = %s WHERE id = %s", [cap, own])  # noqa: S608
             month = WHOLE_LIFE if table == "batches" else await self._month(conn, project_id)
             rows = await change_cap(conn, BudgetKey(scope, project_id, month), cap)
+            budget = next(budget_of(row) for row in rows if row["month"] == month)
+            if scope == PROJECT_SCOPE:
+                await rearm(conn, project_id, before["cap"], budget)
             data = {"scope": scope, "cap_nanousd": cap}
             await write_notes(
                 conn, [Note(project_id, "budget.cap_changed", own if table == "batches" else None, data=data)]
             )
-        return next(budget_of(row) for row in rows if row["month"] == month)
+        return budget
 
     async def get_budget(
         self, project_id: ProjectId, month: str | None = None, *, scope: str = PROJECT_SCOPE

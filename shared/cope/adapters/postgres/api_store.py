@@ -2,7 +2,7 @@
 
 from cope.adapters.postgres.api_ledger import ApiLedger
 from cope.adapters.postgres.api_prices import ApiPrices
-from cope.adapters.postgres.api_tasks import ApiTasks
+from cope.adapters.postgres.api_spend import ApiSpend
 from cope.adapters.postgres.database import Database, fetch, fetch_one
 from cope.adapters.postgres.migrate import SCHEMA
 from cope.adapters.postgres.paging import page_of
@@ -14,7 +14,7 @@ from cope.core.records import Event, WebhookEndpoint
 from cope.ports.store import Page
 
 
-class PostgresApiStore(ApiPrices, ApiTasks, ApiLedger):
+class PostgresApiStore(ApiPrices, ApiSpend, ApiLedger):
     """One project at a time. `secret_key` is the Fernet key that webhook secrets are sealed with.
 
     Raises `StoreUnavailable` where the database does not answer. One instance per process and event loop.

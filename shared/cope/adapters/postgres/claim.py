@@ -14,9 +14,12 @@ LIVE_FIRST = -1_000_000_000
 ALONE_FROM_CRASHES = 2
 DUE_SHOWN = 1000
 
-# Looked up per candidate by primary key: an anti-join would invite the planner to read every batch.
+# Looked up per candidate by primary key: an anti-join would invite the planner to read every batch. What is held by
+# hand is looked up once per statement and passed over first: its tasks stay where they are in the queue, all of them.
 _WORKABLE = """
-  NOT (SELECT p.paused OR p.archived_at IS NOT NULL FROM projects p WHERE p.id = t.project_id)
+  t.project_id <> ALL (ARRAY(SELECT id FROM projects WHERE paused))
+  AND (t.batch_id IS NULL OR t.batch_id <> ALL (ARRAY(SELECT id FROM batches WHERE paused AND status = 'in_progress')))
+  AND NOT (SELECT p.paused OR p.archived_at IS NOT NULL FROM projects p WHERE p.id = t.project_id)
   AND (t.batch_id IS NULL
        OR (SELECT b.status = 'in_progress' AND b.ending IS NULL FROM batches b WHERE b.id = t.batch_id))
 """

@@ -1,6 +1,7 @@
 """Batch counters: every change of a transaction becomes one row of one UPDATE.
 
-Held time does not count: a batch stands still while any of its tasks is held or its project does not work.
+Held time does not count: a batch stands still while any of its tasks is held, it is paused or its project does not
+work.
 `held_since` says since when; when it goes on, `expires_at` moves by that long.
 """
 
@@ -132,11 +133,11 @@ WITH d AS (
     finalizing_at = CASE WHEN b.status = 'in_progress' AND b.done + d.done + b.failed + d.failed >= b.total
                     THEN now() ELSE b.finalizing_at END,
     held_since = CASE WHEN b.status = 'in_progress' AND b.ending IS NULL AND (d.stopped
-      OR b.held_budget + b.held_quota + b.held_paused + b.held_unparsable
+      OR b.paused OR b.held_budget + b.held_quota + b.held_paused + b.held_unparsable
        + d.held_budget + d.held_quota + d.held_paused + d.held_unparsable > 0)
       THEN coalesce(b.held_since, now()) END,
     expires_at = CASE WHEN b.held_since IS NULL OR (b.status = 'in_progress' AND b.ending IS NULL AND (d.stopped
-      OR b.held_budget + b.held_quota + b.held_paused + b.held_unparsable
+      OR b.paused OR b.held_budget + b.held_quota + b.held_paused + b.held_unparsable
        + d.held_budget + d.held_quota + d.held_paused + d.held_unparsable > 0))
       THEN b.expires_at ELSE b.expires_at + (now() - b.held_since) END
   FROM d WHERE b.id = d.id

@@ -32,15 +32,17 @@ FROM (
   SELECT '{PROJECT_SCOPE}' AS scope, %(month)s AS month, %(cap)s::bigint AS cap
   UNION ALL SELECT id, %(month)s, cap FROM api_keys WHERE project_id = %(project)s
   UNION ALL SELECT id, '{WHOLE_LIFE}', cap FROM batches WHERE project_id = %(project)s AND status = 'in_progress'
-    AND held_budget > 0
+    AND held_budget > 0 AND NOT paused
 ) s LEFT JOIN budgets b ON b.project_id = %(project)s AND b.scope = s.scope AND b.month = s.month
 """  # noqa: S608
 
 # Needs of tasks resumed earlier that have not reserved yet count against the headroom, else each sweep would resume
-# as many again.
+# as many again. Those of a batch that was paused meanwhile will not ask for long: they bind nobody's money.
 _PROMISED = """
-SELECT batch_id, key_id, sum(needed)::bigint AS needed FROM tasks
-WHERE project_id = %s AND needed IS NOT NULL AND state IN ('ready', 'leased') GROUP BY batch_id, key_id
+SELECT t.batch_id, t.key_id, sum(t.needed)::bigint AS needed FROM tasks t
+WHERE t.project_id = %s AND t.needed IS NOT NULL AND t.state IN ('ready', 'leased')
+  AND NOT coalesce((SELECT b.paused FROM batches b WHERE b.id = t.batch_id), false)
+GROUP BY t.batch_id, t.key_id
 """
 
 _WAITING = """
@@ -53,7 +55,8 @@ _QUOTA = "SELECT id FROM tasks WHERE state = 'held' AND hold = 'provider_quota' 
 
 _PAUSED = """
 SELECT t.id FROM tasks t JOIN projects p ON p.id = t.project_id
-WHERE t.state = 'held' AND t.hold = 'paused' AND NOT p.paused AND p.archived_at IS NULL LIMIT %s
+WHERE t.state = 'held' AND t.hold = 'paused' AND NOT p.paused AND p.archived_at IS NULL
+  AND NOT coalesce((SELECT b.paused FROM batches b WHERE b.id = t.batch_id), false) LIMIT %s
 """
 
 
@@ -76,6 +79,7 @@ async def resume_holds(conn: Connection) -> int:
         UPDATE tasks t SET state = 'ready', hold = NULL, not_before = now()
         FROM (SELECT t.id, t.hold FROM tasks t JOIN projects p ON p.id = t.project_id
               WHERE t.id = ANY (%s) AND t.state = 'held' AND NOT p.paused AND p.archived_at IS NULL
+                AND NOT coalesce((SELECT b.paused FROM batches b WHERE b.id = t.batch_id), false)
               ORDER BY t.id FOR NO KEY UPDATE OF t SKIP LOCKED) held
         WHERE t.id = held.id
         RETURNING t.id, t.project_id, t.batch_id, held.hold

@@ -144,6 +144,7 @@ def batch_of(row: Row) -> Batch:
         by_stage=_by_stage(row),
         held={reason: row[column] for reason, column in HELD_COLUMNS.items() if row[column]},
         held_since=row["held_since"],
+        paused=row["paused"],
         needed=_money(row["needed"]),
         cap=_money(row["cap"]),
         spent=NanoUSD(row["spent"]),

@@ -38,8 +38,8 @@ async def reserve(conn: Connection, known: KnownBudgets, requests: Sequence[Rese
             results[place] = answer
         elif task["stopped"]:
             results[place] = Paused(HoldReason.PAUSED)
-        elif task["unparsable"]:
-            results[place] = Paused(HoldReason.UNPARSABLE)
+        elif task["batch_waits"] is not None:
+            results[place] = Paused(HoldReason(task["batch_waits"]))
         else:
             asking[place] = budget_keys(task["project_id"], task["batch_id"], task["key_id"], task["month"])
     if asking:
@@ -141,7 +141,8 @@ async def _lock_tasks(conn: Connection, requests: Sequence[ReserveRequest]) -> d
         """
         SELECT t.id, t.fence, t.state, t.ending, t.project_id, t.batch_id, t.key_id,
           p.paused OR p.archived_at IS NOT NULL AS stopped, to_char(now() AT TIME ZONE p.time_zone, 'YYYY-MM') AS month,
-          (SELECT b.parse_watch = 'paused' FROM batches b WHERE b.id = t.batch_id) AS unparsable
+          (SELECT CASE WHEN b.paused THEN 'paused' WHEN b.parse_watch = 'paused' THEN 'unparsable' END
+           FROM batches b WHERE b.id = t.batch_id) AS batch_waits
         FROM tasks t JOIN projects p ON p.id = t.project_id
         WHERE t.id = ANY (%s) ORDER BY t.id FOR NO KEY UPDATE OF t
         """,

@@ -2,8 +2,8 @@
 
 from cope.adapters.postgres.counters import BatchDeltas
 from cope.adapters.postgres.database import Connection, fetch
-from cope.adapters.postgres.journal import write_notes
 from cope.adapters.postgres.money import Books
+from cope.adapters.postgres.publish import publish
 
 
 async def close_books(conn: Connection, books: Books, deltas: BatchDeltas) -> None:
@@ -16,7 +16,7 @@ async def close_books(conn: Connection, books: Books, deltas: BatchDeltas) -> No
     await deltas.lock(conn)
     if books.stopped:
         await conn.execute("UPDATE projects SET paused = true WHERE id = ANY (%s)", [books.stopped])
-    await write_notes(conn, books.overran)
+    await publish(conn, books.overran)
     await deltas.write(conn)
     await books.write_budgets(conn)
 

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+from cope.adapters.postgres.alerts import AlertWatch
+from cope.adapters.postgres.budget_holds import tell_budget_holds
 from cope.adapters.postgres.claim import Policies, due
 from cope.adapters.postgres.counters import BatchDeltas
 from cope.adapters.postgres.database import Connection, Database, Row, fetch
@@ -24,7 +26,7 @@ _PAGES_PER_BATCH = 20
 _Act: TypeAlias = Callable[[Connection], Awaitable[int]]
 
 
-async def sweep(db: Database, policies: Policies) -> SweepReport:
+async def sweep(db: Database, policies: Policies, alerts: AlertWatch) -> SweepReport:
     """Once over everything; what it did."""
     reclaimed = await _repeat(db, lambda conn: _reclaim(conn, policies))
     released = unconfirmed = 0
@@ -33,6 +35,9 @@ async def sweep(db: Database, policies: Policies) -> SweepReport:
     expired = await _end_batches(db)
     async with db.transaction() as conn:
         resumed = await resume_holds(conn)
+    async with db.transaction() as conn:
+        await tell_budget_holds(conn)
+    alerted = await alerts.look(db)
     async with db.transaction() as conn:
         repaired = await recount_one(conn)
     sequenced = 0
@@ -49,6 +54,7 @@ async def sweep(db: Database, policies: Policies) -> SweepReport:
         sequenced=sequenced,
         repaired=repaired,
         due=queues,
+        alerted=alerted,
     )
 
 

@@ -28,7 +28,10 @@ class ProjectRow(SQLModel, table=True):
     """`cap` NULL is unlimited; `webhook_secret` is sealed."""
 
     __tablename__ = "projects"
-    __table_args__ = (CheckConstraint("cap >= 0", name="projects_cap_check"),)
+    __table_args__ = (
+        CheckConstraint("cap >= 0", name="projects_cap_check"),
+        Index("projects_paused", "id", postgresql_where=text("paused")),
+    )
     id: str = identifier(key=True)
     name: str = words()
     created_at: datetime = moment()
@@ -89,7 +92,7 @@ class BatchRow(SQLModel, table=True):
     """Counters change with every commit. `ending` is the state that unfinished tasks end in, once cancelled or
     expired. `job_fence` and `job_until` lease the upkeep job; `counted_at` is the last recount. `judged` lines of
     which `parsed` could be read decide what `parse_watch` becomes; `retries` is the highest SDK retry that found it.
-    `cap` bounds the batch's whole life, NULL is none of its own."""
+    `cap` bounds the batch's whole life, NULL is none of its own. `paused`: somebody said to hold it."""
 
     __tablename__ = "batches"
     __table_args__ = (
@@ -110,6 +113,7 @@ class BatchRow(SQLModel, table=True):
             "id",
             postgresql_where=text("status IN ('validating', 'in_progress', 'finalizing', 'cancelling')"),
         ),
+        Index("batches_paused", "id", postgresql_where=text("paused")),
     )
     id: str = identifier(key=True)
     project_id: str = of_project()
@@ -164,6 +168,7 @@ class BatchRow(SQLModel, table=True):
     paused_at: datetime | None = moment(null=True)
     retries: int = whole(default="0")
     cap: int | None = big(null=True)
+    paused: bool = column(Boolean(), default="false")
 
 
 class QuoteRow(SQLModel, table=True):
@@ -446,3 +451,64 @@ class DeliveryRow(SQLModel, table=True):
     status: int | None = whole(null=True)
     error: str | None = words(null=True)
     excerpt: str | None = words(null=True)
+
+
+class SpendAlertRow(SQLModel, table=True):
+    """`threshold` is nano-dollars of kind ``amount`` and a whole percentage of kind ``percent``. The `fired_*` columns
+    say when it fired last and decide that it does once: the transaction that sets them writes the event. `changed_at`
+    moves whenever it may have to be looked at again."""
+
+    __tablename__ = "spend_alerts"
+    __table_args__ = (
+        CheckConstraint("kind IN ('amount', 'percent', 'projected')", name="spend_alerts_kind_check"),
+        CheckConstraint("threshold > 0 OR kind = 'projected'", name="spend_alerts_threshold_check"),
+        Index("spend_alerts_project", "project_id", "id"),
+    )
+    id: str = identifier(key=True)
+    project_id: str = of_project()
+    kind: str = words()
+    threshold: int | None = big(null=True)
+    recipients: list[str] = column(ARRAY(Text()))
+    subject_prefix: str | None = words(null=True)
+    created_at: datetime = moment()
+    changed_at: datetime = moment(default="now()")
+    fired_month: str | None = words(null=True)
+    fired_at: datetime | None = moment(null=True)
+    fired_threshold: int | None = big(null=True)
+
+
+class UsageRecordRow(SQLModel, table=True):
+    """Spend measured elsewhere, in the ledger under its id as kind ``external``. `month` is that of its report."""
+
+    __tablename__ = "usage_records"
+    __table_args__ = (
+        CheckConstraint("amount > 0", name="usage_records_amount_check"),
+        Index("usage_records_project", "project_id", "id"),
+        Index(
+            "usage_records_reference",
+            "project_id",
+            "reference",
+            unique=True,
+            postgresql_where=text("reference IS NOT NULL"),
+        ),
+    )
+    id: str = identifier(key=True)
+    project_id: str = of_project()
+    key_id: str | None = identifier(null=True)
+    month: str = words()
+    amount: int = big()
+    occurred_at: datetime | None = moment(null=True)
+    reported_at: datetime = moment(default="now()")
+    model: str | None = words(null=True)
+    description: str | None = words(null=True)
+    reference: str | None = words(null=True)
+    body_hash: bytes = octets()
+
+
+class BudgetHoldRow(SQLModel, table=True):
+    """A project (scope ``project``) or batch some of which waits for money, as it was announced."""
+
+    __tablename__ = "budget_holds"
+    project_id: str = identifier(key=True)
+    scope: str = identifier(key=True)
+    since: datetime = moment(default="now()")

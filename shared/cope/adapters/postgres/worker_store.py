@@ -7,6 +7,7 @@ from datetime import timedelta
 import psycopg
 
 from cope.adapters.postgres import batches, claim, commit, prices, quotes, reserve, webhooks
+from cope.adapters.postgres.alerts import AlertWatch
 from cope.adapters.postgres.budgets import KnownBudgets
 from cope.adapters.postgres.database import Connection, Database, fetch_one
 from cope.adapters.postgres.ingest import JobLost, ingest
@@ -52,6 +53,7 @@ class PostgresWorkerStore:
         self._policies = claim.Policies()
         self._budgets = KnownBudgets()
         self._partitions = Partitions()
+        self._alerts = AlertWatch()
         self._leading: Connection | None = None
 
     async def open(self) -> None:
@@ -119,7 +121,7 @@ class PostgresWorkerStore:
     async def sweep(self, *, lease_s: float) -> SweepReport:
         """Several transactions. `lease_s` is not needed: every lease's end stands in its row."""
         await self._partitions.make_ahead(self._db)
-        return await sweep(self._db, self._policies)
+        return await sweep(self._db, self._policies, self._alerts)
 
     async def sequence_events(self) -> int:
         """Only the sweep's last part: give new events their offsets. Cheap enough for every 100 ms."""
