@@ -55,7 +55,7 @@ class Receipt:
 
 
 def receipt_text(receipt: Receipt) -> str:
-    """For people: a table and the sums, in plain text of at most 100 columns."""
+    """For people: a table and the sums, in plain text."""
     told = [
         f"Receipt · {receipt.about} · {receipt.period}",
         f"Project {receipt.project_name} ({receipt.project_id}) · days and months in {receipt.time_zone}",

@@ -42,16 +42,20 @@ class ApiLedger:
             return await reports.costs(conn, scope, first=first, last=last, cuts=cuts)
 
     async def ledger_lines(self, scope: LedgerScope, *, month: str | None) -> AsyncIterator[Sequence[LedgerLine]]:
-        """Pages of up to 1,000."""
-        after: LedgerLine | None = None
-        while True:
+        """Pages of up to 1,000, month by month."""
+        if month is None:
             async with self._seen(scope.project_id) as conn:
-                page = await reports.lines_after(conn, scope, month, after)
-            if page:
+                months = await reports.months_of(conn, scope)
+        else:
+            months = [month]
+        for one in months:
+            page: Sequence[LedgerLine] = ()
+            while not page or len(page) == reports.PAGE:
+                async with self._seen(scope.project_id) as conn:
+                    page = await reports.lines_after(conn, scope, one, page[-1] if page else None)
+                if not page:
+                    break
                 yield page
-            if len(page) < reports.PAGE:
-                return
-            after = page[-1]
 
     async def month_budgets(self, scope: LedgerScope, *, first: str, last: str) -> tuple[Budget, ...]:
         """By project and month."""

@@ -15,8 +15,9 @@ from cope.ports.ledger import Correction, Reconciled
 from cope.ports.store import Settlement
 
 BOOKED = """
-SELECT a.*, (SELECT l.at FROM ledger l WHERE l.month = a.month AND l.attempt_id = a.id AND l.kind = 'unconfirmed')
-  AS doubted_at
+SELECT a.*, CASE WHEN a.state = 'unconfirmed' THEN (
+    SELECT l.at FROM ledger l WHERE l.month = a.month AND l.attempt_id = a.id AND l.kind = 'unconfirmed'
+  ) END AS doubted_at
 FROM attempts a
 """
 

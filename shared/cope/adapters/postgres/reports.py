@@ -110,25 +110,39 @@ def _where(scope: LedgerScope) -> tuple[str, dict[str, Any]]:
     return " AND ".join(conditions), params
 
 
-async def lines_after(
-    conn: Connection, scope: LedgerScope, month: str | None, after: LedgerLine | None
-) -> list[LedgerLine]:
-    """The page beyond `after`, in the order of the ledger's key."""
-    where, params = _where(scope)
-    if month is not None:
-        where += " AND l.month = %(month)s"
-        params["month"] = month
-    if after is not None:
-        where += " AND (l.month, l.attempt_id, l.kind, l.nth) > (%(of_month)s, %(of)s, %(kind)s, %(nth)s)"
-        params |= {"of_month": after.month, "of": after.attempt_id, "kind": after.kind, "nth": after.nth}
+async def months_of(conn: Connection, scope: LedgerScope) -> list[str]:
+    """Every month in which these projects' ledgers have rows: those have a budget too."""
+    projects = [scope.project_id] if scope.project_id is not None else scope.project_ids
     rows = await fetch(
         conn,
         f"""
+        SELECT DISTINCT month FROM budgets WHERE scope = '{PROJECT_SCOPE}'
+          AND (%(projects)s::text[] IS NULL OR project_id = ANY (%(projects)s)) ORDER BY month
+        """,  # noqa: S608
+        {"projects": None if projects is None else list(projects)},
+    )
+    return [row["month"] for row in rows]
+
+
+async def lines_after(conn: Connection, scope: LedgerScope, month: str, after: LedgerLine | None) -> list[LedgerLine]:
+    """The page of a month beyond `after`, in the order of the ledger's key. Materialized: the page is found by that key
+    alone, before anything is joined to it."""
+    where, params = _where(scope)
+    if after is not None:
+        where += " AND (l.attempt_id, l.kind, l.nth) > (%(of)s, %(kind)s, %(nth)s)"
+        params |= {"of": after.attempt_id, "kind": after.kind, "nth": after.nth}
+    rows = await fetch(
+        conn,
+        f"""
+        WITH page AS MATERIALIZED (
+          SELECT * FROM ledger l WHERE l.month = %(month)s AND {where}
+          ORDER BY l.attempt_id, l.kind, l.nth LIMIT {PAGE})
         SELECT l.*, {_DAY} AS day, a.task_id, a.model, a.step, a.request_id, a.provider_id, a.flag,
           CASE WHEN l.kind IN ('settled', 'late') THEN a.usage END AS usage
-        {_FROM} WHERE {where} ORDER BY l.month, l.attempt_id, l.kind, l.nth LIMIT {PAGE}
-        """,
-        params,
+        FROM page l JOIN projects p ON p.id = l.project_id LEFT JOIN attempts a ON a.id = l.attempt_id
+        ORDER BY l.attempt_id, l.kind, l.nth
+        """,  # noqa: S608
+        {**params, "month": month},
     )
     return [_line(row) for row in rows]
 
