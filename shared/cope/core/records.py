@@ -26,7 +26,8 @@ class Project:
     """A customer of the service. `cap` is per calendar month in `time_zone`; None is unlimited, said explicitly.
 
     `default_kind` is the kind of tasks that name none; `paused` stops claims of its tasks (an operator, or an
-    overrun by the provider); `pause_unparsable` has batches wait whose first answers can't be read.
+    overrun by the provider); `pause_unparsable` has batches wait whose first answers can't be read. `audit_share`
+    millionths of confident small-model answers are also sent to the large model, under `audit_cap` a month.
     """
 
     id: ProjectId
@@ -38,6 +39,8 @@ class Project:
     paused: bool
     archived_at: datetime | None = None
     pause_unparsable: bool = True
+    audit_share: int = 0
+    audit_cap: NanoUSD | None = NanoUSD(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,8 @@ class Batch:
 
     `defaults` is the `cope` block at the top of the batch, as JSON text; `by_stage` counts accepted tasks by stage
     1..3 plus `"failed"`; `held` counts tasks in state held by reason. Money is this batch's share of its project's;
-    `cap` bounds it over the batch's whole life (None: only the project's and the key's caps do).
+    `cap` bounds it over the batch's whole life (None: only the project's and the key's caps do). `audit_share` (in
+    millionths) takes the place of the project's; None: the project's holds.
     """
 
     id: BatchId
@@ -132,13 +136,14 @@ class Batch:
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     error_counts: Mapping[str, int] = field(default_factory=dict)
+    audit_share: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What one scope may spend and has spent: `spent + reserved + unconfirmed ≤ cap` held at each grant; `overrun` is
-    apart. `scope` is ``"project"``, a key's id or a batch's id; `month` is empty for a batch: it has one budget for its
-    whole life. `cap` None is no limit."""
+    apart. `scope` is ``"project"``, ``"audit"``, a key's id or a batch's id; `month` is empty for a batch: it has one
+    budget for its whole life. `cap` None is no limit."""
 
     project_id: ProjectId
     scope: str

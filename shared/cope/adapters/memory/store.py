@@ -1,6 +1,6 @@
 """The whole store in one process: the API's side and the workers' over the same rows."""
 
-from cope.adapters.memory.api_batches import ApiBatchesMixin
+from cope.adapters.memory.audits import AuditsMixin
 from cope.adapters.memory.clock import FixedClock, SequentialIds
 from cope.adapters.memory.tables import Tables
 from cope.adapters.memory.upkeep import UpkeepMixin
@@ -8,7 +8,7 @@ from cope.ports.store import ApiStore, WorkerStore
 from cope.ports.support import Clock, IdMaker
 
 
-class MemoryStore(ApiBatchesMixin, UpkeepMixin):
+class MemoryStore(AuditsMixin, UpkeepMixin):
     """`ApiStore` and `WorkerStore` without a database: for tests, examples and trying things out.
 
     Exact under asyncio: no method awaits between reading and writing. Not for threads, and not for millions of tasks:

@@ -1,6 +1,6 @@
 """`ApiStore` on Postgres, as role `cope_api`: row-level security shows each transaction one project's rows, or none."""
 
-from cope.adapters.postgres.api_tasks import ApiTasks
+from cope.adapters.postgres.api_audits import ApiAudits
 from cope.adapters.postgres.database import Database, fetch, fetch_one
 from cope.adapters.postgres.migrate import SCHEMA
 from cope.adapters.postgres.paging import page_of
@@ -12,7 +12,7 @@ from cope.core.records import Event, WebhookEndpoint
 from cope.ports.store import Page
 
 
-class PostgresApiStore(ApiTasks):
+class PostgresApiStore(ApiAudits):
     """One project at a time. `secret_key` is the Fernet key that webhook secrets are sealed with.
 
     Raises `StoreUnavailable` where the database does not answer. One instance per process and event loop.

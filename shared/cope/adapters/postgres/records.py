@@ -63,6 +63,8 @@ def project_of(row: Row) -> Project:
         paused=row["paused"],
         pause_unparsable=row["pause_unparsable"],
         archived_at=row["archived_at"],
+        audit_share=row["audit_share"],
+        audit_cap=_money(row["audit_cap"]),
     )
 
 
@@ -153,6 +155,7 @@ def batch_of(row: Row) -> Batch:
         completion_tokens=row["completion_tokens"],
         reasoning_tokens=row["reasoning_tokens"],
         error_counts=orjson.loads(row["error_counts"]) if row["error_counts"] else {},
+        audit_share=row["audit_share"],
     )
 
 
