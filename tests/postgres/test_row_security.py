@@ -1,10 +1,13 @@
 """A project sees only its own rows, and a transaction that names no project sees none."""
 
+from dataclasses import replace
+
 import psycopg
 import pytest
 from psycopg import sql
 
-from tests.contracts.world import PostgresWorld, done
+from cope.core.audit_sampling import WHOLE
+from tests.contracts.world import PostgresWorld, accepted, done
 from tests.postgres.conftest import Place
 from tests.support import finished_step, make_endpoint, make_key
 
@@ -17,6 +20,8 @@ PROJECT_TABLES = [
     "tasks",
     "steps",
     "attempts",
+    "audits",
+    "audit_population",
     "ledger",
     "budgets",
     "events",
@@ -34,7 +39,8 @@ async def fill(world: PostgresWorld) -> str:
     task = await world.claim_one("large")
     granted = await world.reserve(task, 10)
     assert granted
-    await world.commit(done(task, step=finished_step()))
+    await world.api.set_audit_share(project.id, WHOLE)
+    await world.commit(replace(done(task, step=finished_step()), audit=accepted()))
     assert (await world.see(batch)).done == 1
     await world.finish(batch)
     await world.sweep()
@@ -74,7 +80,7 @@ async def test_a_project_sees_its_own_rows_in_every_table_and_nobody_elses(world
             if table != "steps":
                 query = sql.SQL("SELECT DISTINCT project_id FROM {}").format(sql.Identifier(table))
                 assert conn.execute(query).fetchall() == [(mine,)]
-        assert count(conn, "steps") == count(conn, "tasks") == 1
+        assert (count(conn, "steps"), count(conn, "tasks")) == (1, 2)  # the second asks for the audit
         assert conn.execute("SELECT id FROM projects").fetchall() == [(mine,)]
         assert conn.execute("UPDATE tasks SET note = 'x' WHERE project_id = %s", [theirs]).rowcount == 0
 

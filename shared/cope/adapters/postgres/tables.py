@@ -321,8 +321,8 @@ class LedgerRow(SQLModel, table=True):
 
 class BudgetRow(SQLModel, table=True):
     """What one scope has spent and set aside: `scope` is ``project``, ``audit`` or a key's id, in one month, or a
-    batch's id over its whole life (`month` is empty). `cap` is what grants look at; `ceiling` the cap under which the present sums
-    were granted."""
+    batch's id over its whole life (`month` is empty). `cap` is what grants look at; `ceiling` the cap under which the
+    present sums were granted."""
 
     __tablename__ = "budgets"
     __table_args__ = (
