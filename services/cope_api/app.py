@@ -18,7 +18,7 @@ from cope.core.ids import PROJECT, ProjectId
 from cope.core.records import Project
 from cope.core.request_policy import SELECTABLE
 from cope.core.webhooks import make_secret
-from cope_api import admin, batches, failures, files, live, spend_limits, webhooks
+from cope_api import admin, audits, batches, failures, files, live, spend_limits, webhooks
 from cope_api.context import Gate, list_body, parts_of, project_of
 from cope_api.failures import json_response
 
@@ -68,7 +68,7 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
 
     app = FastAPI(title="COPE", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     failures.install(app)
-    parts = (files, batches, live, webhooks, admin, spend_limits)
+    parts = (files, batches, live, webhooks, admin, spend_limits, audits)
     for part in (router, *(module.router for module in parts)):
         app.include_router(part)
     app.state.counts = counts

@@ -18,6 +18,7 @@ from cope.core.request import BatchCope, parse_cope_defaults
 from cope.core.request_values import as_int, as_mapping, as_text
 from cope.ports.store import NewBatch
 from cope.usecases.ingest import window_seconds
+from cope_api.audits import batch_audit
 from cope_api.context import (
     clean_id,
     json_object,
@@ -73,6 +74,7 @@ async def create(request: Request) -> Response:
         webhook_url=cope.webhook_url,
         output_expires_after_s=_output_expiry(body.get("output_expires_after")),
         cap=cope.max_cost,
+        audit_share=cope.audit_share,
     )
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= _LONGEST_KEY:
@@ -146,9 +148,11 @@ async def _batch(request: Request, batch_id: str) -> tuple[ApiParts, Batch]:
 
 @router.get("/v1/batches/{batch_id}")
 async def retrieve(request: Request, batch_id: str) -> Response:
-    """One batch."""
+    """One batch, with what its audits say."""
     parts, batch = await _batch(request, batch_id)
-    return json_response(batch_json(batch, parts.clock.now()))
+    body = batch_json(batch, parts.clock.now())
+    body["cope"]["audit"] = await batch_audit(parts, batch)
+    return json_response(body)
 
 
 @router.post("/v1/batches/{batch_id}/cancel")

@@ -16,6 +16,7 @@ from openai import OpenAI
 from rich.console import Console
 
 from cope_cli.address import Address, NoAddress, find_address
+from cope_cli.audit import audit
 from cope_cli.lines import BadInput, batch_lines
 from cope_cli.show import batches_table, summary, task_story, watch
 
@@ -162,6 +163,9 @@ def _cents(text: str) -> int:
     if not cents.is_finite() or cents < 0 or cents != cents.to_integral_value():
         _fail(f"--set {text}: an amount of dollars with at most two decimals", REFUSED)
     return int(cents)
+
+
+app.command()(audit)
 
 
 @app.command()
