@@ -32,10 +32,9 @@ from cope.ports.store import StepCommit, ToDone, ToFailed
 
 
 class _Place(NamedTuple):
-    """A row of `audit_population`; sorts in locking order."""
+    """A row of `audit_population`, in the month that the statement finds; sorts in locking order."""
 
     project_id: str
-    month: str
     batch_id: str
     stage: int
     votes: int
@@ -101,9 +100,7 @@ class AuditWork:
 
     def _consider(self, row: Row, policy: PolicySpec, about: Auditable) -> None:
         s = about.stratum
-        place = _Place(
-            row["project_id"], row["month"], row["batch_id"] or "", s.stage, s.votes, s.n, s.stopped_early, row["share"]
-        )
+        place = _Place(row["project_id"], row["batch_id"] or "", s.stage, s.votes, s.n, s.stopped_early, row["share"])
         self._population[place] += 1
         if not is_sampled(TaskId(row["id"]), ProjectId(row["project_id"]), row["share"]):
             return
@@ -155,7 +152,7 @@ def _task_row(new: _New) -> tuple[object, ...]:
 def _audit_row(new: _New) -> tuple[object, ...]:
     place, about = new.place, new.about
     return (
-        new.row["id"], new.row["project_id"], new.row["batch_id"], new.audit_task_id, place.month, place.stage,
+        new.row["id"], new.row["project_id"], new.row["batch_id"], new.audit_task_id, place.stage,
         place.votes, place.n, place.stopped_early, place.share, storable(about.answer), storable(about.key),
     )  # fmt: skip
 
@@ -170,12 +167,17 @@ FROM unnest(%b::text[], %b::text[], %b::text[], %s::bigint[], %b::text[])
   AS n (id, project_id, policy_id, seed, payload)
 """  # noqa: S608
 
-_NEW_AUDITS = """
-INSERT INTO audits (task_id, project_id, batch_id, audit_task_id, month, stage, votes, n, stopped_early, share,
-                    small_answer, small_key)
-SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::smallint[], %s::smallint[],
-                     %s::smallint[], %s::bool[], %s::int[], %b::text[], %b::text[])
-"""
+# The month is that of the project's zone, as every budget's.
+_MONTH = "(SELECT to_char(now() AT TIME ZONE p.time_zone, 'YYYY-MM') FROM projects p WHERE p.id = w.project_id)"
+
+_NEW_AUDITS = f"""
+INSERT INTO audits (task_id, project_id, batch_id, audit_task_id, stage, votes, n, stopped_early, share, small_answer,
+                    small_key, month)
+SELECT w.*, {_MONTH}
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::smallint[], %s::smallint[], %s::smallint[], %s::bool[],
+            %s::int[], %b::text[], %b::text[])
+  AS w (task_id, project_id, batch_id, audit_task_id, stage, votes, n, stopped_early, share, small_answer, small_key)
+"""  # noqa: S608
 
 _CLOSE = """
 UPDATE audits a SET state = c.state, reason = c.reason, large_answer = c.answer, large_key = c.key, cost = c.cost,
@@ -185,10 +187,15 @@ FROM unnest(%s::text[], %s::text[], %s::text[], %b::text[], %b::text[], %s::bigi
 WHERE a.task_id = c.task_id
 """
 
-_COUNT = """
-INSERT INTO audit_population AS p (project_id, month, batch_id, stage, votes, n, stopped_early, share, accepted)
-SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::smallint[], %s::smallint[], %s::smallint[], %s::bool[],
-                     %s::int[], %s::bigint[])
+# Rows are taken in the order given: two commits that count the same strata must not wait for each other crosswise.
+_COUNT = f"""
+INSERT INTO audit_population AS known
+  (project_id, batch_id, stage, votes, n, stopped_early, share, accepted, month)
+SELECT w.project_id, w.batch_id, w.stage, w.votes, w.n, w.stopped_early, w.share, w.accepted, {_MONTH}
+FROM unnest(%s::text[], %s::text[], %s::smallint[], %s::smallint[], %s::smallint[], %s::bool[], %s::int[],
+            %s::bigint[]) WITH ORDINALITY
+  AS w (project_id, batch_id, stage, votes, n, stopped_early, share, accepted, place)
+ORDER BY w.place
 ON CONFLICT (project_id, month, batch_id, stage, votes, n, stopped_early, share)
-  DO UPDATE SET accepted = p.accepted + excluded.accepted
-"""
+  DO UPDATE SET accepted = known.accepted + excluded.accepted
+"""  # noqa: S608

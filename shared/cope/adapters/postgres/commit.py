@@ -187,14 +187,13 @@ async def _lock(conn: Connection, tasks: Sequence[tuple[str, bool, bool]]) -> di
         conn,
         """
         SELECT t.id, t.fence, t.state, t.hold, t.ending, t.project_id, t.batch_id, t.key_id, t.custom_id, t.policy_id,
-          t.seed, t.on_budget, a.share, a.month, CASE WHEN c.ends THEN t.payload END AS payload,
+          t.seed, t.on_budget, CASE WHEN c.ends THEN t.payload END AS payload,
           CASE WHEN c.ends THEN ARRAY(SELECT s.data FROM steps s WHERE s.task_id = t.id ORDER BY s.at) END AS steps,
-          ARRAY(SELECT s.name FROM steps s WHERE s.task_id = t.id) AS names
+          ARRAY(SELECT s.name FROM steps s WHERE s.task_id = t.id) AS names,
+          CASE WHEN c.audited THEN coalesce(
+            (SELECT b.audit_share FROM batches b WHERE b.id = t.batch_id),
+            (SELECT p.audit_share FROM projects p WHERE p.id = t.project_id)) END AS share
         FROM tasks t JOIN unnest(%s::text[], %s::bool[], %s::bool[]) AS c (id, ends, audited) ON t.id = c.id
-        LEFT JOIN LATERAL (
-          SELECT coalesce((SELECT b.audit_share FROM batches b WHERE b.id = t.batch_id), p.audit_share) AS share,
-            to_char(now() AT TIME ZONE p.time_zone, 'YYYY-MM') AS month
-          FROM projects p WHERE c.audited AND p.id = t.project_id) a ON true
         ORDER BY t.id FOR NO KEY UPDATE OF t
         """,
         [list(ends), list(ends.values()), list(audited.values())],
