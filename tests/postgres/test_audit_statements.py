@@ -1,13 +1,15 @@
 """What an audit costs a commit in statements: none at a share of 0, a few per group above."""
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
 
-from cope.adapters.postgres import commit
+from cope.adapters.postgres import PostgresApiStore, PostgresWorkerStore, commit
 from cope.adapters.postgres.claim import Policies
+from cope.adapters.postgres.migrate import downgrade, upgrade
 from cope.adapters.postgres.money import ledger_difference
 from cope.core.audit_sampling import WHOLE
 from cope.core.budget import AUDIT_SCOPE
@@ -17,6 +19,9 @@ from tests.contracts.world import PostgresWorld, accepted, bill, done, large_ste
 from tests.postgres.conftest import Place
 
 pytestmark = pytest.mark.integration
+
+BEFORE = "0009-1"
+"""The revision that the shadow audit's comes after."""
 
 
 class Recording(psycopg.AsyncCursor[Any]):
@@ -90,3 +95,32 @@ async def test_the_ledger_rebuilds_the_audits_budget(world: PostgresWorld, place
         await conn.execute("UPDATE budgets SET reserved = 0 WHERE scope = 'audit'")
         (wrong,) = await ledger_difference(conn)
         assert (wrong["scope"], wrong["reserved"]) == (AUDIT_SCOPE, -900)
+
+
+async def test_taking_the_migration_back_ends_what_was_still_to_be_asked_and_keeps_the_money(bare: Place) -> None:
+    upgrade(bare.owner)
+    key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+    api, worker = PostgresApiStore(bare.api, secret_key=key), PostgresWorkerStore(bare.worker, secret_key=key)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(worker.aclose)
+        stack.push_async_callback(api.aclose)
+        await api.open()
+        await worker.open()
+        world = PostgresWorld(api, worker, bare.superuser)
+        project = await world.project()
+        await world.api.set_cap(project.id, NanoUSD(5_000), scope=AUDIT_SCOPE)
+        await world.api.set_audit_share(project.id, WHOLE)
+        await world.batch(project, 2)
+        await world.commit(*[replace(done(task), audit=accepted()) for task in await world.claim(limit=2)])
+        first = await world.claim_one("large")
+        granted = await world.send(first, 1_000, step="audit")
+        await world.commit(done(first, step=large_step(400, name="audit"), bills=(bill(granted, 400),)))
+
+    downgrade(bare.owner, BEFORE)
+
+    with psycopg.connect(bare.superuser) as conn:
+        states = conn.execute("SELECT state FROM tasks WHERE key_id = 'audit' ORDER BY state").fetchall()
+        assert states == [("cancelled",), ("done",)]
+        assert conn.execute("SELECT spent FROM budgets WHERE scope = 'audit'").fetchone() == (400,)
+        assert conn.execute("SELECT to_regclass('audits')").fetchone() == (None,)
+    upgrade(bare.owner)
