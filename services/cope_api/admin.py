@@ -14,6 +14,7 @@ from cope.core.records import ApiKey, Project
 from cope.core.request import parse_kind
 from cope.core.request_values import as_text
 from cope.core.webhooks import make_secret
+from cope_api.audits import apply_settings, audit_settings
 from cope_api.context import (
     admin_of,
     clean_id,
@@ -32,7 +33,7 @@ from cope_api.present import project_json
 router = APIRouter()
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PROJECT_KEYS = frozenset({"name", "cope", "external_key_id", "geography"})
-_PROJECT_COPE_KEYS = frozenset({"time_zone", "default_kind", "paused", "pause_unparsable"})
+_PROJECT_COPE_KEYS = frozenset({"time_zone", "default_kind", "paused", "pause_unparsable", "audit"})
 
 
 def new_secret_key(random: bytes) -> str:
@@ -51,6 +52,7 @@ async def create_project(request: Request) -> Response:
     body = json_object(await raw_body(request))
     only_keys(body, _PROJECT_KEYS)
     changes = _cope_changes(body)
+    audit = audit_settings(body.get("cope") or {}, None)
     project = Project(
         id=ProjectId(parts.ids.new(PROJECT)),
         name=as_text(body.get("name"), "name", longest=200),
@@ -62,7 +64,7 @@ async def create_project(request: Request) -> Response:
         pause_unparsable=changes.get("pause_unparsable", True),
     )
     secret = make_secret(parts.ids.secret(32))
-    made = await parts.store.create_project(project, secret)
+    made = await apply_settings(parts, await parts.store.create_project(project, secret), audit)
     answer = project_json(made)
     answer["cope"]["webhook_secret"] = secret
     return json_response(answer)
@@ -109,15 +111,16 @@ async def get_project(request: Request, project_id: str) -> Response:
 
 @router.post("/v1/organization/projects/{project_id}")
 async def update_project(request: Request, project_id: str) -> Response:
-    """Rename a project, or change its time zone, default kind or pause."""
+    """Rename a project, or change its time zone, default kind, pause or shadow audit."""
     parts = await admin_of(request)
     body = json_object(await raw_body(request))
     only_keys(body, _PROJECT_KEYS)
     name = None if "name" not in body else as_text(body["name"], "name", longest=200)
-    updated = await parts.store.update_project(ProjectId(clean_id(project_id)), name=name, **_cope_changes(body))
-    if updated is None:
-        raise NotFound(f"There is no project {project_id!r}.")
-    return json_response(project_json(updated))
+    changes = _cope_changes(body)
+    project = await project_row(parts, ProjectId(clean_id(project_id)))
+    audit = audit_settings(body.get("cope") or {}, project)
+    updated = await parts.store.update_project(project.id, name=name, **changes)
+    return json_response(project_json(await apply_settings(parts, updated or project, audit)))
 
 
 @router.post("/v1/organization/projects/{project_id}/archive")

@@ -22,6 +22,7 @@ from cope.core.webhooks import make_secret
 from cope.usecases.watch_prices import reread_or_go_on, unpriced, watch_prices
 from cope_api import (
     admin,
+    audits,
     batches,
     costs,
     doubt,
@@ -98,7 +99,7 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
         *(prices, spend_limits, spend_alerts, limits, usage),
         *(costs, receipts, ledger_export, doubt, metrics),
     )
-    parts = (files, batches, live, webhooks, admin, *money)
+    parts = (files, batches, live, webhooks, admin, audits, *money)
     for part in (router, *(module.router for module in parts)):
         app.include_router(part)
     app.state.counts = counts

@@ -18,6 +18,7 @@ from cope.core.request import BatchCope, parse_cope_defaults
 from cope.core.request_values import as_int, as_mapping, as_text
 from cope.ports.store import NewBatch
 from cope.usecases.ingest import window_seconds
+from cope_api.audits import batch_audit
 from cope_api.context import (
     clean_id,
     json_object,
@@ -75,6 +76,7 @@ async def create(request: Request) -> Response:
         output_expires_after_s=_output_expiry(body.get("output_expires_after")),
         cap=cope.max_cost,
         dry_run=cope.dry_run,
+        audit_share=cope.audit_share,
     )
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= _LONGEST_KEY:
@@ -147,9 +149,9 @@ async def _batch(request: Request, batch_id: str) -> tuple[ApiParts, Batch]:
 
 @router.get("/v1/batches/{batch_id}")
 async def retrieve(request: Request, batch_id: str) -> Response:
-    """One batch."""
+    """One batch, with what its audits say."""
     parts, batch = await _batch(request, batch_id)
-    return await _show(parts, batch)
+    return await _show(parts, batch, audited=True)
 
 
 @router.post("/v1/batches/{batch_id}/cancel")
@@ -185,8 +187,10 @@ async def resume(request: Request, batch_id: str) -> Response:
     return await _show(parts, resumed or batch)
 
 
-async def _show(parts: ApiParts, batch: Batch) -> Response:
+async def _show(parts: ApiParts, batch: Batch, *, audited: bool = False) -> Response:
     (body,) = await shown(parts, [batch])
+    if audited:
+        body["cope"]["audit"] = await batch_audit(parts, batch)
     return json_response(body)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from cope.core.audit_sampling import share_text
 from cope.core.budget import Scope, scope_kind
 from cope.core.codec import encode_usage
 from cope.core.history import FinishedStep
@@ -195,11 +196,15 @@ def project_json(project: Project) -> Json:
             "paused": project.paused,
             "pause_unparsable": project.pause_unparsable,
             "cap_usd": None if project.cap is None else format_usd(project.cap),
+            "audit": {
+                "share": share_text(project.audit_share),
+                "cap_usd": None if project.audit_cap is None else format_usd(project.audit_cap),
+            },
         },
     }
 
 
-_LIMIT_OF = {Scope.PROJECT: "project", Scope.KEY: "project.api_key", Scope.BATCH: "batch"}
+_LIMIT_OF = {Scope.PROJECT: "project", Scope.AUDIT: "project.audit", Scope.KEY: "project.api_key", Scope.BATCH: "batch"}
 
 
 def spend_limit_json(budget: Budget) -> Json:

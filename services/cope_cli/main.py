@@ -16,6 +16,7 @@ from rich.console import Console
 
 from cope_cli.address import Address, NoAddress, find_address
 from cope_cli.alerts import register
+from cope_cli.audit import audit
 from cope_cli.budget import budget
 from cope_cli.lines import BadInput, batch_lines
 from cope_cli.prices import prices
@@ -27,6 +28,7 @@ from cope_cli.spend import receipt, spend
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(prices, name="prices")
 app.command()(budget)
+app.command()(audit)
 FAILED, REFUSED, UNREACHABLE = 1, 2, 3
 register(app)
 

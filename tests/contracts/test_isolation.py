@@ -58,6 +58,7 @@ NOTHING: dict[str, tuple[Reach, object]] = {
     "get_endpoint": (lambda api, v: api.get_endpoint(v.stranger.id, v.endpoint_id), None),
     "delete_endpoint": (lambda api, v: api.delete_endpoint(v.stranger.id, v.endpoint_id), False),
     "list_keys": (lambda api, v: api.list_keys(v.stranger.id), ()),
+    "audit_counts": (lambda api, v: api.audit_counts(v.stranger.id, batch_id=v.batch.id), ()),
     "list_events": (lambda api, v: api.list_events(v.stranger.id, after=0, limit=100, batch_id=v.batch.id), ()),
 }
 
@@ -65,6 +66,7 @@ EMPTY_PAGES: dict[str, Callable[[ApiStore, Victim], Awaitable[Page[Any]]]] = {
     "list_files": lambda api, v: api.list_files(v.stranger.id, after=None, limit=10, ascending=True, purpose=None),
     "list_batches": lambda api, v: api.list_batches(v.stranger.id, after=None, limit=10),
     "list_tasks": lambda api, v: api.list_tasks(v.stranger.id, v.batch.id, state=None, after=None, limit=10),
+    "list_audits": lambda api, v: api.list_audits(v.stranger.id, batch_id=v.batch.id, state=None, after=None, limit=10),
     "list_endpoints": lambda api, v: api.list_endpoints(v.stranger.id, after=None, limit=10),
 }
 
@@ -72,6 +74,7 @@ ELSEWHERE = {
     "update_project": "the operator's",
     "get_project": "names the project itself",
     "set_cap": "the operator's",
+    "set_audit_share": "the operator's",
     "get_budget": "test_a_stranger_has_a_budget_of_its_own",
     "list_budgets": "test_a_stranger_has_a_budget_of_its_own",
     "ledger_difference": "test_ledger_reports.py",

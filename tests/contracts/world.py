@@ -11,6 +11,9 @@ from psycopg import sql
 
 from cope.adapters.memory import FixedClock, MemoryStore, SequentialIds
 from cope.adapters.memory.ledger import write_external
+from cope.core.answers.model import AnswerKey
+from cope.core.audit import Stratum
+from cope.core.audit_sampling import Auditable
 from cope.core.budget import month_of, scopes_of
 from cope.core.errors import ErrorInfo
 from cope.core.history import FinishedStep
@@ -89,11 +92,12 @@ class World(ABC):
         webhook_url: str | None = None,
         cap: NanoUSD | None = None,
         key_id: KeyId | None = None,
+        audit_share: int | None = None,
     ) -> Batch:
         """A batch that is still `validating`."""
         file = await self.api.create_file(make_file(project.id))
         batch = make_batch(project.id, file.id, created_at=self.now(), webhook_url=webhook_url)
-        batch = replace(batch, cap=cap, key_id=key_id)
+        batch = replace(batch, cap=cap, key_id=key_id, audit_share=audit_share)
         return await self.api.create_batch(NewBatch(batch, batch.id.encode(), None, retry=0))
 
     async def batch(
@@ -107,9 +111,10 @@ class World(ABC):
         webhook_url: str | None = None,
         cap: NanoUSD | None = None,
         key_id: KeyId | None = None,
+        audit_share: int | None = None,
     ) -> Batch:
         """A batch in progress with this many tasks, `line-1`, `line-2`, …"""
-        await self.submit(project, webhook_url=webhook_url, cap=cap, key_id=key_id)
+        await self.submit(project, webhook_url=webhook_url, cap=cap, key_id=key_id, audit_share=audit_share)
         job = await self.worker.claim_validation(lease_s=LEASE_S)
         assert job is not None
         rows = [make_new_task(line, queue=queue, priority=priority) for line in range(1, lines + 1)]
@@ -345,6 +350,11 @@ def done(
 ) -> StepCommit:
     """The step's end is the task's answer."""
     return StepCommit(task.task_id, task.fence, step or finished_step(), ToDone(body, stage, accepted=True), bills)
+
+
+def accepted(answer: str = "5", *, votes: int = 6, stage: int = 1, early: bool = False) -> Auditable:
+    """What a commit says of a confident answer of the small model."""
+    return Auditable(Stratum(stage, votes, 8, early), answer, AnswerKey(answer))
 
 
 def goes_on(

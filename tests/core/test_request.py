@@ -332,3 +332,15 @@ def test_a_batchs_cap_bounds_the_batch_and_is_no_default_of_its_lines():
 
     assert block.max_cost == 12_500_000_000
     assert block.line_defaults == {"on_budget": "best_vote"}
+
+
+def test_the_audits_share_is_the_batchs_and_never_a_lines():
+    def batch(share: object) -> int | None:
+        return parse_cope_defaults({"audit_share": share}, catalog=CATALOG, kind=Kind.MATH).audit_share
+
+    assert (batch("0.02"), batch("0"), batch(None)) == (20_000, 0, None)
+    assert "audit_share" not in parse_cope_defaults({"audit_share": "1"}, catalog=CATALOG, kind=Kind.MATH).line_defaults
+    with pytest.raises(BadRequest, match="belongs to the batch"):
+        parse({**ASK, "cope": {"audit_share": "0.02"}})
+    with pytest.raises(BadRequest, match=r"`cope\.audit_share` must be a share from 0 to 1"):
+        batch("2")

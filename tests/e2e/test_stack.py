@@ -269,6 +269,42 @@ def test_a_dry_run_quotes_for_nothing_and_the_batch_then_keeps_to_it(stack: Stac
     assert 0 < float(cope_of(batch)["spent_usd"]) <= float(quote["max_usd"])
 
 
+def test_audits_survive_kills_ask_once_each_and_never_hold_their_batch_up(stack: Stack, admin: OpenAI):
+    project: Any = admin.post(
+        "/organization/projects", body={"name": "a", "cope": {"audit": {"share": "1", "cap_usd": "5"}}}, cast_to=object
+    )
+    assert project["cope"]["audit"] == {"share": "1", "cap_usd": "5.00"}
+    key: Any = admin.post(
+        f"/organization/projects/{project['id']}/service_accounts", body={"name": "k"}, cast_to=object
+    )
+    with OpenAI(base_url=stack.base_url, api_key=key["api_key"]["value"], max_retries=5) as client:
+        batch = submit(client, 40)
+        pids: Any = stack.description()["pids"]
+        for name in ("worker-small", "worker-large"):
+            time.sleep(1.5)
+            os.killpg(pids[name], signal.SIGKILL)
+        batch = wait(client, batch, timeout_s=240)
+        output = assert_whole(client, batch, 40, extra_calls=True)
+        blocks = [line["response"]["body"]["cope"] for line in output]
+        confident = {block["task_id"] for block in blocks if block["stage"] < 3 and block["accepted"]}
+        deadline = time.monotonic() + 120
+        while cope_of(batch)["audit"]["pending"]:
+            assert time.monotonic() < deadline, cope_of(batch)["audit"]
+            time.sleep(0.5)
+            batch = client.batches.retrieve(batch.id)
+        found = cope_of(batch)["audit"]
+        assert (found["accepted"], found["audited"]) == (len(confident), len(confident))
+        assert found["agreed"] + found["disagreed"] + found["unparsable"] == len(confident)
+        listed: Any = client.get(f"/audits?batch_id={batch.id}&limit=100", cast_to=object)
+        assert {audit["task_id"] for audit in listed["data"]} == confident
+        assert len(listed["data"]) == len(confident)
+        command = [sys.executable, "-m", "cope_cli.main", "--base-url", stack.base_url]
+        arguments = ["--api-key", key["api_key"]["value"], "audit", batch.id]
+        told = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True, timeout=60).stdout
+        assert "Agreement is not correctness" in told
+        assert f"Of {len(confident)} unescalated answers" in told
+
+
 async def test_the_books_agree_with_the_ledger_after_everything_above(stack: Stack):
     superuser = f"postgresql://postgres:{stack.secrets.postgres}@127.0.0.1:{stack.ports.postgres}/cope"
     async with await psycopg.AsyncConnection.connect(superuser) as conn:

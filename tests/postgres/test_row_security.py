@@ -1,15 +1,18 @@
 """A project sees only its own rows, and a transaction that names no project sees none."""
 
+from dataclasses import replace
+
 import psycopg
 import pytest
 from psycopg import sql
 
 from cope.core.alerts import AlertKind
+from cope.core.audit_sampling import WHOLE
 from cope.core.money import NanoUSD
 from tests.contracts.test_alerts import alert
 from tests.contracts.test_external_usage import usage
 from tests.contracts.test_quotes import ask
-from tests.contracts.world import PostgresWorld, done
+from tests.contracts.world import PostgresWorld, accepted, done
 from tests.postgres.conftest import Place
 from tests.support import finished_step, make_endpoint, make_key
 
@@ -23,6 +26,8 @@ PROJECT_TABLES = [
     "tasks",
     "steps",
     "attempts",
+    "audits",
+    "audit_population",
     "ledger",
     "budgets",
     "events",
@@ -45,7 +50,8 @@ async def fill(world: PostgresWorld) -> str:
     task = await world.claim_one("large")
     granted = await world.reserve(task, 10)
     assert granted
-    await world.commit(done(task, step=finished_step()))
+    await world.api.set_audit_share(project.id, WHOLE)
+    await world.commit(replace(done(task, step=finished_step()), audit=accepted()))
     assert (await world.see(batch)).done == 1
     await world.finish(batch)
     await ask(world, project)

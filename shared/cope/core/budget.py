@@ -11,6 +11,9 @@ from cope.core.money import NanoUSD, Price, TokenUsage, input_token_bound
 from cope.core.problem import Message
 
 PROJECT_SCOPE = "project"
+AUDIT_SCOPE = "audit"
+"""Who spends, where it is no key: the project's shadow audit. It stands in `key_id` of tasks, attempts and ledger."""
+
 WHOLE_LIFE = ""
 """The month of a batch's budget: it has one for its whole life."""
 
@@ -21,11 +24,15 @@ class Scope(StrEnum):
     TASK = "task"
     BATCH = "batch"
     KEY = "key"
+    AUDIT = "audit"
     PROJECT = "project"
 
 
 def scopes_of(batch_id: BatchId | str | None, key_id: KeyId | str | None, month: str) -> tuple[tuple[str, str], ...]:
-    """The (scope, month) of every budget that a paid call counts in, narrowest first. All of them must cover it."""
+    """The (scope, month) of every budget that a paid call counts in, narrowest first. All of them must cover it.
+
+    `key_id` is who spends: an API key, or `AUDIT_SCOPE`, whose cap is the project's for its shadow audit.
+    """
     own = [] if batch_id is None else [(str(batch_id), WHOLE_LIFE)]
     if key_id is not None:
         own.append((str(key_id), month))
@@ -36,6 +43,8 @@ def scope_kind(scope: str) -> Scope:
     """What kind of limit the budget of this scope is."""
     if scope == PROJECT_SCOPE:
         return Scope.PROJECT
+    if scope == AUDIT_SCOPE:
+        return Scope.AUDIT
     return Scope.BATCH if scope.startswith(BATCH) else Scope.KEY
 
 

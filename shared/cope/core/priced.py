@@ -17,7 +17,7 @@ def models_of(policy: PolicySpec) -> tuple[str, ...]:
             return policy.small, policy.large
         case PolicyName.SMALL | PolicyName.SMALL_MAJORITY:
             return (policy.small,)
-        case PolicyName.LARGE:
+        case PolicyName.LARGE | PolicyName.AUDIT:
             return (policy.large,)
         case PolicyName.PASSTHROUGH:
             return (policy.small if policy.passthrough_tier is Tier.SMALL else policy.large,)

@@ -27,7 +27,8 @@ class Project:
     """A customer of the service. `cap` is per calendar month in `time_zone`; None is unlimited, said explicitly.
 
     `default_kind` is the kind of tasks that name none; `paused` stops claims of its tasks (an operator, or an
-    overrun by the provider); `pause_unparsable` has batches wait whose first answers can't be read.
+    overrun by the provider); `pause_unparsable` has batches wait whose first answers can't be read. `audit_share`
+    millionths of confident small-model answers are also sent to the large model, under `audit_cap` a month.
     """
 
     id: ProjectId
@@ -39,6 +40,8 @@ class Project:
     paused: bool
     archived_at: datetime | None = None
     pause_unparsable: bool = True
+    audit_share: int = 0
+    audit_cap: NanoUSD | None = NanoUSD(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class Batch:
     taken away by hand: none of its tasks is claimed meanwhile.
     `dry_run` is the most lines a dry run tries on the small model (its tasks are these lines), None for a real batch;
     `quote` is what it found out, as JSON text, once it has ended.
+    `audit_share` (in millionths) takes the place of the project's; None: the project's holds.
     """
 
     id: BatchId
@@ -139,13 +143,14 @@ class Batch:
     error_counts: Mapping[str, int] = field(default_factory=dict)
     dry_run: int | None = None
     quote: str | None = None
+    audit_share: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What one scope may spend and has spent: `spent + reserved + unconfirmed ≤ cap` held at each grant; `overrun` is
-    apart. `scope` is ``"project"``, a key's id or a batch's id; `month` is empty for a batch: it has one budget for its
-    whole life. `cap` None is no limit."""
+    apart. `scope` is ``"project"``, ``"audit"``, a key's id or a batch's id; `month` is empty for a batch: it has one
+    budget for its whole life. `cap` None is no limit."""
 
     project_id: ProjectId
     scope: str

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import orjson
 
+from cope.core.audit_sampling import as_share
 from cope.core.errors import BadRequest, NotAvailableYet
 from cope.core.models import ModelCatalog
 from cope.core.money import NanoUSD
@@ -24,7 +25,7 @@ _ROLES = frozenset({"system", "developer", "user", "assistant"})
 _TASK_KEYS = frozenset(
     {"kind", "seed", "choices", "answer_pattern", "answer_pointer", "on_budget", "priority", "store", "max_cost_usd"}
 )
-BATCH_ONLY_KEYS = frozenset({"webhook_url", "order", "dry_run"})
+BATCH_ONLY_KEYS = frozenset({"webhook_url", "order", "dry_run", "audit_share"})
 _COPE_KEYS = _TASK_KEYS | COPE_POLICY_KEYS
 
 # Fields of OpenAI's body that change nothing about the answer here: labels, and neutral values of refused options.
@@ -95,7 +96,7 @@ class BatchCope:
     """The `cope` block at the top of a batch: what concerns the batch, and the defaults for its lines.
 
     `max_cost` bounds all its lines together; `dry_run` is the most lines that a quote's pilot tries (None: a real
-    batch).
+    batch); `audit_share` is in millionths (None leaves the project's).
     """
 
     webhook_url: str | None
@@ -103,6 +104,7 @@ class BatchCope:
     max_cost: NanoUSD | None
     line_defaults: Mapping[str, object]
     dry_run: int | None = None
+    audit_share: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,7 @@ def parse_cope_defaults(block: object, *, catalog: ModelCatalog, kind: Kind) -> 
     check_cope_keys(cope, "cope", batch=True)
     url = cope.get("webhook_url")
     order = as_choice(cope.get("order", "completion"), "cope.order", ("completion", "input"))
-    max_cost = cope.get("max_cost_usd")
+    max_cost, audit_share = cope.get("max_cost_usd"), cope.get("audit_share")
     # Said of a batch, it bounds the whole batch: a line's own cap stands on the line.
     defaults = {key: value for key, value in cope.items() if key not in {*BATCH_ONLY_KEYS, "max_cost_usd"}}
     probe_cope = {key: value for key, value in defaults.items() if key != "choices"}
@@ -235,6 +237,7 @@ def parse_cope_defaults(block: object, *, catalog: ModelCatalog, kind: Kind) -> 
         max_cost=None if max_cost is None else as_usd(max_cost, "cope.max_cost_usd"),
         line_defaults=defaults,
         dry_run=_dry_run(cope.get("dry_run")),
+        audit_share=None if audit_share is None else as_share(audit_share, "cope.audit_share"),
     )
 
 

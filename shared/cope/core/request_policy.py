@@ -40,7 +40,7 @@ LATER_COPE_KEYS = frozenset(
     }
 )  # fmt: skip
 LATER_POLICIES = frozenset({"small-multi", "cascade-vote", "cascade-verify", "abc", "frugalgpt", "plan-execute"})
-SELECTABLE = tuple(name.value for name in PolicyName if name is not PolicyName.PASSTHROUGH)
+SELECTABLE = tuple(name.value for name in PolicyName if name not in {PolicyName.PASSTHROUGH, PolicyName.AUDIT})
 _TEMPERATURES = tuple(Temperatures.__dataclass_fields__)
 
 

@@ -11,7 +11,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from cope.core.budget import PROJECT_SCOPE, Scope
+from cope.core.audit import Audit, AuditState, StratumCounts
+from cope.core.audit_sampling import Auditable
+from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, Scope
 from cope.core.errors import ErrorInfo
 from cope.core.history import FinishedStep, History
 from cope.core.ids import AttemptId, BatchId, DeliveryId, EndpointId, FileId, KeyId, ProjectId, TaskId
@@ -44,7 +46,8 @@ T = TypeVar("T")
 class ClaimedTask:
     """A task under lease. `fence` rises with each claim: a commit with an older one changes nothing.
 
-    `crashes` counts leases that ran out; `tries` counts provider errors. `batch_id` is None for a live call.
+    `crashes` counts leases that ran out; `tries` counts provider errors. `batch_id` is None for a live call and for an
+    audit, for which nobody waits.
     """
 
     spec: TaskSpec
@@ -61,6 +64,11 @@ class ClaimedTask:
     def task_id(self) -> TaskId:
         """The task's id."""
         return self.spec.task_id
+
+    @property
+    def is_audit(self) -> bool:
+        """Whether this is a shadow audit of another task."""
+        return self.key_id == AUDIT_SCOPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +193,8 @@ class StepCommit:
     """One step's end. `finished` is None where the task fails before any step was done.
 
     `settlements` are this step's paid calls; `released` attempts were reserved and never sent. `parses` is
-    `cope.core.parse_watch.line_parses` of the step, counted for the batch.
+    `cope.core.parse_watch.line_parses` of the step, counted for the batch. `audit` is set where the task ends with an
+    answer that may be audited: whether it is, the store decides by the share now set.
     """
 
     task_id: TaskId
@@ -195,6 +204,7 @@ class StepCommit:
     settlements: tuple[Settlement, ...] = ()
     released: tuple[AttemptId, ...] = ()
     parses: bool | None = None
+    audit: Auditable | None = None
 
 
 class CommitStatus(StrEnum):
@@ -332,7 +342,8 @@ class WorkerStore(PriceReader, Protocol):
 
     async def commit(self, commits: Sequence[StepCommit]) -> list[CommitStatus]:
         """Each step exactly once, fenced; money settled in the same transaction, the budget row last. The last task
-        of a batch moves it to `finalizing`. One status per commit, in order."""
+        of a batch moves it to `finalizing`. An answer that is sampled for the shadow audit gets its audit here, and an
+        audit's own end is written to it. One status per commit, in order."""
         ...
 
     async def give_back(self, returns: Sequence[GiveBack]) -> None:
@@ -519,7 +530,7 @@ class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Protocol):
         archived: bool | None = None,
     ) -> Project | None: ...
     async def set_cap(self, project_id: ProjectId, cap: NanoUSD | None, *, scope: str = PROJECT_SCOPE) -> Budget:
-        """New cap of the project, of one of its keys (`scope` is its id) or of a batch, from now on, this month
+        """New cap of the project, its audits, one of its keys (`scope` is its id) or a batch, from now on, this month
         included. `NotFound` if there is no such thing. Holds resume by the sweep; lowering never fails: what was
         granted stays granted."""
         ...
@@ -531,7 +542,8 @@ class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Protocol):
         ...
 
     async def list_budgets(self, project_id: ProjectId) -> tuple[Budget, ...]:
-        """This month's of the project and its keys, and those of its batches that have not ended and have a cap."""
+        """This month's of the project, its audits (where they are on) and its keys, and those of its batches that have
+        not ended and have a cap."""
         ...
 
     async def create_key(self, key: ApiKey) -> ApiKey: ...
@@ -582,6 +594,29 @@ class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Protocol):
 
     async def cancel_live_task(self, project_id: ProjectId, task_id: TaskId) -> None:
         """No further step is begun; a paid call under way commits first."""
+        ...
+
+    # the shadow audit
+    async def set_audit_share(self, project_id: ProjectId, share: int) -> Project | None:
+        """`share` millionths of the answers accepted from now on; 0 is off. The audits' cap is `set_cap`'s."""
+        ...
+
+    async def audit_counts(
+        self, project_id: ProjectId, *, month: str | None = None, batch_id: BatchId | None = None
+    ) -> tuple[StratumCounts, ...]:
+        """Of one month or one batch, by stratum and share; empty where nothing was accepted while audits were on."""
+        ...
+
+    async def list_audits(
+        self,
+        project_id: ProjectId,
+        *,
+        batch_id: BatchId | None,
+        state: AuditState | None,
+        after: TaskId | None,
+        limit: int,
+    ) -> Page[Audit]:
+        """By the audited task's id, which is by age."""
         ...
 
     # webhooks

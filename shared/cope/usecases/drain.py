@@ -192,7 +192,7 @@ class Drainer:
         run = StepRun(self._parts, self._ledger, task, gate=self._gate, on_chain_end=ended.one)
         handle = asyncio.create_task(self._carry_out(task, run, ended))
         self._running[task.task_id] = _Running(task, run, handle)
-        if task.batch_id is None:
+        if task.batch_id is None and not task.is_audit:
             self._ledger.live.add(task.task_id)
 
     def _chain_ended(self, count: int) -> None:

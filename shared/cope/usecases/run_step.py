@@ -13,6 +13,7 @@ from typing import Protocol, assert_never
 import orjson
 
 from cope.core import retry
+from cope.core.audit_sampling import auditable
 from cope.core.budget import Scope, output_limit, settle, worst_case
 from cope.core.codec import decode_step, encode_step
 from cope.core.errors import ErrorInfo, ModelError, ModelMalformed, ModelRateLimited, Unpriced
@@ -188,8 +189,10 @@ class StepRun:
             grant = await self._parts.limiter.acquire(plan.entry.name, tokens=tokens)
             if grant.wait_s <= 0:
                 return grant
-            if grant.wait_s > LONGEST_WAIT_IN_SLOT_S:
-                await self._give_back(GiveBack(self._task.task_id, self._task.fence, delay_s=grant.wait_s))
+            # An audit takes what the limiter has to spare: waiting in a slot it would keep out real work.
+            if grant.wait_s > LONGEST_WAIT_IN_SLOT_S or self._task.is_audit:
+                delay_s = max(grant.wait_s, LONGEST_WAIT_IN_SLOT_S)
+                await self._give_back(GiveBack(self._task.task_id, self._task.fence, delay_s=delay_s))
                 return None
             await asyncio.sleep(grant.wait_s)
 
@@ -332,7 +335,15 @@ class StepRun:
         state = next_state(task.spec, history, decision, now=self._parts.clock.now())
         parses = None if finished is None else line_parses(task.spec.policy.name, finished)
         return await self._ledger.commit(
-            StepCommit(task.task_id, task.fence, finished, state, settlements, parses=parses)
+            StepCommit(
+                task.task_id,
+                task.fence,
+                finished,
+                state,
+                settlements,
+                parses=parses,
+                audit=auditable(task.spec, history, decision),
+            )
         )
 
     async def _give_back(self, back: GiveBack) -> None:
@@ -390,6 +401,7 @@ _MENDING = {
     Scope.BATCH: "Raise the batch's `max_cost_usd` (POST /v1/batches/{id}/spend_limit), or submit with "
     "`cope.on_budget: hold` to wait for it.",
     Scope.KEY: "Have the key's cap raised, or submit with `cope.on_budget: hold` to wait for it.",
+    Scope.AUDIT: "The audit is dropped; raise the project's `cope.audit.cap_usd` for those to come.",
     Scope.PROJECT: "Raise the cap, or submit with `cope.on_budget: hold` to wait for it.",
 }
 

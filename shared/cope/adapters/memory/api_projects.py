@@ -8,7 +8,7 @@ from cope.adapters.memory.alerts import rearm
 from cope.adapters.memory.journal import note
 from cope.adapters.memory.standstill import refresh_project
 from cope.adapters.memory.tables import ProjectRow, Tables
-from cope.core.budget import PROJECT_SCOPE, Scope, scope_kind
+from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, Scope, scope_kind
 from cope.core.errors import Conflict, NotFound
 from cope.core.ids import BatchId, FileId, KeyId, ProjectId
 from cope.core.lifecycle import TERMINAL_BATCH_STATUSES
@@ -96,6 +96,9 @@ class ApiProjectsMixin:
             case Scope.BATCH:
                 owner, batch_id = self._db.batches[BatchId(scope)], BatchId(scope)
                 owner.batch = replace(owner.batch, cap=cap)
+            case Scope.AUDIT:
+                row = self._db.projects[project_id]
+                row.project = replace(row.project, audit_cap=cap)
             case Scope.KEY:
                 self._db.keys[KeyId(scope)] = replace(self._db.keys[KeyId(scope)], cap=cap)
             case _:
@@ -116,7 +119,7 @@ class ApiProjectsMixin:
         return self._db.budget(project_id, month, scope).record()
 
     async def list_budgets(self, project_id: ProjectId) -> tuple[Budget, ...]:
-        """The project's first, then keys, then batches, each by id."""
+        """The project's first, then its audits', then keys, then batches, each by id."""
         self._need_scope(project_id, PROJECT_SCOPE)
         keys = sorted(key.id for key in self._db.keys.values() if key.project_id == project_id)
         batches = sorted(
@@ -126,7 +129,9 @@ class ApiProjectsMixin:
             and owner.batch.cap is not None
             and owner.batch.status not in TERMINAL_BATCH_STATUSES
         )
-        return tuple(self._db.budget(project_id, scope=scope).record() for scope in (PROJECT_SCOPE, *keys, *batches))
+        audits = [AUDIT_SCOPE] if self._db.project(project_id).audit_share else []
+        scopes = (PROJECT_SCOPE, *audits, *keys, *batches)
+        return tuple(self._db.budget(project_id, scope=scope).record() for scope in scopes)
 
     def _need_scope(self, project_id: ProjectId, scope: str) -> None:
         match scope_kind(scope):

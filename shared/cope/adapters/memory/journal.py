@@ -19,7 +19,7 @@ def note(
     task_id: TaskId | None = None,
     **data: str | int | None,
 ) -> Event:
-    """Write an event; its offset follows when the sweep sequences it."""
+    """Write an event; its offset follows when the sweep sequences it. An audit's own task is internal: no event."""
     event = Event(
         offset=None,
         id=EventId(db.ids.new(ids.EVENT)),
@@ -30,7 +30,9 @@ def note(
         at=db.now(),
         data=json.dumps({key: value for key, value in data.items() if value is not None}),
     )
-    db.unsequenced.append(event)
+    about = None if task_id is None else db.tasks.get(task_id)
+    if about is None or not about.is_audit or type_ == "budget.overrun":
+        db.unsequenced.append(event)
     return event
 
 

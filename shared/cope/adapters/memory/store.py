@@ -2,6 +2,7 @@
 
 from cope.adapters.memory.api_ledger import ApiLedgerMixin
 from cope.adapters.memory.api_spend import ApiSpendMixin
+from cope.adapters.memory.audits import AuditsMixin
 from cope.adapters.memory.clock import FixedClock, SequentialIds
 from cope.adapters.memory.prices import PricesMixin
 from cope.adapters.memory.tables import Tables
@@ -10,7 +11,7 @@ from cope.ports.store import ApiStore, WorkerStore
 from cope.ports.support import Clock, IdMaker
 
 
-class MemoryStore(ApiSpendMixin, ApiLedgerMixin, UpkeepMixin, PricesMixin):
+class MemoryStore(AuditsMixin, ApiSpendMixin, ApiLedgerMixin, UpkeepMixin, PricesMixin):
     """`ApiStore` and `WorkerStore` without a database: for tests, examples and trying things out.
 
     Exact under asyncio: no method awaits between reading and writing. Not for threads, and not for millions of tasks:

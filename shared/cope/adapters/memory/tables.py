@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 
 from cope.adapters.memory.ledger import Ledger
 from cope.core.alerts import SpendAlert
-from cope.core.budget import PROJECT_SCOPE, WHOLE_LIFE, Scope, month_of, scope_kind, scopes_of
+from cope.core.audit import Audit, Stratum
+from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, WHOLE_LIFE, Scope, month_of, scope_kind, scopes_of
 from cope.core.codec import decode_task
 from cope.core.errors import ErrorInfo
 from cope.core.history import History
@@ -125,8 +126,13 @@ class TaskRow:
 
     @property
     def order(self) -> tuple[bool, int, int, TaskId]:
-        """Live calls first, then the lower priority number, then the earlier turn."""
-        return (self.batch_id is not None, self.new.priority, self.turn, self.id)
+        """Live calls first, then the lower priority number, then the earlier turn; audits last."""
+        return (self.batch_id is not None or self.is_audit, self.new.priority, self.turn, self.id)
+
+    @property
+    def is_audit(self) -> bool:
+        """Whether this is a shadow audit of another task."""
+        return self.key_id == AUDIT_SCOPE
 
     @property
     def ended(self) -> bool:
@@ -265,6 +271,8 @@ class Tables:
     """When money was spent and how much, in order."""
     told_holds: dict[tuple[ProjectId, str], tuple[BatchId | None, datetime]] = field(default_factory=dict)
     """The scopes that were said to wait for money, and since when."""
+    audits: dict[TaskId, Audit] = field(default_factory=dict)
+    audit_population: Counter[tuple[ProjectId, str, BatchId | None, Stratum, int]] = field(default_factory=Counter)
 
     def now(self) -> datetime:
         """The present, aware, UTC."""
@@ -310,6 +318,8 @@ class Tables:
     def _cap_of(self, project_id: ProjectId, scope: str, kind: Scope) -> NanoUSD | None:
         if kind is Scope.BATCH:
             return self.batches[BatchId(scope)].batch.cap
+        if kind is Scope.AUDIT:
+            return self.project(project_id).audit_cap
         if kind is Scope.KEY:
             key = self.keys.get(KeyId(scope))
             return None if key is None else key.cap

@@ -5,7 +5,7 @@ from dataclasses import replace
 from heapq import nsmallest
 from typing import assert_never
 
-from cope.adapters.memory import money
+from cope.adapters.memory import audits, money
 from cope.adapters.memory.endings import end_done, end_failed, end_unexecuted
 from cope.adapters.memory.journal import note
 from cope.adapters.memory.standstill import begin_hold
@@ -154,8 +154,12 @@ class WorkMixin:
                 row.queue, row.not_before = queue, self._db.now()
             case ToDone():
                 end_done(self._db, row, commit.next)
+                audits.close(self._db, row, commit.finished, None)
+                if commit.audit is not None:
+                    audits.consider(self._db, row, commit.audit)
             case ToFailed():
                 end_failed(self._db, row, commit.next)
+                audits.close(self._db, row, commit.finished, commit.next.error.code)
             case _:
                 assert_never(commit.next)
         return CommitStatus.COMMITTED

@@ -20,10 +20,10 @@ from cope.ports.store import NewBatch, Page
 
 _INSERT = """
 INSERT INTO batches (id, project_id, key_id, endpoint, input_file_id, completion_window, status, created_at, defaults,
-  metadata, webhook_url, model, output_expires_after_s, body_hash, idempotency_key, cap)
+  metadata, webhook_url, model, output_expires_after_s, body_hash, idempotency_key, cap, audit_share)
 VALUES (%(id)s, %(project_id)s, %(key_id)s, %(endpoint)s, %(input_file_id)s, %(completion_window)s, %(status)s,
   %(created_at)s, %(defaults)s, %(metadata)s, %(webhook_url)s, %(model)s, %(output_expires_after_s)s, %(body_hash)s,
-  %(idempotency_key)s, %(cap)s)
+  %(idempotency_key)s, %(cap)s, %(audit_share)s)
 """
 
 # A dry run is not watched: it makes no paid call that could wait.
@@ -194,6 +194,7 @@ def _values(new: NewBatch) -> Mapping[str, Any]:
         "metadata": None if batch.metadata is None else orjson.dumps(dict(batch.metadata)).decode(),
         "webhook_url": batch.webhook_url,
         "cap": batch.cap,
+        "audit_share": batch.audit_share,
         "model": batch.model,
         "output_expires_after_s": batch.output_expires_after_s,
         "body_hash": new.body_hash,

@@ -10,7 +10,7 @@ from cope.adapters.postgres.paging import page_of
 from cope.adapters.postgres.records import budget_of, file_of, key_of, project_of
 from cope.adapters.postgres.sealing import Sealer
 from cope.adapters.postgres.settlement import batches_in_progress
-from cope.core.budget import PROJECT_SCOPE, WHOLE_LIFE, Scope, scope_kind
+from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, WHOLE_LIFE, Scope, scope_kind
 from cope.core.errors import Conflict, NotFound
 from cope.core.ids import FileId, KeyId, ProjectId
 from cope.core.money import NanoUSD
@@ -27,8 +27,9 @@ SELECT %(project)s AS project_id, s.scope, s.month, CASE WHEN b.scope IS NULL TH
   coalesce(b.unconfirmed, 0) AS unconfirmed, coalesce(b.overrun, 0) AS overrun
 FROM (
   SELECT 0 AS place, '{PROJECT_SCOPE}' AS scope, %(month)s AS month, cap FROM projects WHERE id = %(project)s
-  UNION ALL SELECT 1, id, %(month)s, cap FROM api_keys WHERE project_id = %(project)s
-  UNION ALL SELECT 2, id, '{WHOLE_LIFE}', cap FROM batches WHERE project_id = %(project)s AND cap IS NOT NULL
+  UNION ALL SELECT 1, '{AUDIT_SCOPE}', %(month)s, audit_cap FROM projects WHERE id = %(project)s AND audit_share > 0
+  UNION ALL SELECT 2, id, %(month)s, cap FROM api_keys WHERE project_id = %(project)s
+  UNION ALL SELECT 3, id, '{WHOLE_LIFE}', cap FROM batches WHERE project_id = %(project)s AND cap IS NOT NULL
     AND status IN ('validating', 'in_progress', 'finalizing', 'cancelling')
 ) s LEFT JOIN budgets b ON b.project_id = %(project)s AND b.scope = s.scope AND b.month = s.month
 ORDER BY s.place, s.scope COLLATE "C"
@@ -143,11 +144,15 @@ class ApiProjects:
     async def set_cap(self, project_id: ProjectId, cap: NanoUSD | None, *, scope: str = PROJECT_SCOPE) -> Budget:
         """This month's row and any later one get the new cap; the ceiling stays over what was granted."""
         async with self._db.transaction(project=project_id) as conn:
-            table, own = _owner_of(project_id, scope)
-            before = await fetch_one(conn, f"SELECT cap FROM {table} WHERE id = %s FOR NO KEY UPDATE", [own])  # noqa: S608
+            table, column, own = _owner_of(project_id, scope)
+            before = await fetch_one(
+                conn,
+                f"SELECT {column} AS cap FROM {table} WHERE id = %s FOR NO KEY UPDATE",  # noqa: S608
+                [own],
+            )
             if before is None:
                 raise NotFound(f"There is no {_CALLED[table]} {own!r}.")
-            await conn.execute(f"UPDATE {table} SET cap = %s WHERE id = %s", [cap, own])  # noqa: S608
+            await conn.execute(f"UPDATE {table} SET {column} = %s WHERE id = %s", [cap, own])  # noqa: S608
             month = WHOLE_LIFE if table == "batches" else await self._month(conn, project_id)
             rows = await change_cap(conn, BudgetKey(scope, project_id, month), cap)
             budget = next(budget_of(row) for row in rows if row["month"] == month)
@@ -163,14 +168,14 @@ class ApiProjects:
         self, project_id: ProjectId, month: str | None = None, *, scope: str = PROJECT_SCOPE
     ) -> Budget:
         """Raises `NotFound` if there is no such project, key or batch."""
-        table, own = _owner_of(project_id, scope)
+        table, column, own = _owner_of(project_id, scope)
         async with self._db.transaction(project=project_id) as conn:
             month = WHOLE_LIFE if table == "batches" else month or await self._month(conn, project_id)
             row = await fetch_one(
                 conn,
                 f"""
                 SELECT %(project)s AS project_id, %(scope)s AS scope, %(month)s AS month,
-                  CASE WHEN b.month IS NULL THEN o.cap ELSE b.cap END AS cap,
+                  CASE WHEN b.month IS NULL THEN o.{column} ELSE b.cap END AS cap,
                   coalesce(b.spent, 0) AS spent, coalesce(b.reserved, 0) AS reserved,
                   coalesce(b.unconfirmed, 0) AS unconfirmed, coalesce(b.overrun, 0) AS overrun
                 FROM {table} o LEFT JOIN budgets b
@@ -184,7 +189,7 @@ class ApiProjects:
         return budget_of(row)
 
     async def list_budgets(self, project_id: ProjectId) -> tuple[Budget, ...]:
-        """The project's first, then keys, then batches, each by id."""
+        """The project's first, then its audits', then keys, then batches, each by id."""
         async with self._db.transaction(project=project_id) as conn:
             rows = await fetch(conn, _BUDGETS, {"project": project_id, "month": await self._month(conn, project_id)})
         return tuple(budget_of(row) for row in rows)
@@ -286,15 +291,17 @@ class ApiProjects:
         return deleted.rowcount == 1
 
 
-def _owner_of(project_id: str, scope: str) -> tuple[str, str]:
-    """The table and id of what a budget's scope belongs to."""
+def _owner_of(project_id: str, scope: str) -> tuple[str, str, str]:
+    """The table, the cap's column and the id of what a budget's scope belongs to."""
     match scope_kind(scope):
         case Scope.PROJECT:
-            return "projects", project_id
+            return "projects", "cap", project_id
+        case Scope.AUDIT:
+            return "projects", "audit_cap", project_id
         case Scope.BATCH:
-            return "batches", scope
+            return "batches", "cap", scope
         case _:
-            return "api_keys", scope
+            return "api_keys", "cap", scope
 
 
 async def _insert_key(conn: Connection, key: ApiKey) -> None:

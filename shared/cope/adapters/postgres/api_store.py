@@ -1,5 +1,6 @@
 """`ApiStore` on Postgres, as role `cope_api`: row-level security shows each transaction one project's rows, or none."""
 
+from cope.adapters.postgres.api_audits import ApiAudits
 from cope.adapters.postgres.api_ledger import ApiLedger
 from cope.adapters.postgres.api_prices import ApiPrices
 from cope.adapters.postgres.api_spend import ApiSpend
@@ -14,7 +15,7 @@ from cope.core.records import Event, WebhookEndpoint
 from cope.ports.store import Page
 
 
-class PostgresApiStore(ApiPrices, ApiSpend, ApiLedger):
+class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiLedger):
     """One project at a time. `secret_key` is the Fernet key that webhook secrets are sealed with.
 
     Raises `StoreUnavailable` where the database does not answer. One instance per process and event loop.

@@ -1,7 +1,7 @@
 """Budget rows: one per scope and month. Begun once, locked in one order everywhere, changed by conditional UPDATEs.
 
-The order of locks is that of the scope's text: batches (`batch_…`), then keys (`key_…`), then projects (`project`), so
-that the hottest row, the project's, is held shortest.
+The order of locks is that of the scope's text: audits (`audit`), batches (`batch_…`), then keys (`key_…`), then
+projects (`project`), so that the hottest row, the project's, is held shortest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
 from cope.adapters.postgres.database import Connection, Row, fetch
-from cope.core.budget import PROJECT_SCOPE, WHOLE_LIFE, scopes_of
+from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, WHOLE_LIFE, scopes_of
 
 
 class BudgetKey(NamedTuple):
@@ -49,14 +49,14 @@ class KnownBudgets:
 
 
 async def ensure_budgets(conn: Connection, keys: Sequence[BudgetKey]) -> set[BudgetKey]:
-    """Begin missing rows under the caps of their project, key or batch; returns those begun here.
+    """Begin missing rows under the caps of their project, its audits, key or batch; returns those begun here.
 
     FOR SHARE: a cap that is being changed is waited for.
     """
     for table, ids in (
         ("batches", [key.scope for key in keys if key.month == WHOLE_LIFE]),
         ("api_keys", [key.scope for key in keys if key.month != WHOLE_LIFE and key.scope != PROJECT_SCOPE]),
-        ("projects", [key.project_id for key in keys if key.scope == PROJECT_SCOPE]),
+        ("projects", [key.project_id for key in keys if key.scope in {PROJECT_SCOPE, AUDIT_SCOPE}]),
     ):
         if ids:
             await conn.execute(f"SELECT FROM {table} WHERE id = ANY (%s) ORDER BY id FOR SHARE", [ids])
@@ -67,6 +67,7 @@ async def ensure_budgets(conn: Connection, keys: Sequence[BudgetKey]) -> set[Bud
         SELECT w.project_id, w.scope, w.month, c.cap, c.cap
         FROM unnest(%s::text[], %s::text[], %s::text[]) AS w (scope, project_id, month), LATERAL (
           SELECT CASE WHEN w.scope = '{PROJECT_SCOPE}' THEN (SELECT cap FROM projects WHERE id = w.project_id)
+                      WHEN w.scope = '{AUDIT_SCOPE}' THEN (SELECT audit_cap FROM projects WHERE id = w.project_id)
                       WHEN w.month = '{WHOLE_LIFE}' THEN (SELECT cap FROM batches WHERE id = w.scope)
                       ELSE (SELECT cap FROM api_keys WHERE id = w.scope) END AS cap) c
         ORDER BY w.scope COLLATE "C", w.project_id COLLATE "C", w.month

@@ -1,8 +1,9 @@
-"""Commit and give back: fenced, grouped, one transaction. Lock order: task → attempt → batch → budget."""
+"""Commit and give back: fenced, grouped, one transaction. Lock order: task → audit → attempt → batch → budget."""
 
 from collections.abc import Sequence
 from typing import assert_never
 
+from cope.adapters.postgres.audits import AuditWork, lock_audits
 from cope.adapters.postgres.claim import Policies
 from cope.adapters.postgres.counters import BatchDeltas
 from cope.adapters.postgres.database import Connection, Row, fetch
@@ -12,6 +13,7 @@ from cope.adapters.postgres.reconciling import keep_reconciled_answer
 from cope.adapters.postgres.settlement import close_books
 from cope.adapters.postgres.steps import insert_steps, prune, prune_ended, update_steps
 from cope.adapters.postgres.taskrows import TaskRef, TaskWrite, count, never_executed, notes_of, write_tasks
+from cope.core.budget import AUDIT_SCOPE
 from cope.core.codec import encode_step
 from cope.core.lifecycle import TaskState
 from cope.ports.store import (
@@ -29,9 +31,10 @@ _UNDONE = {"cancelled", "expired"}
 
 async def commit(conn: Connection, policies: Policies, commits: Sequence[StepCommit]) -> list[CommitStatus]:
     """One status per commit, in order."""
-    rows = await _lock(conn, [(c.task_id, not isinstance(c.next, ToQueue)) for c in commits])
+    rows = await _lock(conn, [(c.task_id, not isinstance(c.next, ToQueue), c.audit is not None) for c in commits])
     await policies.load(conn, {row["policy_id"] for row in rows.values() if row["payload"] is not None})
-    work = _Work(rows, policies)
+    audited = await lock_audits(conn, [row["id"] for row in rows.values() if row["key_id"] == AUDIT_SCOPE])
+    work = _Work(rows, policies, AuditWork(audited))
     work.books.add(await lock_attempts(conn, _attempt_ids(commits)))
     statuses = [work.add(one) for one in commits]
     await work.write(conn)
@@ -40,7 +43,7 @@ async def commit(conn: Connection, policies: Policies, commits: Sequence[StepCom
 
 async def give_back(conn: Connection, policies: Policies, returns: Sequence[GiveBack]) -> None:
     """Ready again, held, or ended where the task was cancelled meanwhile. A lost lease's settlements still count."""
-    rows = await _lock(conn, [(back.task_id, False) for back in returns])
+    rows = await _lock(conn, [(back.task_id, False, False) for back in returns])
     books = Books(await lock_attempts(conn, _attempt_ids(returns)))
     writes: list[TaskWrite] = []
     for back in returns:
@@ -85,9 +88,10 @@ async def store_late_answer(conn: Connection, settlement: Settlement, answer: st
 class _Work:
     """What one group of commits comes to, decided before anything is written."""
 
-    def __init__(self, rows: dict[str, Row], policies: Policies) -> None:
+    def __init__(self, rows: dict[str, Row], policies: Policies, audits: AuditWork) -> None:
         self._rows = rows
         self._policies = policies
+        self._audits = audits
         self.books = Books()
         self._deltas = BatchDeltas()
         self._writes: list[TaskWrite] = []
@@ -111,6 +115,7 @@ class _Work:
         self._keep_step(row, one)
         write = self._next(row, one)
         self._writes.append(write)
+        self._audits.look_at(row, None if row["payload"] is None else self._policies[row["policy_id"]], one)
         if write.state in {TaskState.CANCELLED, TaskState.EXPIRED}:
             self._ended_between.append(one.task_id)
             return CommitStatus.CANCELLED
@@ -139,6 +144,8 @@ class _Work:
         if one.parses is not None:
             delta.judged += 1
             delta.parsed += one.parses
+        if row["key_id"] == AUDIT_SCOPE:
+            return
         about: dict[str, str | int | None] = {"step": step.name, "stage": int(step.stage), "cost_nanousd": step.cost}
         self._notes.append(Note(row["project_id"], "task.step_finished", row["batch_id"], one.task_id, about))
 
@@ -163,34 +170,43 @@ class _Work:
             await write_tasks(conn, self._writes)
             await insert_steps(conn, self._new_steps)
             await update_steps(conn, self._changed_steps)
-            await write_notes(conn, [*self._notes, *notes_of(self._writes)])
+            await write_notes(conn, [*self._notes, *notes_of(self._writes), *self._audits.notes])
+            await self._audits.write(conn)
             if self._ended_between:
                 await prune_ended(conn, self._policies, self._ended_between)
             await close_books(conn, self.books, self._deltas)
 
 
-async def _lock(conn: Connection, tasks: Sequence[tuple[str, bool]]) -> dict[str, Row]:
-    """Lock these tasks in order; with what pruning needs for those that end, and the names of their steps."""
+async def _lock(conn: Connection, tasks: Sequence[tuple[str, bool, bool]]) -> dict[str, Row]:
+    """Lock these (task, whether it ends, whether it may be audited) in order; with what pruning needs for those that
+    end, the share of their project or batch for those that may be audited, and the names of their steps."""
     ends: dict[str, bool] = {}
-    for task_id, last in tasks:
+    audited: dict[str, bool] = {}
+    for task_id, last, audit in tasks:
         ends[task_id] = ends.get(task_id, False) or last
+        audited[task_id] = audited.get(task_id, False) or audit
     rows = await fetch(
         conn,
         """
-        SELECT t.id, t.fence, t.state, t.hold, t.ending, t.project_id, t.batch_id, t.custom_id, t.policy_id, t.seed,
-          t.on_budget, CASE WHEN c.ends THEN t.payload END AS payload,
+        SELECT t.id, t.fence, t.state, t.hold, t.ending, t.project_id, t.batch_id, t.key_id, t.custom_id, t.policy_id,
+          t.seed, t.on_budget, CASE WHEN c.ends THEN t.payload END AS payload,
           CASE WHEN c.ends THEN ARRAY(SELECT s.data FROM steps s WHERE s.task_id = t.id ORDER BY s.at) END AS steps,
-          ARRAY(SELECT s.name FROM steps s WHERE s.task_id = t.id) AS names
-        FROM tasks t JOIN unnest(%s::text[], %s::bool[]) AS c (id, ends) ON t.id = c.id
+          ARRAY(SELECT s.name FROM steps s WHERE s.task_id = t.id) AS names,
+          CASE WHEN c.audited THEN coalesce(
+            (SELECT b.audit_share FROM batches b WHERE b.id = t.batch_id),
+            (SELECT p.audit_share FROM projects p WHERE p.id = t.project_id)) END AS share
+        FROM tasks t JOIN unnest(%s::text[], %s::bool[], %s::bool[]) AS c (id, ends, audited) ON t.id = c.id
         ORDER BY t.id FOR NO KEY UPDATE OF t
         """,
-        [list(ends), list(ends.values())],
+        [list(ends), list(ends.values()), list(audited.values())],
     )
     return {row["id"]: dict(row) for row in rows}
 
 
 def _ref(row: Row) -> TaskRef:
-    return TaskRef(row["id"], row["project_id"], row["batch_id"], row["custom_id"])
+    return TaskRef(
+        row["id"], row["project_id"], row["batch_id"], row["custom_id"], is_audit=row["key_id"] == AUDIT_SCOPE
+    )
 
 
 def _attempt_ids(items: Sequence[StepCommit] | Sequence[GiveBack]) -> list[str]:

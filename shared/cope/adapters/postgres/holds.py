@@ -13,7 +13,7 @@ from cope.adapters.postgres.budgets import BudgetKey, budget_keys
 from cope.adapters.postgres.counters import BatchDeltas
 from cope.adapters.postgres.database import Connection, Row, fetch
 from cope.adapters.postgres.journal import Note, write_notes
-from cope.core.budget import PROJECT_SCOPE, WHOLE_LIFE
+from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, WHOLE_LIFE
 from cope.core.lifecycle import HoldReason
 
 _AT_ONCE = 5000
@@ -82,7 +82,7 @@ async def resume_holds(conn: Connection) -> int:
                 AND NOT coalesce((SELECT b.paused FROM batches b WHERE b.id = t.batch_id), false)
               ORDER BY t.id FOR NO KEY UPDATE OF t SKIP LOCKED) held
         WHERE t.id = held.id
-        RETURNING t.id, t.project_id, t.batch_id, held.hold
+        RETURNING t.id, t.project_id, t.batch_id, t.key_id, held.hold
         """,
         [chosen],
     )
@@ -139,6 +139,7 @@ async def _record(conn: Connection, rows: Sequence[Row]) -> None:
     deltas = BatchDeltas()
     for row in rows:
         deltas.of(row["batch_id"], row["project_id"]).held[HoldReason(row["hold"])] -= 1
-    await write_notes(conn, [Note(r["project_id"], "task.resumed", r["batch_id"], r["id"]) for r in rows])
+    shown = [row for row in rows if row["key_id"] != AUDIT_SCOPE]
+    await write_notes(conn, [Note(r["project_id"], "task.resumed", r["batch_id"], r["id"]) for r in shown])
     await deltas.lock(conn)
     await deltas.write(conn)

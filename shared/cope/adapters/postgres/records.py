@@ -64,6 +64,8 @@ def project_of(row: Row) -> Project:
         paused=row["paused"],
         pause_unparsable=row["pause_unparsable"],
         archived_at=row["archived_at"],
+        audit_share=row["audit_share"],
+        audit_cap=_money(row["audit_cap"]),
     )
 
 
@@ -157,6 +159,7 @@ def batch_of(row: Row) -> Batch:
         error_counts=orjson.loads(row["error_counts"]) if row["error_counts"] else {},
         dry_run=row["dry_run"],
         quote=row["quote"],
+        audit_share=row["audit_share"],
     )
 
 

@@ -17,6 +17,7 @@ from cope.adapters.postgres.sequencer import sequence_events
 from cope.adapters.postgres.settlement import close_books
 from cope.adapters.postgres.steps import prune_ended
 from cope.adapters.postgres.taskrows import TaskRef, count, never_executed, notes_of, write_tasks
+from cope.core.budget import AUDIT_SCOPE
 from cope.core.lifecycle import AttemptState, TaskState
 from cope.ports.store import SweepReport
 
@@ -80,13 +81,13 @@ async def _reclaim(conn: Connection, policies: Policies) -> int:
         FROM (SELECT id FROM tasks WHERE state = 'leased' AND lease_until <= now()
               ORDER BY lease_until LIMIT %s FOR NO KEY UPDATE SKIP LOCKED) late
         WHERE t.id = late.id
-        RETURNING t.id, t.project_id, t.batch_id, t.custom_id, t.crashes, t.ending
+        RETURNING t.id, t.project_id, t.batch_id, t.custom_id, t.crashes, t.ending, t.key_id
         """,
         [_AT_ONCE],
     )
     if not rows:
         return 0
-    await write_notes(conn, [_reclaimed(row) for row in rows])
+    await write_notes(conn, [_reclaimed(row) for row in rows if row["key_id"] != AUDIT_SCOPE])
     writes = [
         never_executed(TaskRef(r["id"], r["project_id"], r["batch_id"], r["custom_id"]), TaskState(r["ending"]))
         for r in rows

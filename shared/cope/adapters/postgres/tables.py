@@ -25,12 +25,13 @@ METADATA = SQLModel.metadata
 
 
 class ProjectRow(SQLModel, table=True):
-    """`cap` NULL is unlimited; `webhook_secret` is sealed."""
+    """`cap` NULL is unlimited; `webhook_secret` is sealed; `audit_share` is in millionths, 0 is off."""
 
     __tablename__ = "projects"
     __table_args__ = (
         CheckConstraint("cap >= 0", name="projects_cap_check"),
         Index("projects_paused", "id", postgresql_where=text("paused")),
+        CheckConstraint("audit_share BETWEEN 0 AND 1000000 AND audit_cap >= 0", name="projects_audit_check"),
     )
     id: str = identifier(key=True)
     name: str = words()
@@ -42,6 +43,8 @@ class ProjectRow(SQLModel, table=True):
     pause_unparsable: bool = column(Boolean(), default="true")
     archived_at: datetime | None = moment(null=True)
     webhook_secret: str = words()
+    audit_share: int = whole(default="0")
+    audit_cap: int | None = big(null=True, default="0")
 
 
 class ApiKeyRow(SQLModel, table=True):
@@ -92,11 +95,13 @@ class BatchRow(SQLModel, table=True):
     """Counters change with every commit. `ending` is the state that unfinished tasks end in, once cancelled or
     expired. `job_fence` and `job_until` lease the upkeep job; `counted_at` is the last recount. `judged` lines of
     which `parsed` could be read decide what `parse_watch` becomes; `retries` is the highest SDK retry that found it.
-    `cap` bounds the batch's whole life, NULL is none of its own. `paused`: somebody said to hold it."""
+    `cap` bounds the batch's whole life, NULL is none of its own. `paused`: somebody said to hold it. `audit_share`
+    NULL is the project's."""
 
     __tablename__ = "batches"
     __table_args__ = (
         CheckConstraint("cap >= 0", name="batches_cap_check"),
+        CheckConstraint("audit_share BETWEEN 0 AND 1000000", name="batches_audit_check"),
         CheckConstraint("parse_watch IN ('watching', 'passed', 'paused')", name="batches_parse_watch_check"),
         Index("batches_project", "project_id", "id"),
         Index("batches_body", "project_id", "body_hash"),
@@ -169,6 +174,7 @@ class BatchRow(SQLModel, table=True):
     retries: int = whole(default="0")
     cap: int | None = big(null=True)
     paused: bool = column(Boolean(), default="false")
+    audit_share: int | None = whole(null=True)
 
 
 class QuoteRow(SQLModel, table=True):
@@ -335,9 +341,9 @@ class LedgerRow(SQLModel, table=True):
 
 
 class BudgetRow(SQLModel, table=True):
-    """What one scope has spent and set aside: `scope` is ``project`` or a key's id, in one month, or a batch's id over
-    its whole life (`month` is empty). `cap` is what grants look at; `ceiling` the cap under which the present sums
-    were granted."""
+    """What one scope has spent and set aside: `scope` is ``project``, ``audit`` or a key's id, in one month, or a
+    batch's id over its whole life (`month` is empty). `cap` is what grants look at; `ceiling` the cap under which the
+    present sums were granted."""
 
     __tablename__ = "budgets"
     __table_args__ = (
@@ -355,6 +361,58 @@ class BudgetRow(SQLModel, table=True):
     reserved: int = big(default="0")
     unconfirmed: int = big(default="0")
     overrun: int = big(default="0")
+
+
+class AuditRow(SQLModel, table=True):
+    """One sampled answer of the small model and what the large one said. Written when the answer is accepted, closed
+    when the task `audit_task_id` ends; `month` is that of the acceptance, `share` in millionths."""
+
+    __tablename__ = "audits"
+    __table_args__ = (
+        CheckConstraint(
+            "state IN ('pending', 'agreed', 'disagreed', 'unparsable', 'dropped')", name="audits_state_check"
+        ),
+        Index("audits_task", "audit_task_id", unique=True),
+        Index("audits_project", "project_id", "task_id"),
+        Index("audits_month", "project_id", "month"),
+        Index("audits_batch", "batch_id", "task_id", postgresql_where=text("batch_id IS NOT NULL")),
+    )
+    task_id: str = identifier(key=True)
+    project_id: str = identifier()
+    batch_id: str | None = identifier(null=True)
+    audit_task_id: str = identifier()
+    month: str = words()
+    stage: int = column(SmallInteger())
+    votes: int = column(SmallInteger())
+    n: int = column(SmallInteger())
+    stopped_early: bool = column(Boolean())
+    share: int = whole()
+    state: str = words(default="'pending'")
+    reason: str | None = words(null=True)
+    small_answer: str = words()
+    small_key: str = words()
+    large_answer: str | None = words(null=True)
+    large_key: str | None = words(null=True)
+    cost: int = big(default="0")
+    created_at: datetime = moment(default="now()")
+    finished_at: datetime | None = moment(null=True)
+
+
+class AuditPopulationRow(SQLModel, table=True):
+    """How many answers were accepted while audits were on: what the sample was drawn from. A live call's batch is
+    empty."""
+
+    __tablename__ = "audit_population"
+    __table_args__ = (Index("audit_population_batch", "batch_id"),)
+    project_id: str = identifier(key=True)
+    month: str = words(key=True)
+    batch_id: str = identifier(key=True)
+    stage: int = column(SmallInteger(), key=True)
+    votes: int = column(SmallInteger(), key=True)
+    n: int = column(SmallInteger(), key=True)
+    stopped_early: bool = column(Boolean(), key=True)
+    share: int = column(Integer(), key=True)
+    accepted: int = big()
 
 
 class PriceRow(SQLModel, table=True):

@@ -21,13 +21,14 @@ NEVER_EXECUTED = {
 
 @dataclass(frozen=True, slots=True)
 class TaskRef:
-    """Whose task it is, and what it is called outside."""
+    """Whose task it is, and what it is called outside. An audit's is internal: no event tells of it."""
 
     id: str
     project_id: str
     batch_id: str | None
     custom_id: str | None
     hold: HoldReason | None = None
+    is_audit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,8 @@ def notes_of(writes: Sequence[TaskWrite]) -> list[Note]:
     notes = []
     for write in writes:
         task = write.task
+        if task.is_audit:
+            continue
         if write.hold is not None:
             data = {"reason": write.hold.value, "needed_nanousd": write.needed, "note": write.note}
             notes.append(Note(task.project_id, "task.held", task.batch_id, task.id, data))

@@ -3,7 +3,7 @@
 from typing import assert_never
 
 from cope.core.history import History
-from cope.core.policies import cope, large, passthrough, small
+from cope.core.policies import audit, cope, large, passthrough, small
 from cope.core.policies.decision import Decision
 from cope.core.policies.spec import PolicyName
 from cope.core.task import TaskSpec
@@ -20,5 +20,7 @@ def next_decision(task: TaskSpec, history: History) -> Decision:
             return large.next_decision(task, history)
         case PolicyName.PASSTHROUGH:
             return passthrough.next_decision(task, history)
+        case PolicyName.AUDIT:
+            return audit.next_decision(task, history)
         case _:
             assert_never(task.policy.name)

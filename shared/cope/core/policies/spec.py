@@ -14,7 +14,8 @@ MAX_SAMPLES = 64
 
 
 class PolicyName(StrEnum):
-    """The selectable policies. `passthrough` is a single call to a configured model named in the request."""
+    """The policies. `passthrough` is a single call to a configured model named in the request; `audit` is internal: the
+    large model asked about an answer that was not escalated."""
 
     COPE = "cope"
     COPE_S2 = "cope-s2"
@@ -22,6 +23,7 @@ class PolicyName(StrEnum):
     SMALL_MAJORITY = "small-majority"
     LARGE = "large"
     PASSTHROUGH = "passthrough"
+    AUDIT = "audit"
 
 
 @dataclass(frozen=True, slots=True)
