@@ -14,9 +14,10 @@ EventId = NewType("EventId", str)
 EndpointId = NewType("EndpointId", str)
 DeliveryId = NewType("DeliveryId", str)
 PolicyId = NewType("PolicyId", str)
+ProviderBatchId = NewType("ProviderBatchId", str)
 
 PROJECT, KEY, FILE, BATCH, TASK, ATTEMPT = "proj_", "key_", "file-", "batch_", "task_", "att_"
-EVENT, ENDPOINT, DELIVERY = "evt_", "we_", "whd_"
+EVENT, ENDPOINT, DELIVERY, PROVIDER_BATCH = "evt_", "we_", "whd_", "pbat_"
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: no i, l, o, u
 _LETTER_OF_BYTE = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))

@@ -13,10 +13,12 @@ from typing import Protocol, assert_never
 import orjson
 
 from cope.core import retry
+from cope.core.batch_tier import Order, batch_price, encode_order, may_wait
 from cope.core.budget import Scope, output_limit, settle, worst_case
 from cope.core.codec import decode_step, encode_step
 from cope.core.errors import ErrorInfo, ModelError, ModelMalformed, ModelRateLimited
 from cope.core.history import FinishedStep
+from cope.core.ids import AttemptId
 from cope.core.lifecycle import HoldReason
 from cope.core.models import ModelCatalog, ModelEntry
 from cope.core.money import ZERO, NanoUSD, Price, TokenUsage, format_usd, input_token_bound
@@ -31,7 +33,8 @@ from cope.core.result import completion_body, failure
 from cope.core.stages import Step, Tier
 from cope.core.task import OnBudget, TaskSpec
 from cope.ports.answers import AnswerJudge
-from cope.ports.model import ChatModel
+from cope.ports.model import ChatAnswer, ChatModel
+from cope.ports.provider_batches import BatchProvider, GatherRequest
 from cope.ports.store import (
     Adopted,
     ClaimedTask,
@@ -51,7 +54,15 @@ from cope.ports.store import (
     ToQueue,
 )
 from cope.ports.support import Clock, Grant, IdMaker, Limiter
-from cope.usecases.chains import PLAN_BYTES_PER_TOKEN, ChainRunner, StepOutcome, executor_messages, planner_messages
+from cope.usecases.chains import (
+    PLAN_BYTES_PER_TOKEN,
+    ChainRunner,
+    StepOutcome,
+    executor_messages,
+    planner_messages,
+    single_request,
+    single_sample,
+)
 
 LONGEST_WAIT_IN_SLOT_S = 2.0
 MAX_CRASHES = 5
@@ -67,6 +78,8 @@ class StepParts(Protocol):
     @property
     def limiter(self) -> Limiter: ...
     @property
+    def batches(self) -> BatchProvider: ...
+    @property
     def catalog(self) -> ModelCatalog: ...
     @property
     def prices(self) -> PriceTable: ...
@@ -80,6 +93,7 @@ class StepLedger(Protocol):
     """The store's part of a step, grouped with other tasks' by the drainer."""
 
     async def reserve(self, request: ReserveRequest) -> ReserveResult: ...
+    async def gather(self, request: GatherRequest) -> ReserveResult: ...
     async def mark_sent(self, granted: Granted) -> bool: ...
     async def commit(self, commit: StepCommit) -> CommitStatus: ...
     async def give_back(self, back: GiveBack) -> None: ...
@@ -94,6 +108,7 @@ class _Plan:
     entry: ModelEntry
     prompts: PromptSet
     price: Price | None
+    prompt_version: str | None = None  # that of the prompts that were sent, where it may differ from today's
 
 
 class StepRun:
@@ -134,6 +149,8 @@ class StepRun:
         )
         if plan.price is None:
             return await self._free_step(plan)
+        if may_wait(task.spec, decision, entry, window_left_s=task.window_left_s, batch_off=task.batch_off):
+            return await self._gather(plan)
         return await self._paid_step(plan, plan.price)
 
     # ---- the small model -------------------------------------------------------------------------------------------
@@ -156,28 +173,27 @@ class StepRun:
         used: int | None = None
         try:
             reserved = await self._reserve(plan, price)
-            match reserved:
-                case Adopted():
-                    used = 0
-                    return await self._adopt(reserved)
-                case Refused():
-                    used = 0
-                    return await self._no_money(reserved)
-                case Paused(reason):
-                    used = 0
-                    back = GiveBack(self._task.task_id, self._task.fence, hold=reason, note=reason.value)
-                    await self._give_back(back)
-                    return None
-                case Fenced():
-                    used = 0
-                    return CommitStatus.FENCED
-                case Granted():
-                    status, used = await self._pay(plan, price, reserved)
-                    return status
-                case _:
-                    assert_never(reserved)
+            if isinstance(reserved, Granted):
+                status, used = await self._pay(plan, price, reserved)
+                return status
+            used = 0
+            return await self._not_granted(reserved)
         finally:
             await self._parts.limiter.give_back(plan.entry.name, grant, tokens_used=used)
+
+    async def _not_granted(self, reserved: Adopted | Refused | Paused | Fenced) -> CommitStatus | None:
+        match reserved:
+            case Adopted():
+                return await self._adopt(reserved)
+            case Refused():
+                return await self._no_money(reserved)
+            case Paused(reason):
+                await self._give_back(GiveBack(self._task.task_id, self._task.fence, hold=reason, note=reason.value))
+                return None
+            case Fenced():
+                return CommitStatus.FENCED
+            case _:
+                assert_never(reserved)
 
     async def _rate_limited(self, plan: _Plan) -> Grant | None:
         """A grant of the shared limiter, or None after the task was given back because the wait is long."""
@@ -192,21 +208,42 @@ class StepRun:
             await asyncio.sleep(grant.wait_s)
 
     async def _reserve(self, plan: _Plan, price: Price) -> ReserveResult:
+        return await self._ledger.reserve(self._reserve_request(plan, price))
+
+    def _reserve_request(self, plan: _Plan, price: Price) -> ReserveRequest:
         task = self._task
-        return await self._ledger.reserve(
-            ReserveRequest(
-                task_id=task.task_id,
-                fence=task.fence,
-                project_id=task.project_id,
-                batch_id=task.batch_id,
-                step=plan.step.name,
-                model=plan.entry.name,
-                price_version=price.version,
-                amount=step_worst_case(task.spec, plan.step, plan.entry, plan.prompts, price),
-                request_id=self._request_id(),
-                task_cap=task.spec.max_cost,
-            )
+        return ReserveRequest(
+            task_id=task.task_id,
+            fence=task.fence,
+            project_id=task.project_id,
+            batch_id=task.batch_id,
+            step=plan.step.name,
+            model=plan.entry.name,
+            price_version=price.version,
+            amount=step_worst_case(task.spec, plan.step, plan.entry, plan.prompts, price),
+            request_id=self._request_id(),
+            task_cap=task.spec.max_cost,
         )
+
+    async def _gather(self, plan: _Plan) -> CommitStatus | None:
+        """Leave the call to the provider's next batch, its money set aside at the batch tier's price: no lease, and no
+        place with the limiter, is held for hours."""
+        price = batch_price(self._parts.prices, plan.entry, self._parts.clock.now())
+        request = single_request(self._task.spec, plan.step, plan.entry, plan.prompts, request_id=self._request_id())
+        order = Order(self._parts.batches.body(request), price, plan.prompts.version)
+        reserved = await self._ledger.gather(GatherRequest(self._reserve_request(plan, price), encode_order(order)))
+        return None if isinstance(reserved, Granted) else await self._not_granted(reserved)
+
+    async def settle_batched(
+        self, step: Step, order: Order, answer: ChatAnswer, *, attempt_id: AttemptId, amount: NanoUSD, started: datetime
+    ) -> CommitStatus:
+        """Judge, settle and commit an answer that came in the provider's batch, as if the call had been made here."""
+        prompts = self._parts.catalog.prompts(step.model, step.prompt_set)
+        entry = self._parts.catalog.entry(step.model, param="model")
+        sample = await single_sample(self._parts.judge, self._task.spec, step, answer)
+        outcome = StepOutcome((sample,), answer.usage, None, answer.provider_id)
+        plan = _Plan(step, entry, prompts, order.price, order.prompt_version)
+        return await self._settle(plan, order.price, outcome, started, attempt_id=attempt_id, amount=amount)
 
     async def _pay(self, plan: _Plan, price: Price, granted: Granted) -> tuple[CommitStatus | None, int | None]:
         task = self._task
@@ -221,18 +258,29 @@ class StepRun:
         except ModelError as error:
             settlements, released = _after_failed_call(error, granted, amount)
             return await self._after_error(error, settlements=settlements, released=released), None
+        status = await self._settle(plan, price, outcome, started, attempt_id=granted.attempt_id, amount=amount)
+        used = outcome.usage
+        return status, None if used is None else used.prompt + used.completion
+
+    async def _settle(
+        self,
+        plan: _Plan,
+        price: Price,
+        outcome: StepOutcome,
+        started: datetime,
+        *,
+        attempt_id: AttemptId,
+        amount: NanoUSD,
+    ) -> CommitStatus:
         bill = settle(price, outcome.usage, amount)
         cost = NanoUSD(bill.cost + bill.overrun)
         finished = self._finished(plan, outcome, started, cost=cost, price=price)
-        settlement = Settlement(
-            granted.attempt_id, bill.cost, bill.overrun, outcome.usage, bill.flag, outcome.provider_id
-        )
+        settlement = Settlement(attempt_id, bill.cost, bill.overrun, outcome.usage, bill.flag, outcome.provider_id)
         status = await self._commit(finished, self._next(finished), settlements=(settlement,))
         if status is CommitStatus.FENCED:
             # Someone else owns the task now; the answer is paid for, so it is kept for them to adopt.
             await self._ledger.store_late_answer(settlement, encode_step(finished))
-        used = outcome.usage
-        return status, None if used is None else used.prompt + used.completion
+        return status
 
     async def _adopt(self, adopted: Adopted) -> CommitStatus:
         finished = replace(decode_step(adopted.answer), stopped_early=None)
@@ -299,7 +347,7 @@ class StepRun:
             n=step.n,
             samples=outcome.samples,
             reason=step.reason,
-            prompt_version=plan.prompts.version,
+            prompt_version=plan.prompt_version or plan.prompts.version,
             started_at=started,
             finished_at=self._parts.clock.now(),
             usage=outcome.usage if outcome.usage is not None else TokenUsage(),

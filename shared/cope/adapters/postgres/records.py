@@ -29,6 +29,7 @@ from cope.core.records import (
     Event,
     LineError,
     Project,
+    ProviderBatchView,
     StoredFile,
     TaskDetail,
     WebhookEndpoint,
@@ -46,7 +47,8 @@ SELECT b.*,
     SELECT t.needed FROM tasks t WHERE t.project_id = b.project_id AND t.batch_id = b.id AND t.state = 'held'
       AND t.hold = 'budget' ORDER BY t.priority, t.turn, t.id LIMIT 1000) h) END AS needed,
   CASE WHEN b.failed > 0 THEN (SELECT json_object_agg(e.code, e.count)::text FROM batch_errors e
-    WHERE e.batch_id = b.id) END AS error_counts
+    WHERE e.batch_id = b.id) END AS error_counts,
+  (SELECT count(*) FROM tasks t WHERE t.batch_id = b.id AND t.state = 'submitted') AS submitted
 FROM batches b
 """
 
@@ -143,6 +145,7 @@ def batch_of(row: Row) -> Batch:
         by_stage=_by_stage(row),
         held={reason: row[column] for reason, column in HELD_COLUMNS.items() if row[column]},
         held_since=row["held_since"],
+        submitted=row["submitted"],
         needed=_money(row["needed"]),
         cap=_money(row["cap"]),
         spent=NanoUSD(row["spent"]),
@@ -201,7 +204,17 @@ def task_of(row: Row, attempts: tuple[Attempt, ...]) -> TaskDetail:
         result=row["result"],
         error=decode_error(row["error"]),
         attempts=attempts,
+        provider_batch=_provider_batch(row),
     )
+
+
+def _provider_batch(row: Row) -> ProviderBatchView | None:
+    if row["state"] != "submitted":
+        return None
+    state = row["provider_state"]
+    if state in {None, "forming"}:
+        return ProviderBatchView(None, "gathering")
+    return ProviderBatchView(row["provider_id"], row["provider_status"] or str(state))
 
 
 def endpoint_of(row: Row, sealer: Sealer) -> WebhookEndpoint:

@@ -1,0 +1,88 @@
+"""The provider's own Batch API at a discount: which steps may wait for it, at which price, and what is sent.
+
+A provider takes a file of calls, answers within its window (24 hours at OpenAI) and charges about half. Only a step of
+one call can be sent so, and only where the task's own completion window leaves room for the provider to take its time
+*and* for a live call afterwards.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import orjson
+
+from cope.core.models import ModelEntry
+from cope.core.money import NanoUSD, Price
+from cope.core.prices import PriceTable
+from cope.core.stages import Step
+from cope.core.task import ProviderBatch, TaskSpec
+
+GROWTH = 1.5
+"""Each look at a provider's batch waits this many times longer than the one before."""
+_LONGEST_POLL_FACTOR = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One gathered call, frozen with what its reserve was reckoned from: `body` is the request as JSON text, `price`
+    the batch tier's row, `prompt_version` that of the prompts in it."""
+
+    body: str
+    price: Price
+    prompt_version: str
+
+
+def batch_price(prices: PriceTable, model: ModelEntry, now: datetime) -> Price:
+    """The batch tier's price in force at `now`: the only place that knows how the table names it.
+
+    Raises `Misconfigured` where the table has none, `ValueError` for a model without a batch tier.
+    """
+    if model.batch is None or model.price_id is None:
+        raise ValueError(f"model {model.name!r} has no batch tier")
+    return prices.at(model.batch.price_id or f"{model.price_id}:batch", now)
+
+
+def may_wait(spec: TaskSpec, step: Step, model: ModelEntry, *, window_left_s: float | None, batch_off: str) -> bool:
+    """Whether this step is gathered for the provider's batch rather than called now.
+
+    `window_left_s` is None for a live call, which never is; `batch_off` names the step whose turn with the provider's
+    batch is over (empty: none).
+    """
+    tier = model.batch
+    if tier is None or window_left_s is None or spec.provider_batch is ProviderBatch.OFF or batch_off == step.name:
+        return False
+    one_call = step.n == 1 and (step.planner is None) != (step.executor is None)
+    return one_call and window_left_s >= tier.max_wait_s + tier.turnaround_s + tier.margin_s
+
+
+def poll_delay_s(poll_s: float, polls: int) -> float:
+    """The wait after look number `polls` (from 0): growing, up to twenty times the first."""
+    return float(min(poll_s * GROWTH ** min(polls, 20), poll_s * _LONGEST_POLL_FACTOR))
+
+
+def encode_order(order: Order) -> str:
+    """As JSON text."""
+    price = order.price
+    return orjson.dumps(
+        {
+            "body": order.body,
+            "prompts": order.prompt_version,
+            "price": [
+                price.price_id,
+                price.version,
+                price.input_per_mtok,
+                price.cached_input_per_mtok,
+                price.output_per_mtok,
+                price.effective_at.isoformat(),
+            ],
+        }
+    ).decode()
+
+
+def decode_order(text: str) -> Order:
+    """The inverse of `encode_order`. The bill is reckoned with this row, whatever the table says by then."""
+    data = orjson.loads(text)
+    price_id, version, fresh, cached, output, effective_at = data["price"]
+    price = Price(
+        price_id, version, NanoUSD(fresh), NanoUSD(cached), NanoUSD(output), datetime.fromisoformat(effective_at)
+    )
+    return Order(data["body"], price, data["prompts"])
