@@ -72,6 +72,7 @@ def batch_json(batch: Batch, now: datetime) -> Json:
             "outcome": _outcome(batch),
             "hold": _hold(batch),
             "by_stage": dict(batch.by_stage),
+            "submitted": batch.submitted,
             "max_cost_usd": None if batch.cap is None else format_usd(batch.cap),
             "spent_usd": format_usd(batch.spent),
             "reserved_usd": format_usd(batch.reserved),
@@ -152,6 +153,9 @@ def task_json(task: TaskDetail) -> Json:
         "state": task.state.value,
         "hold": None if task.hold is None else task.hold.value,
         "queue": task.queue,
+        "provider_batch": None
+        if task.provider_batch is None
+        else {"id": task.provider_batch.id, "status": task.provider_batch.status},
         "created_at": seconds(task.created_at),
         "finished_at": seconds(task.finished_at),
         "tries": task.tries,

@@ -10,18 +10,21 @@ from cope.adapters.celery_wakeup import CeleryWakeUp, make_celery
 from cope.adapters.http_webhooks import HttpWebhookSender
 from cope.adapters.local_files import LocalFiles
 from cope.adapters.local_limiter import LocalLimiter
+from cope.adapters.openai_batches import OpenAIBatches
 from cope.adapters.openai_model import OpenAIModel
 from cope.adapters.postgres.api_store import PostgresApiStore
 from cope.adapters.postgres.worker_store import PostgresWorkerStore
 from cope.adapters.redis_limiter import RedisLimiter
 from cope.adapters.system import SystemClock, SystemIds
 from cope.catalog import load_catalog, load_prices
+from cope.core.batch_tier import batch_price
 from cope.core.models import ModelCatalog
 from cope.core.prices import PriceTable
 from cope.ports.answers import AnswerJudge
 from cope.ports.files import FileStore
 from cope.ports.model import ChatModel
-from cope.ports.store import ApiStore, WorkerStore
+from cope.ports.provider_batches import BatchProvider, ProviderBatchStore
+from cope.ports.store import ApiStore
 from cope.ports.support import Clock, IdMaker, Limiter, WakeUp, WebhookSender
 from cope.settings import Settings
 
@@ -46,11 +49,12 @@ class WorkerParts:
     """What a worker process is made of. Made in the event loop that uses it."""
 
     settings: Settings
-    store: WorkerStore
+    store: ProviderBatchStore
     files: FileStore
     wake: WakeUp
     limiter: Limiter
     model: ChatModel
+    batches: BatchProvider
     judge: AnswerJudge
     catalog: ModelCatalog
     prices: PriceTable
@@ -87,6 +91,8 @@ async def open_worker(settings: Settings, app: Celery, resources: contextlib.Asy
     now = SystemClock().now()
     for entry in catalog.entries.values():
         prices.of_model(entry, now)  # a model without a price in force is refused at the start, not at its first call
+        if entry.batch is not None:
+            batch_price(prices, entry, now)
     store = PostgresWorkerStore(settings.need("worker_database_url"), secret_key=settings.need("secret_key"))
     await store.open()
     resources.push_async_callback(store.aclose)
@@ -95,6 +101,8 @@ async def open_worker(settings: Settings, app: Celery, resources: contextlib.Asy
     resources.push_async_callback(wake.aclose)
     model = OpenAIModel()
     resources.push_async_callback(model.aclose)
+    batches = OpenAIBatches()
+    resources.push_async_callback(batches.aclose)
     judge = helper_judge()
     resources.push_async_callback(judge.aclose)
     webhooks = _webhooks(settings)
@@ -113,6 +121,7 @@ async def open_worker(settings: Settings, app: Celery, resources: contextlib.Asy
         wake=wake,
         limiter=limiter,
         model=model,
+        batches=batches,
         judge=judge,
         catalog=catalog,
         prices=prices,

@@ -10,7 +10,7 @@ from datetime import datetime
 
 import orjson
 
-from cope.core.models import ModelEntry
+from cope.core.models import BatchTier, ModelEntry
 from cope.core.money import NanoUSD, Price
 from cope.core.prices import PriceTable
 from cope.core.stages import Step
@@ -18,6 +18,8 @@ from cope.core.task import ProviderBatch, TaskSpec
 
 GROWTH = 1.5
 """Each look at a provider's batch waits this many times longer than the one before."""
+LONGEST_CANCEL_S = 900.0
+"""OpenAI allows itself ten minutes to cancel a batch."""
 _LONGEST_POLL_FACTOR = 20
 
 
@@ -57,6 +59,28 @@ def may_wait(spec: TaskSpec, step: Step, model: ModelEntry, *, window_left_s: fl
 def poll_delay_s(poll_s: float, polls: int) -> float:
     """The wait after look number `polls` (from 0): growing, up to twenty times the first."""
     return float(min(poll_s * GROWTH ** min(polls, 20), poll_s * _LONGEST_POLL_FACTOR))
+
+
+def next_look_s(tier: BatchTier, delay_s: float, window_left_s: float | None) -> float:
+    """`delay_s`, or less where one of the moments at which something must happen comes sooner: `must_end` and
+    `must_give_up` of the task whose window is shortest."""
+    if window_left_s is None:
+        return delay_s
+    moments = [window_left_s - tier.margin_s, window_left_s - tier.margin_s / 2]
+    return min([delay_s, *(moment for moment in moments if moment > 0)])
+
+
+def must_end(tier: BatchTier, window_left_s: float | None) -> bool:
+    """Whether what the provider has not done by now is called live: its batch is cancelled."""
+    return window_left_s is not None and window_left_s <= tier.margin_s
+
+
+def must_give_up(tier: BatchTier, window_left_s: float | None, cancel_s: float | None) -> bool:
+    """Whether the provider's word is no longer waited for: it has not ended the batch in time (`cancel_s` since it was
+    asked), or half the margin for live calls is gone."""
+    patience = min(LONGEST_CANCEL_S, tier.margin_s / 2)
+    late = window_left_s is not None and window_left_s <= tier.margin_s / 2
+    return late or (cancel_s is not None and cancel_s >= patience)
 
 
 def encode_order(order: Order) -> str:
