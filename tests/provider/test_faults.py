@@ -187,6 +187,22 @@ async def test_a_batch_that_fails_validation_costs_nothing_and_its_calls_go_live
     await scene.assert_paid_once(batch)
 
 
+async def test_a_provider_whose_queue_is_full_gets_the_batch_again_later_instead_of_live_calls(world: World) -> None:
+    scene = Scene(world)
+    batch = await scene.send(3)
+    (kept,) = scene.provider.batches.values()
+    scene.provider.finish(status="failed")
+    kept.remote = replace(kept.remote, error="token_limit_exceeded: enqueued token limit reached")
+    await scene.look()
+    assert await scene.work() == 0
+    await world.advance(301)
+    assert await scene.work() == 3
+    await scene.to_the_end(batch)
+
+    assert (len(scene.provider.batches), scene.live_calls) == (2, 0)
+    await scene.assert_paid_once(batch)
+
+
 async def test_a_batch_that_expires_half_done_keeps_its_half_and_the_rest_goes_live(world: World) -> None:
     scene = Scene(world)
     batch = await scene.send(4)
