@@ -110,13 +110,15 @@ class BatchStandIn:
     def _serve(self, handler: BaseHTTPRequestHandler, method: str) -> None:
         raw = handler.rfile.read(int(handler.headers.get("content-length") or 0))
         url = urlsplit(handler.path)
-        for verb, pattern, name in _ROUTES:
-            match = re.fullmatch(pattern, url.path)
-            if verb == method and match is not None:
-                break
-        else:
+        found = [
+            (name, match.groups())
+            for verb, pattern, name in _ROUTES
+            if verb == method and (match := re.fullmatch(pattern, url.path)) is not None
+        ]
+        if not found:
             self._answer(handler, 404, {}, _error("There is no such thing."))
             return
+        ((name, groups),) = found
         hook = self.hooks.get(name, _nothing)
         hook("before")
         headers: dict[str, str] = {}
@@ -126,7 +128,7 @@ class BatchStandIn:
                 status, headers, body = self.refuse[name]
             else:
                 query = {key: values[0] for key, values in parse_qs(url.query).items()}
-                status, body = self._carry_out(name, match.groups(), query, raw, handler.headers)
+                status, body = self._carry_out(name, groups, query, raw, handler.headers)
         hook("after")
         self._answer(handler, status, headers, body)
         hook("answered")
