@@ -104,7 +104,7 @@ def _large_batch_tier(settings: Settings) -> BatchTier | None:
     given = {
         "batch_tier": settings.large_batch_tier,
         "batch_min": settings.large_batch_min,
-        "batch_turnaround_s": settings.large_batch_turnaround_s,
+        "batch_turnaround_s": settings.large_batch_turnaround_s if settings.large_batch_tier else None,
         "batch_price_id": settings.large_batch_price or None,
     }
     row = {key: value for key, value in given.items() if value is not None}

@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     large_timeout_s: float = 600.0
     large_batch_tier: bool = False
     large_batch_min: int | None = Field(default=None, ge=1)
-    large_batch_turnaround_s: float | None = Field(default=None, gt=0)
+    large_batch_turnaround_s: float = Field(default=86_400.0, gt=0)
     large_batch_price: str = ""
 
     lease_s: float = Field(default=30.0, gt=0)

@@ -54,22 +54,22 @@ class Results:
         self._model = model
         self._seen: set[str] = set()
         self._completed = 0
-        self._strange = 0
+        self._doubled = 0
 
     async def take(self, remote: RemoteBatch) -> None:
         """Every line of an ended batch. Raises a `ModelError` where a file can't be had now, `JobLost`."""
         for file_id in (remote.output_file_id, remote.error_file_id):
             if file_id is not None:
                 await self._file(file_id)
-        if self._strange:
-            logger.warning("%s: %d result lines were doubled or not asked for", self._job.id, self._strange)
+        if self._doubled:
+            logger.warning("%s: %d result lines came twice; the first of each counts", self._job.id, self._doubled)
         await self._rest(remote)
 
     async def _file(self, file_id: str) -> None:
         page: list[Result] = []
         async for result in self._parts.batches.results(self._model, file_id):
             if result.custom_id in self._seen:
-                self._strange += 1
+                self._doubled += 1
                 continue
             self._seen.add(result.custom_id)
             self._completed += result.answer is not None or result.malformed
