@@ -73,6 +73,7 @@ def batch_json(batch: Batch, now: datetime, hold: Json | None) -> Json:
         "cope": {
             "outcome": _outcome(batch),
             "hold": hold,
+            "submitted": batch.submitted,
             "max_cost_usd": None if batch.cap is None else format_usd(batch.cap),
             "dry_run": None if batch.dry_run is None else {"pilot_lines": batch.dry_run},
             "quote": quote_json(batch),
@@ -121,6 +122,9 @@ def task_json(task: TaskDetail) -> Json:
         "state": task.state.value,
         "hold": None if task.hold is None else task.hold.value,
         "queue": task.queue,
+        "provider_batch": None
+        if task.provider_batch is None
+        else {"id": task.provider_batch.id, "status": task.provider_batch.status},
         "created_at": seconds(task.created_at),
         "finished_at": seconds(task.finished_at),
         "tries": task.tries,

@@ -24,6 +24,7 @@ from cope.core.errors import Misconfigured, Unpriced
 from cope.settings import Settings
 from cope.usecases.deliver_webhooks import Courier
 from cope.usecases.drain import Drainer
+from cope.usecases.provider_batches import ProviderBatcher
 from cope.usecases.sweep import Sweeper
 from cope.usecases.upkeep import Upkeep
 from cope.usecases.watch_prices import watch_prices
@@ -104,6 +105,8 @@ class WorkerProcess:
                         group.create_task(runner.run(self._stopping))
                     group.create_task(sweeper.run(self._stopping))
                     group.create_task(watch_prices(parts, self._stopping))
+                    if "upkeep" in self._queues:
+                        group.create_task(ProviderBatcher(parts, lease_s=settings.lease_s).run(self._stopping))
             finally:
                 heartbeat.cancel()
 

@@ -12,6 +12,7 @@ from cope.adapters.configured_quotas import ConfiguredQuotas
 from cope.adapters.http_webhooks import HttpWebhookSender
 from cope.adapters.local_files import LocalFiles
 from cope.adapters.local_limiter import LocalLimiter
+from cope.adapters.openai_batches import OpenAIBatches
 from cope.adapters.openai_model import OpenAIModel
 from cope.adapters.postgres.api_store import PostgresApiStore
 from cope.adapters.postgres.worker_store import PostgresWorkerStore
@@ -25,8 +26,9 @@ from cope.core.prices import PriceTable
 from cope.ports.answers import AnswerJudge
 from cope.ports.files import FileStore
 from cope.ports.model import ChatModel
+from cope.ports.provider_batches import BatchProvider, ProviderBatchStore
 from cope.ports.quota import ProviderQuotas
-from cope.ports.store import ApiStore, WorkerStore
+from cope.ports.store import ApiStore
 from cope.ports.support import Clock, IdMaker, Limiter, WakeUp, WebhookSender
 from cope.ports.usage_spool import UsageSpool
 from cope.settings import Settings
@@ -59,11 +61,12 @@ class WorkerParts:
     """What a worker process is made of. Made in the event loop that uses it."""
 
     settings: Settings
-    store: WorkerStore
+    store: ProviderBatchStore
     files: FileStore
     wake: WakeUp
     limiter: Limiter
     model: ChatModel
+    batches: BatchProvider
     judge: AnswerJudge
     catalog: ModelCatalog
     prices: PriceTable
@@ -111,6 +114,8 @@ async def open_worker(settings: Settings, app: Celery, resources: contextlib.Asy
     resources.push_async_callback(wake.aclose)
     model = OpenAIModel()
     resources.push_async_callback(model.aclose)
+    batches = OpenAIBatches()
+    resources.push_async_callback(batches.aclose)
     judge = helper_judge()
     resources.push_async_callback(judge.aclose)
     webhooks = _webhooks(settings)
@@ -129,6 +134,7 @@ async def open_worker(settings: Settings, app: Celery, resources: contextlib.Asy
         wake=wake,
         limiter=limiter,
         model=model,
+        batches=batches,
         judge=judge,
         catalog=catalog,
         prices=prices,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cope.core.errors import Misconfigured
-from cope.core.models import ModelCatalog, ModelEntry
+from cope.core.models import BatchTier, ModelCatalog, ModelEntry
 from cope.core.money import NanoUSD, Price, PriceOrigin, parse_usd
 from cope.core.prices import TIERS, PriceTable, parse_moment, split_price_id
 from cope.core.problem import Kind
@@ -19,7 +19,21 @@ from cope.settings import Settings
 _PRICE_KEYS = frozenset(
     {"id", "tier", "version", "effective_at", "effective_until", "input", "cached_input", "output", "source"}
 )
-_ENTRY_KEYS = frozenset(ModelEntry.__dataclass_fields__) | {"api_key_env", "default"}
+_BATCH_KEYS = {
+    "batch_min": ("min_lines", int),
+    "batch_max_lines": ("max_lines", int),
+    "batch_max_wait_s": ("max_wait_s", float),
+    "batch_turnaround_s": ("turnaround_s", float),
+    "batch_margin_s": ("margin_s", float),
+    "batch_poll_s": ("poll_s", float),
+    "batch_window": ("window", str),
+    "batch_price_id": ("price_id", str),
+}
+_ENTRY_KEYS = (
+    (frozenset(ModelEntry.__dataclass_fields__) - {"batch"})
+    | {"api_key_env", "default", "batch_tier"}
+    | frozenset(_BATCH_KEYS)
+)
 
 
 def load_catalog(settings: Settings) -> ModelCatalog:
@@ -79,10 +93,22 @@ def _from_shorthand(settings: Settings) -> tuple[dict[str, ModelEntry], dict[Tie
         concurrency=settings.large_concurrency,
         output_limit_field=settings.large_output_limit_field,
         timeout_s=settings.large_timeout_s,
+        batch=_large_batch_tier(settings),
     )
     if small.name == large.name:
         raise Misconfigured("COPE_SMALL_MODEL and COPE_LARGE_MODEL are the same: name two models.")
     return {small.name: small, large.name: large}, {Tier.SMALL: small.name, Tier.LARGE: large.name}
+
+
+def _large_batch_tier(settings: Settings) -> BatchTier | None:
+    given = {
+        "batch_tier": settings.large_batch_tier,
+        "batch_min": settings.large_batch_min,
+        "batch_turnaround_s": settings.large_batch_turnaround_s if settings.large_batch_tier else None,
+        "batch_price_id": settings.large_batch_price or None,
+    }
+    row = {key: value for key, value in given.items() if value is not None}
+    return _batch_tier({"tier": "paid", **row}, "COPE_LARGE_BATCH_*")
 
 
 def _from_file(path: Path) -> tuple[dict[str, ModelEntry], dict[Tier, str]]:
@@ -112,7 +138,8 @@ def _entry(row: Mapping[str, Any], path: Path) -> ModelEntry:
             raise Misconfigured(f"{path}: a [[model]] lacks {key!r}.")
     if row["tier"] not in {"small", "paid"}:
         raise Misconfigured(f'{path}: tier must be "small" or "paid", not {row["tier"]!r}.')
-    values = {key: value for key, value in row.items() if key not in {"api_key_env", "default"}}
+    named = {"api_key_env", "default", "batch_tier", *_BATCH_KEYS}
+    values = {key: value for key, value in row.items() if key not in named}
     variable = row.get("api_key_env")
     if variable and variable not in os.environ:
         raise Misconfigured(f"{path}: model {row['name']!r} takes its key from {variable}, which is not set.")
@@ -126,8 +153,35 @@ def _entry(row: Mapping[str, Any], path: Path) -> ModelEntry:
             "tier": Tier.SMALL if row["tier"] == "small" else Tier.LARGE,
             "unsupported": frozenset(row.get("unsupported", ())),
             "api_key": os.environ[variable] if variable else "",
+            "batch": _batch_tier(row, f"{path}: model {row['name']!r}"),
         }
     )
+
+
+def _batch_tier(row: Mapping[str, Any], where: str) -> BatchTier | None:
+    """What a [[model]] says of its provider's own Batch API; None unless `batch_tier = true`."""
+    on = row.get("batch_tier", False)
+    if not isinstance(on, bool):
+        raise Misconfigured(f"{where}: batch_tier is true or false, not {on!r}.")
+    given = {key: row[key] for key in _BATCH_KEYS if key in row}
+    if not on:
+        for key in given:
+            raise Misconfigured(f"{where}: {key} says nothing without batch_tier = true.")
+        return None
+    if row["tier"] != "paid":
+        raise Misconfigured(f'{where}: batch_tier is for tier = "paid": a small model\'s calls are free.')
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        name, kind = _BATCH_KEYS[key]
+        fits = isinstance(value, str) if kind is str else isinstance(value, int | float) and value > 0
+        if not fits or isinstance(value, bool) or (kind is int and not isinstance(value, int)):
+            wanted = {int: "a whole number above 0", float: "a number above 0", str: "a text"}[kind]
+            raise Misconfigured(f"{where}: {key} is {wanted}, not {value!r}.")
+        values[name] = kind(value)
+    tier = BatchTier(**values)
+    if tier.max_lines < tier.min_lines:
+        raise Misconfigured(f"{where}: batch_max_lines ({tier.max_lines}) is below batch_min ({tier.min_lines}).")
+    return tier
 
 
 def _prices(data: Mapping[str, Any], where: str, origin: PriceOrigin) -> list[Price]:

@@ -55,6 +55,10 @@ class Settings(BaseSettings):
     large_concurrency: int = Field(default=32, ge=1, le=4096)
     large_output_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     large_timeout_s: float = 600.0
+    large_batch_tier: bool = False
+    large_batch_min: int | None = Field(default=None, ge=1)
+    large_batch_turnaround_s: float = Field(default=86_400.0, gt=0)
+    large_batch_price: str = ""
 
     lease_s: float = Field(default=30.0, gt=0)
     sweep_s: float = Field(default=1.0, gt=0)

@@ -31,22 +31,27 @@ class Urls:
 @pytest.fixture(scope="session")
 def postgres_urls(postgres_cluster: EmbeddedPostgres) -> Iterator[Urls]:
     """A database of the suite's own, made by the real migrations."""
+    yield from migrated(postgres_cluster, _DATABASE)
+
+
+def migrated(postgres_cluster: EmbeddedPostgres, database: str) -> Iterator[Urls]:
+    """A database of this name, made by the real migrations and dropped at the end."""
     create_roles(
         postgres_cluster.url(),
         owner_password=_PASSWORD,
         api_password=_PASSWORD,
         worker_password=_PASSWORD,
-        database=_DATABASE,
+        database=database,
     )
-    upgrade(postgres_cluster.url(_DATABASE, OWNER, _PASSWORD))
+    upgrade(postgres_cluster.url(database, OWNER, _PASSWORD))
     yield Urls(
-        superuser=postgres_cluster.url(_DATABASE),
-        api=postgres_cluster.url(_DATABASE, API, _PASSWORD),
-        worker=postgres_cluster.url(_DATABASE, WORKER, _PASSWORD),
+        superuser=postgres_cluster.url(database),
+        api=postgres_cluster.url(database, API, _PASSWORD),
+        worker=postgres_cluster.url(database, WORKER, _PASSWORD),
     )
     # Another suite may make its own databases in the same server; connections must not keep this one alive.
     with psycopg.connect(postgres_cluster.url(), autocommit=True) as conn:
-        conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(_DATABASE)))
+        conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.integration)])

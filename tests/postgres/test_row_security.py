@@ -8,11 +8,14 @@ from psycopg import sql
 
 from cope.core.alerts import AlertKind
 from cope.core.audit_sampling import WHOLE
+from cope.core.ids import ProviderBatchId
 from cope.core.money import NanoUSD
+from cope.ports.provider_batches import GatherRequest
+from cope.ports.store import Granted
+from tests.contracts import test_quotes
 from tests.contracts.test_alerts import alert
 from tests.contracts.test_external_usage import usage
-from tests.contracts.test_quotes import ask
-from tests.contracts.world import PostgresWorld, accepted, done
+from tests.contracts.world import PostgresWorld, accepted, ask, done
 from tests.postgres.conftest import Place
 from tests.support import finished_step, make_endpoint, make_key
 
@@ -28,6 +31,7 @@ PROJECT_TABLES = [
     "attempts",
     "audits",
     "audit_population",
+    "provider_lines",
     "ledger",
     "budgets",
     "events",
@@ -54,13 +58,20 @@ async def fill(world: PostgresWorld) -> str:
     await world.commit(replace(done(task, step=finished_step()), audit=accepted()))
     assert (await world.see(batch)).done == 1
     await world.finish(batch)
-    await ask(world, project)
+    await test_quotes.ask(world, project)
     dry_run = await world.worker.claim_validation(lease_s=30)
     assert dry_run is not None
     await world.worker.fail_validation(dry_run, [])
     await world.live(project, queue="large")
     await world.hold(await world.claim_one("large"), 10**9)
     await world.sweep()
+    await world.batch(project, 1, queue="large")
+    waits = ask(await world.claim_one("large"), 10)
+    (gathered,) = await world.worker.gather([GatherRequest(waits, "{}")])  # type: ignore[attr-defined]
+    assert isinstance(gathered, Granted)
+    await world.worker.form_provider_batch(  # type: ignore[attr-defined]
+        ProviderBatchId(f"pbat_{project.id}"), "large", lines=9, size=999, lease_s=30
+    )
     return project.id
 
 
@@ -77,9 +88,8 @@ def as_project(conn: psycopg.Connection, project_id: str) -> None:
 async def test_without_a_project_the_api_role_sees_no_row_of_any_table(world: PostgresWorld, place: Place) -> None:
     await fill(world)
     with psycopg.connect(place.api) as conn:
-        assert {table: count(conn, table) for table in [*PROJECT_TABLES, "projects"]} == dict.fromkeys(
-            [*PROJECT_TABLES, "projects"], 0
-        )
+        every = [*PROJECT_TABLES, "projects", "provider_batches"]
+        assert {table: count(conn, table) for table in every} == dict.fromkeys(every, 0)
 
 
 async def test_even_the_owner_of_the_tables_sees_no_row(world: PostgresWorld, place: Place) -> None:
@@ -98,6 +108,7 @@ async def test_a_project_sees_its_own_rows_in_every_table_and_nobody_elses(world
                 query = sql.SQL("SELECT DISTINCT project_id FROM {}").format(sql.Identifier(table))
                 assert conn.execute(query).fetchall() == [(mine,)]
         assert count(conn, "steps") == 1
+        assert conn.execute("SELECT id FROM provider_batches").fetchall() == [(f"pbat_{mine}",)]
         assert conn.execute("SELECT id FROM projects").fetchall() == [(mine,)]
         assert conn.execute("UPDATE tasks SET note = 'x' WHERE project_id = %s", [theirs]).rowcount == 0
 

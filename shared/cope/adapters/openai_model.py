@@ -77,22 +77,15 @@ class OpenAIModel:
             async with asyncio.timeout(request.model.timeout_s):
                 raw: Any = await client.post(
                     f"{request.model.base_url.rstrip('/')}/chat/completions",
-                    body=_body(request),
+                    body=request_body(request),
                     cast_to=object,
                     options={"headers": _headers(request)},
                 )
         except TimeoutError:
             raise ModelOverloaded(f"{request.model.name}: no answer in time.") from None
-        except openai.APIStatusError as error:
-            raise _status_error(error) from None
-        except openai.APIConnectionError as error:
-            # The client reports even refused and reset connections as time-outs, so what counts are the causes.
-            sent = not any(isinstance(cause, _NOT_CONNECTED) for cause in _causes(error))
-            if sent and any(isinstance(cause, TimeoutError) for cause in _causes(error)):
-                raise ModelOverloaded(f"{request.model.name}: no answer in time.") from None
-            cause = error.__cause__ or error
-            raise ModelUnreachable(f"{request.model.name}: {type(cause).__name__}: {cause}"[:300], sent=sent) from None
-        return _answer(request.model, raw.http_response.content)
+        except (openai.APIStatusError, openai.APIConnectionError) as error:
+            raise model_error(request.model, error) from None
+        return read_answer(request.model, raw.http_response.content)
 
     def _client(self, model: ModelEntry) -> AsyncOpenAI:
         key = (model.base_url, model.api_key)
@@ -132,7 +125,8 @@ def _headers(request: ChatRequest) -> dict[str, str]:
     return {**_RAW, "X-Client-Request-Id": request.request_id}
 
 
-def _body(request: ChatRequest) -> dict[str, Any]:
+def request_body(request: ChatRequest) -> dict[str, Any]:
+    """The JSON object that asks for this call."""
     model = request.model
     body: dict[str, Any] = {
         "model": model.served_name,
@@ -154,7 +148,8 @@ def _body(request: ChatRequest) -> dict[str, Any]:
     return body
 
 
-def _answer(model: ModelEntry, content: bytes) -> ChatAnswer:
+def read_answer(model: ModelEntry, content: bytes) -> ChatAnswer:
+    """The answer in a response's bytes. Raises `ModelMalformed`."""
     try:
         body = orjson.loads(content)
         choice = body["choices"][0]
@@ -199,6 +194,18 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while cause is not None:
         yield cause
         cause = cause.__cause__ or cause.__context__
+
+
+def model_error(model: ModelEntry, error: openai.APIStatusError | openai.APIConnectionError) -> ModelError:
+    """What the client's error says of a call."""
+    if isinstance(error, openai.APIStatusError):
+        return _status_error(error)
+    # The client reports even refused and reset connections as time-outs, so what counts are the causes.
+    sent = not any(isinstance(cause, _NOT_CONNECTED) for cause in _causes(error))
+    if sent and any(isinstance(cause, TimeoutError) for cause in _causes(error)):
+        return ModelOverloaded(f"{model.name}: no answer in time.")
+    cause = error.__cause__ or error
+    return ModelUnreachable(f"{model.name}: {type(cause).__name__}: {cause}"[:300], sent=sent)
 
 
 def _status_error(error: openai.APIStatusError) -> ModelError:

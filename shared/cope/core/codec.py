@@ -20,7 +20,7 @@ from cope.core.money import NanoUSD, TokenUsage
 from cope.core.policies.spec import PolicyName, PolicySpec, Temperatures
 from cope.core.problem import Kind, Message, Problem
 from cope.core.stages import Stage, StopRule, StragglerRule, Tier
-from cope.core.task import CallerOptions, OnBudget, StoreLevel, TaskSpec
+from cope.core.task import CallerOptions, OnBudget, ProviderBatch, StoreLevel, TaskSpec
 
 Json = dict[str, Any]
 
@@ -32,6 +32,7 @@ def encode_payload(
     requested_model: str,
     store: StoreLevel,
     max_cost: NanoUSD | None = None,
+    provider_batch: ProviderBatch = ProviderBatch.AUTO,
 ) -> str:
     """A task's own part: what is asked and in which form. The policy is stored apart, once per distinct policy."""
     data: Json = {
@@ -49,6 +50,8 @@ def encode_payload(
         data["st"] = store.value
     if max_cost is not None:
         data["mc"] = max_cost
+    if provider_batch is not ProviderBatch.AUTO:
+        data["pb"] = provider_batch.value
     if options.max_tokens is not None:
         data["mt"] = options.max_tokens
     if options.temperature is not None:
@@ -141,6 +144,7 @@ def decode_task(task_id: TaskId, *, payload: str, policy: PolicySpec | str, seed
         on_budget=OnBudget(on_budget),
         store=StoreLevel(data.get("st", StoreLevel.ANSWERS.value)),
         max_cost=None if "mc" not in data else NanoUSD(data["mc"]),
+        provider_batch=ProviderBatch(data.get("pb", ProviderBatch.AUTO.value)),
     )
 
 

@@ -16,9 +16,10 @@ DeliveryId = NewType("DeliveryId", str)
 PolicyId = NewType("PolicyId", str)
 AlertId = NewType("AlertId", str)
 UsageId = NewType("UsageId", str)
+ProviderBatchId = NewType("ProviderBatchId", str)
 
 PROJECT, KEY, FILE, BATCH, TASK, ATTEMPT = "proj_", "key_", "file-", "batch_", "task_", "att_"
-EVENT, ENDPOINT, DELIVERY = "evt_", "we_", "whd_"
+EVENT, ENDPOINT, DELIVERY, PROVIDER_BATCH = "evt_", "we_", "whd_", "pbat_"
 ALERT, USAGE = "alert_", "usage_"
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: no i, l, o, u

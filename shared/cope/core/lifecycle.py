@@ -3,8 +3,12 @@
 Task::
 
       ready ──claim──▶ leased ──commit──▶ ready (next step) │ done │ failed
-        ▲                │ └─ reserve refused, quota, pause ──▶ held ──sweep──▶ ready
-        └── lease ends ──┘      ready │ leased │ held ──▶ cancelled │ expired
+        ▲                │ ├─ reserve refused, quota, pause ──▶ held ──sweep──▶ ready
+        │                │ └─ gathered for the provider's batch ──▶ submitted ──▶ as after `commit` │ ready
+        └── lease ends ──┘      ready │ leased │ held │ submitted ──▶ cancelled │ expired
+
+A submitted task holds no lease: its attempt is `reserved` while it is gathered and `sent` from just before the
+provider's batch is created.
 
 Batch::
 
@@ -27,6 +31,7 @@ class TaskState(StrEnum):
     READY = "ready"
     LEASED = "leased"
     HELD = "held"
+    SUBMITTED = "submitted"
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"

@@ -12,6 +12,26 @@ JsonScalar = str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True)
+class BatchTier:
+    """How a model's provider is asked through its own Batch API, where that costs less.
+
+    A batch is sent once `min_lines` calls are gathered or the first has waited `max_wait_s`, with at most `max_lines`.
+    `turnaround_s` is how long the provider is given, `margin_s` what a task's window must leave after that for a live
+    call. `price_id` names the batch tier's price (None: the model's own with ``:batch``). `poll_s` is the first wait
+    between two looks, `window` the completion window that is asked for.
+    """
+
+    min_lines: int = 50
+    max_lines: int = 20_000
+    max_wait_s: float = 600.0
+    turnaround_s: float = 86_400.0
+    margin_s: float = 3_600.0
+    poll_s: float = 30.0
+    window: str = "24h"
+    price_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelEntry:
     """One model that steps can name.
 
@@ -39,6 +59,7 @@ class ModelEntry:
     abort: Literal["none", "rid"] = "none"
     timeout_s: float = 600.0
     licence: str | None = None
+    batch: BatchTier | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,8 @@ class Batch:
     """One submission. Counters are kept by commits and repaired by the sweep.
 
     `defaults` is the `cope` block at the top of the batch, as JSON text; `by_stage` counts accepted tasks by stage
-    1..3 plus `"failed"`; `held` counts tasks in state held by reason. Money is this batch's share of its project's;
+    1..3 plus `"failed"`; `held` counts tasks in state held by reason, `submitted` those that wait in a provider's
+    batch. Money is this batch's share of its project's;
     `cap` bounds it over the batch's whole life (None: only the project's and the key's caps do). `paused` is set and
     taken away by hand: none of its tasks is claimed meanwhile.
     `dry_run` is the most lines a dry run tries on the small model (its tasks are these lines), None for a real batch;
@@ -131,6 +132,7 @@ class Batch:
     held: Mapping[HoldReason, int] = field(default_factory=dict)
     held_since: datetime | None = None
     paused: bool = False
+    submitted: int = 0
     needed: NanoUSD | None = None
     cap: NanoUSD | None = None
     spent: NanoUSD = NanoUSD(0)
@@ -209,6 +211,15 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderBatchView:
+    """The provider's batch that a task waits in. `id` is the provider's own, None until it is known; `status` is the
+    provider's word, and ``gathering`` or ``submitting`` before it has one."""
+
+    id: str | None
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskDetail:
     """A task with its whole history, for `GET /v1/tasks/{id}`. `result` is the response body as JSON text."""
 
@@ -229,6 +240,7 @@ class TaskDetail:
     result: str | None
     error: ErrorInfo | None
     attempts: tuple[Attempt, ...] = ()
+    provider_batch: ProviderBatchView | None = None
 
 
 @dataclass(frozen=True, slots=True)

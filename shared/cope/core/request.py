@@ -18,12 +18,13 @@ from cope.core.policies.spec import PolicyName, PolicySpec
 from cope.core.problem import Kind, Message, MessageRole, Problem
 from cope.core.request_policy import COPE_POLICY_KEYS, LATER_COPE_KEYS, resolve_policy
 from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text, as_text_list, as_usd
-from cope.core.task import CallerOptions, OnBudget, StoreLevel
+from cope.core.task import CallerOptions, OnBudget, ProviderBatch, StoreLevel
 
 SERVED_KINDS = (Kind.MATH, Kind.CHOICE, Kind.EXACT)
 _ROLES = frozenset({"system", "developer", "user", "assistant"})
 _TASK_KEYS = frozenset(
     {"kind", "seed", "choices", "answer_pattern", "answer_pointer", "on_budget", "priority", "store", "max_cost_usd"}
+    | {"provider_batch"}
 )
 BATCH_ONLY_KEYS = frozenset({"webhook_url", "order", "dry_run", "audit_share"})
 _COPE_KEYS = _TASK_KEYS | COPE_POLICY_KEYS
@@ -89,6 +90,7 @@ class ParsedRequest(NamedTuple):
     store: StoreLevel
     priority: int
     max_cost: NanoUSD | None = None
+    provider_batch: ProviderBatch = ProviderBatch.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class _TaskValues:
     store: StoreLevel
     priority: int
     max_cost: NanoUSD | None
+    provider_batch: ProviderBatch
 
 
 class RequestParser:
@@ -176,6 +179,7 @@ class RequestParser:
             store=values.store,
             priority=values.priority,
             max_cost=values.max_cost,
+            provider_batch=values.provider_batch,
         )
 
     def _values(self, cope: Mapping[str, object]) -> _TaskValues:
@@ -187,6 +191,9 @@ class RequestParser:
             max_cost=as_usd(cope["max_cost_usd"], "cope.max_cost_usd")
             if cope.get("max_cost_usd") is not None
             else None,
+            provider_batch=ProviderBatch(
+                as_choice(cope.get("provider_batch", "auto"), "cope.provider_batch", tuple(ProviderBatch))
+            ),
         )
 
     def _policy(self, model: str, own_cope: Mapping[str, object]) -> PolicySpec:

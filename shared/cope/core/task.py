@@ -26,6 +26,13 @@ class StoreLevel(StrEnum):
     NONE = "none"
 
 
+class ProviderBatch(StrEnum):
+    """Whether a paid step may wait for the provider's own, cheaper Batch API: where the window allows, or never."""
+
+    AUTO = "auto"
+    OFF = "off"
+
+
 @dataclass(frozen=True, slots=True)
 class CallerOptions:
     """OpenAI fields of the request that act on solutions.
@@ -55,3 +62,4 @@ class TaskSpec:
     on_budget: OnBudget = OnBudget.HOLD
     store: StoreLevel = StoreLevel.ANSWERS
     max_cost: NanoUSD | None = None
+    provider_batch: ProviderBatch = ProviderBatch.AUTO

@@ -47,7 +47,8 @@ class ClaimedTask:
     """A task under lease. `fence` rises with each claim: a commit with an older one changes nothing.
 
     `crashes` counts leases that ran out; `tries` counts provider errors. `batch_id` is None for a live call and for an
-    audit, for which nobody waits.
+    audit, for which nobody waits; so is `window_left_s`: what is left of the batch's completion window, negative once
+    it is over. `batch_off` names the step that no longer waits for the provider's batch (empty: none).
     """
 
     spec: TaskSpec
@@ -59,6 +60,8 @@ class ClaimedTask:
     tries: int
     crashes: int
     lease_until: datetime
+    window_left_s: float | None = None
+    batch_off: str = ""
 
     @property
     def task_id(self) -> TaskId:
@@ -221,7 +224,8 @@ class GiveBack:
     """A claimed task returns without a finished step: ready again after `delay_s`, or held with a reason.
 
     A hold is looked at again by the sweep (`budget`: when headroom covers `needed`; `provider_quota`: after
-    `delay_s`). `count_try` adds one to `tries`. `released` and `settlements` as in `StepCommit`.
+    `delay_s`). `count_try` adds one to `tries`. `released` and `settlements` as in `StepCommit`. `submitted` returns a
+    task from the provider's batch, which holds no lease; `batch_off` names the step that is called live from now on.
     """
 
     task_id: TaskId
@@ -233,6 +237,8 @@ class GiveBack:
     note: str | None = None
     settlements: tuple[Settlement, ...] = ()
     released: tuple[AttemptId, ...] = ()
+    submitted: bool = False
+    batch_off: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,73 @@ def clip_plan(text: str, max_tokens: int) -> str:
     return text.encode("utf-8", "replace")[:longest].decode("utf-8", "ignore").strip()
 
 
+def chat_request(
+    spec: TaskSpec, call: Call, entry: ModelEntry, messages: tuple[Message, ...], *, request_id: str, index: int
+) -> ChatRequest:
+    """One call of chain `index` of a step whose id is `request_id`."""
+    options, executing = spec.options, call.role is Role.EXECUTOR
+    return ChatRequest(
+        model=entry,
+        messages=messages,
+        temperature=call.temperature,
+        max_tokens=output_limit(entry, messages, call.max_tokens),
+        # Fixed width: servers abort by prefix, and job-1 must not take job-10 with it.
+        request_id=f"{request_id}-{index:03d}{'x' if executing else 'p'}",
+        top_p=options.top_p if executing else None,
+        stop=options.stop if executing else (),
+        seed=(spec.seed + index) & 0x7FFFFFFF if entry.supports_seed else None,
+    )
+
+
+def single_request(
+    spec: TaskSpec, step: Step, entry: ModelEntry, prompts: PromptSet, *, request_id: str
+) -> ChatRequest:
+    """The only call of a step that has one. Raises `ValueError` for any other step."""
+    call, messages = step.planner, None
+    if step.n == 1 and step.planner is not None and step.executor is None:
+        messages = planner_messages(spec, step, prompts)
+    elif step.n == 1 and step.planner is None and step.executor is not None:
+        call, messages = step.executor, executor_messages(spec, step, prompts, None)
+    if call is None or messages is None:
+        raise ValueError(f"step {step.name!r} is more than one call")
+    return chat_request(spec, call, entry, messages, request_id=request_id, index=0)
+
+
+async def single_sample(judge: AnswerJudge, spec: TaskSpec, step: Step, answer: ChatAnswer) -> Sample:
+    """The only sample of a step that has one, from the answer to its `single_request`."""
+    if step.planner is not None:
+        return plan_sample(step.planner, 0, answer)
+    return await solution_sample(judge, spec, step, 0, answer)
+
+
+def plan_sample(planner: Call, index: int, planned: ChatAnswer) -> Sample:
+    """The sample of a chain that only plans."""
+    return Sample(
+        index,
+        SampleStatus.FINISHED,
+        plan=clip_plan(planned.text, planner.max_tokens),
+        finish_reason=planned.finish_reason,
+        usage=planned.usage or TokenUsage(),
+    )
+
+
+async def solution_sample(judge: AnswerJudge, spec: TaskSpec, step: Step, index: int, solved: ChatAnswer) -> Sample:
+    """The sample of a solution, with its answer read unless the step passes the caller's own messages through."""
+    usage = solved.usage or TokenUsage()
+    sample = Sample(
+        index,
+        SampleStatus.FINISHED,
+        solution=solved.text,
+        finish_reason=solved.finish_reason,
+        usage=usage,
+        solution_usage=usage,
+    )
+    if step.verbatim:
+        return sample
+    (judged,) = await judge.judge(spec.problem, [solved.text])
+    return replace(sample, answer=judged.answer, key=judged.key)
+
+
 class ChainRunner:
     """Runs the chains of one step. `gate` bounds the calls in flight over all steps of the process."""
 
@@ -145,41 +212,16 @@ class ChainRunner:
             plan_text = clip_plan(planned.text, step.planner.max_tokens)
             used += planned.usage or TokenUsage()
             if step.executor is None:
-                return Sample(
-                    index, SampleStatus.FINISHED, plan=plan_text, finish_reason=planned.finish_reason, usage=used
-                )
+                return plan_sample(step.planner, index, planned)
             own = GoalPlan(plan_text)
         if step.executor is None:
             raise ValueError(f"step {step.name!r} has neither planner nor executor")
         solved = await self._call(index, step.executor, executor_messages(self._spec, step, self._prompts, own))
-        own_usage = solved.usage or TokenUsage()
-        sample = Sample(
-            index,
-            SampleStatus.FINISHED,
-            plan=plan_text,
-            solution=solved.text,
-            finish_reason=solved.finish_reason,
-            usage=used + own_usage,
-            solution_usage=own_usage,
-        )
-        if step.verbatim:
-            return sample
-        (judged,) = await self._parts.judge.judge(self._spec.problem, [solved.text])
-        return replace(sample, answer=judged.answer, key=judged.key)
+        sample = await solution_sample(self._parts.judge, self._spec, self._step, index, solved)
+        return replace(sample, plan=plan_text, usage=used + sample.usage)
 
     async def _call(self, index: int, call: Call, messages: tuple[Message, ...]) -> ChatAnswer:
-        options, executing = self._spec.options, call.role is Role.EXECUTOR
-        request = ChatRequest(
-            model=self._entry,
-            messages=messages,
-            temperature=call.temperature,
-            max_tokens=output_limit(self._entry, messages, call.max_tokens),
-            # Fixed width: servers abort by prefix, and job-1 must not take job-10 with it.
-            request_id=f"{self._request_id}-{index:03d}{'x' if executing else 'p'}",
-            top_p=options.top_p if executing else None,
-            stop=options.stop if executing else (),
-            seed=(self._spec.seed + index) & 0x7FFFFFFF if self._entry.supports_seed else None,
-        )
+        request = chat_request(self._spec, call, self._entry, messages, request_id=self._request_id, index=index)
         async with self._gate:
             answer = await self._parts.model.chat(request)
         self._count(answer)

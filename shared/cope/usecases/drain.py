@@ -15,6 +15,7 @@ from cope.core.errors import StoreUnavailable
 from cope.core.ids import TaskId
 from cope.core.policies.registry import next_decision
 from cope.core.stages import Step
+from cope.ports.provider_batches import GatherRequest, ProviderBatchStore
 from cope.ports.store import (
     ClaimedTask,
     CommitStatus,
@@ -26,7 +27,6 @@ from cope.ports.store import (
     Settlement,
     StepCommit,
     ToQueue,
-    WorkerStore,
 )
 from cope.ports.support import WakeUp
 from cope.usecases.grouping import Grouper
@@ -45,7 +45,7 @@ class DrainParts(StepParts, Protocol):
     """What the loop needs beside what its steps need."""
 
     @property
-    def store(self) -> WorkerStore: ...
+    def store(self) -> ProviderBatchStore: ...
     @property
     def wake(self) -> WakeUp: ...
 
@@ -57,20 +57,24 @@ class _Running:
     handle: "asyncio.Task[None]"
 
 
-class _Ledger:
+class GroupedLedger:
     """`StepLedger` over the store: what many tasks want at once becomes one statement."""
 
-    def __init__(self, store: WorkerStore, wake: WakeUp) -> None:
+    def __init__(self, store: ProviderBatchStore, wake: WakeUp) -> None:
         self._store = store
         self._wake = wake
         self.live: set[TaskId] = set()
         self._reserve: Grouper[ReserveRequest, ReserveResult] = Grouper(store.reserve)
+        self._gather: Grouper[GatherRequest, ReserveResult] = Grouper(store.gather)
         self._sent: Grouper[Granted, bool] = Grouper(self._mark_group)
         self._commit: Grouper[StepCommit, CommitStatus] = Grouper(self._commit_group)
         self._back: Grouper[GiveBack, None] = Grouper(self._back_group)
 
     async def reserve(self, request: ReserveRequest) -> ReserveResult:
         return await self._reserve.submit(request)
+
+    async def gather(self, request: GatherRequest) -> ReserveResult:
+        return await self._gather.submit(request)
 
     async def mark_sent(self, granted: Granted) -> bool:
         return await self._sent.submit(granted)
@@ -131,7 +135,7 @@ class Drainer:
         self._worker = worker
         self._concurrency = concurrency
         self._lease_s = lease_s
-        self._ledger = _Ledger(parts.store, parts.wake)
+        self._ledger = GroupedLedger(parts.store, parts.wake)
         self._gate = asyncio.Semaphore(concurrency)
         self._wake = asyncio.Event()
         self._running: dict[TaskId, _Running] = {}

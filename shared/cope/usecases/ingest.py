@@ -199,6 +199,7 @@ def new_task(ids: IdMaker, request: ParsedRequest, *, custom_id: str, line: int,
         requested_model=request.requested_model,
         store=request.store,
         max_cost=request.max_cost,
+        provider_batch=request.provider_batch,
     )
     seed = request.seed
     if seed is None:

@@ -14,10 +14,12 @@ import orjson
 
 from cope.core import retry
 from cope.core.audit_sampling import auditable
+from cope.core.batch_tier import Order, batch_price, encode_order, may_wait
 from cope.core.budget import Scope, output_limit, settle, worst_case
 from cope.core.codec import decode_step, encode_step
 from cope.core.errors import ErrorInfo, ModelError, ModelMalformed, ModelRateLimited, Unpriced
 from cope.core.history import FinishedStep
+from cope.core.ids import AttemptId
 from cope.core.lifecycle import HoldReason
 from cope.core.models import ModelCatalog, ModelEntry
 from cope.core.money import ZERO, NanoUSD, Price, TokenUsage, format_usd, input_token_bound
@@ -32,7 +34,8 @@ from cope.core.result import completion_body, failure
 from cope.core.stages import Step, Tier
 from cope.core.task import OnBudget, TaskSpec
 from cope.ports.answers import AnswerJudge
-from cope.ports.model import ChatModel
+from cope.ports.model import ChatAnswer, ChatModel
+from cope.ports.provider_batches import BatchProvider, GatherRequest
 from cope.ports.store import (
     Adopted,
     ClaimedTask,
@@ -52,7 +55,15 @@ from cope.ports.store import (
     ToQueue,
 )
 from cope.ports.support import Clock, Grant, IdMaker, Limiter
-from cope.usecases.chains import PLAN_BYTES_PER_TOKEN, ChainRunner, StepOutcome, executor_messages, planner_messages
+from cope.usecases.chains import (
+    PLAN_BYTES_PER_TOKEN,
+    ChainRunner,
+    StepOutcome,
+    executor_messages,
+    planner_messages,
+    single_request,
+    single_sample,
+)
 
 LONGEST_WAIT_IN_SLOT_S = 2.0
 UNPRICED_RECHECK_S = 30.0
@@ -69,6 +80,8 @@ class StepParts(Protocol):
     @property
     def limiter(self) -> Limiter: ...
     @property
+    def batches(self) -> BatchProvider: ...
+    @property
     def catalog(self) -> ModelCatalog: ...
     @property
     def prices(self) -> PriceTable: ...
@@ -82,6 +95,7 @@ class StepLedger(Protocol):
     """The store's part of a step, grouped with other tasks' by the drainer."""
 
     async def reserve(self, request: ReserveRequest) -> ReserveResult: ...
+    async def gather(self, request: GatherRequest) -> ReserveResult: ...
     async def mark_sent(self, granted: Granted) -> bool: ...
     async def commit(self, commit: StepCommit) -> CommitStatus: ...
     async def give_back(self, back: GiveBack) -> None: ...
@@ -95,6 +109,7 @@ class _Plan:
     step: Step
     entry: ModelEntry
     prompts: PromptSet
+    prompt_version: str | None = None  # that of the prompts that were sent, where it may differ from today's
 
 
 class StepRun:
@@ -131,6 +146,8 @@ class StepRun:
         try:
             if self._parts.prices.of_model(entry, self._parts.clock.now()) is None:
                 return await self._free_step(plan)
+            if may_wait(task.spec, decision, entry, window_left_s=task.window_left_s, batch_off=task.batch_off):
+                return await self._gather(plan)
             return await self._paid_step(plan)
         except Unpriced as missing:
             # Its price lapsed after the task was accepted: it waits until somebody adds one (`watch_prices` says so).
@@ -159,28 +176,27 @@ class StepRun:
         try:
             price, amount = self._quote(plan)
             reserved = await self._reserve(plan, price, amount)
-            match reserved:
-                case Adopted():
-                    used = 0
-                    return await self._adopt(reserved)
-                case Refused():
-                    used = 0
-                    return await self._no_money(reserved)
-                case Paused(reason):
-                    used = 0
-                    back = GiveBack(self._task.task_id, self._task.fence, hold=reason, note=reason.value)
-                    await self._give_back(back)
-                    return None
-                case Fenced():
-                    used = 0
-                    return CommitStatus.FENCED
-                case Granted():
-                    status, used = await self._pay(plan, price, amount, reserved)
-                    return status
-                case _:
-                    assert_never(reserved)
+            if isinstance(reserved, Granted):
+                status, used = await self._pay(plan, price, amount, reserved)
+                return status
+            used = 0
+            return await self._not_granted(reserved)
         finally:
             await self._parts.limiter.give_back(plan.entry.name, grant, tokens_used=used)
+
+    async def _not_granted(self, reserved: Adopted | Refused | Paused | Fenced) -> CommitStatus | None:
+        match reserved:
+            case Adopted():
+                return await self._adopt(reserved)
+            case Refused():
+                return await self._no_money(reserved)
+            case Paused(reason):
+                await self._give_back(GiveBack(self._task.task_id, self._task.fence, hold=reason, note=reason.value))
+                return None
+            case Fenced():
+                return CommitStatus.FENCED
+            case _:
+                assert_never(reserved)
 
     async def _rate_limited(self, plan: _Plan) -> Grant | None:
         """A grant of the shared limiter, or None after the task was given back because the wait is long."""
@@ -206,23 +222,50 @@ class StepRun:
         return price, step_worst_case(self._task.spec, plan.step, entry, plan.prompts, bound)
 
     async def _reserve(self, plan: _Plan, price: Price, amount: NanoUSD) -> ReserveResult:
+        return await self._ledger.reserve(self._reserve_request(plan, price, amount))
+
+    def _reserve_request(self, plan: _Plan, price: Price, amount: NanoUSD) -> ReserveRequest:
         task = self._task
-        return await self._ledger.reserve(
-            ReserveRequest(
-                task_id=task.task_id,
-                fence=task.fence,
-                project_id=task.project_id,
-                batch_id=task.batch_id,
-                step=plan.step.name,
-                model=plan.entry.name,
-                price_version=price.version,
-                amount=amount,
-                request_id=self._request_id(),
-                task_cap=task.spec.max_cost,
-                price_id=price.price_id,
-                price_tier=price.tier,
-            )
+        return ReserveRequest(
+            task_id=task.task_id,
+            fence=task.fence,
+            project_id=task.project_id,
+            batch_id=task.batch_id,
+            step=plan.step.name,
+            model=plan.entry.name,
+            price_version=price.version,
+            amount=amount,
+            request_id=self._request_id(),
+            task_cap=task.spec.max_cost,
+            price_id=price.price_id,
+            price_tier=price.tier,
         )
+
+    async def _gather(self, plan: _Plan) -> CommitStatus | None:
+        """Leave the call to the provider's next batch, its money set aside at the batch tier's price: no lease, and no
+        place with the limiter, is held for hours."""
+        spec, tier = self._task.spec, plan.entry.batch
+        price = batch_price(self._parts.prices, plan.entry, self._parts.clock.now())
+        # A rise that takes effect while the provider's batch is under way stays within what is set aside.
+        within_s = 0.0 if tier is None else tier.max_wait_s + tier.turnaround_s + tier.margin_s
+        bound = self._parts.prices.bound(price.price_id, self._parts.clock.now(), within_s=within_s, tier=price.tier)
+        amount = step_worst_case(spec, plan.step, plan.entry, plan.prompts, bound)
+        request = single_request(spec, plan.step, plan.entry, plan.prompts, request_id=self._request_id())
+        order = Order(self._parts.batches.body(request), price, plan.prompts.version)
+        wanted = GatherRequest(self._reserve_request(plan, price, amount), encode_order(order))
+        reserved = await self._ledger.gather(wanted)
+        return None if isinstance(reserved, Granted) else await self._not_granted(reserved)
+
+    async def settle_batched(
+        self, step: Step, order: Order, answer: ChatAnswer, *, attempt_id: AttemptId, amount: NanoUSD, started: datetime
+    ) -> CommitStatus:
+        """Judge, settle and commit an answer that came in the provider's batch, as if the call had been made here."""
+        prompts = self._parts.catalog.prompts(step.model, step.prompt_set)
+        entry = self._parts.catalog.entry(step.model, param="model")
+        sample = await single_sample(self._parts.judge, self._task.spec, step, answer)
+        outcome = StepOutcome((sample,), answer.usage, None, answer.provider_id)
+        plan = _Plan(step, entry, prompts, order.prompt_version)
+        return await self._settle(plan, order.price, outcome, started, attempt_id=attempt_id, amount=amount)
 
     async def _pay(
         self, plan: _Plan, price: Price, amount: NanoUSD, granted: Granted
@@ -237,18 +280,29 @@ class StepRun:
         except ModelError as error:
             settlements, released = _after_failed_call(error, granted, amount)
             return await self._after_error(error, settlements=settlements, released=released), None
+        status = await self._settle(plan, price, outcome, started, attempt_id=granted.attempt_id, amount=amount)
+        used = outcome.usage
+        return status, None if used is None else used.prompt + used.completion
+
+    async def _settle(
+        self,
+        plan: _Plan,
+        price: Price,
+        outcome: StepOutcome,
+        started: datetime,
+        *,
+        attempt_id: AttemptId,
+        amount: NanoUSD,
+    ) -> CommitStatus:
         bill = settle(price, outcome.usage, amount)
         cost = NanoUSD(bill.cost + bill.overrun)
         finished = self._finished(plan, outcome, started, cost=cost, price=price)
-        settlement = Settlement(
-            granted.attempt_id, bill.cost, bill.overrun, outcome.usage, bill.flag, outcome.provider_id
-        )
+        settlement = Settlement(attempt_id, bill.cost, bill.overrun, outcome.usage, bill.flag, outcome.provider_id)
         status = await self._commit(finished, self._next(finished), settlements=(settlement,))
         if status is CommitStatus.FENCED:
             # Someone else owns the task now; the answer is paid for, so it is kept for them to adopt.
             await self._ledger.store_late_answer(settlement, encode_step(finished))
-        used = outcome.usage
-        return status, None if used is None else used.prompt + used.completion
+        return status
 
     async def _adopt(self, adopted: Adopted) -> CommitStatus:
         finished = replace(decode_step(adopted.answer), stopped_early=None)
@@ -315,7 +369,7 @@ class StepRun:
             n=step.n,
             samples=outcome.samples,
             reason=step.reason,
-            prompt_version=plan.prompts.version,
+            prompt_version=plan.prompt_version or plan.prompts.version,
             started_at=started,
             finished_at=self._parts.clock.now(),
             usage=outcome.usage if outcome.usage is not None else TokenUsage(),

@@ -1,5 +1,6 @@
 """Every port in memory, shipped: tests, examples and a look inside need no server."""
 
+from cope.adapters.memory.batches import MemoryBatches
 from cope.adapters.memory.clock import FixedClock, SequentialIds
 from cope.adapters.memory.files import MemoryFiles
 from cope.adapters.memory.limiter import Limits, MemoryLimiter
@@ -11,6 +12,7 @@ from cope.adapters.memory.webhooks import RecordingWebhookSender
 __all__ = [
     "FixedClock",
     "Limits",
+    "MemoryBatches",
     "MemoryFiles",
     "MemoryLimiter",
     "MemoryStore",

@@ -14,8 +14,9 @@ from cope.core.errors import Conflict
 from cope.core.ids import BatchId, EndpointId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus, HoldReason, TaskState
 from cope.core.parse_watch import ParseWatch
-from cope.core.records import Batch, Event, TaskDetail, WebhookEndpoint
+from cope.core.records import Batch, Event, ProviderBatchView, TaskDetail, WebhookEndpoint
 from cope.core.result import error_body
+from cope.ports.provider_batches import ProviderState
 from cope.ports.store import LiveResult, NewBatch, NewLiveTask, Page
 
 _RETRY_WINDOW = timedelta(minutes=15)
@@ -41,11 +42,11 @@ class ApiBatchesMixin(ApiProjectsMixin):
     async def get_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
         """This project's batch, or None."""
         owner = self._batch(project_id, batch_id)
-        return None if owner is None else owner.batch
+        return None if owner is None else self._shown(owner.batch)
 
     async def list_batches(self, project_id: ProjectId, *, after: BatchId | None, limit: int) -> Page[Batch]:
         """Newest first."""
-        mine = (owner.batch for owner in self._db.batches.values() if owner.batch.project_id == project_id)
+        mine = (self._shown(o.batch) for o in self._db.batches.values() if o.batch.project_id == project_id)
         return page_of(mine, after=after, limit=limit, ascending=False, id_of=lambda batch: batch.id)
 
     async def cancel_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
@@ -192,6 +193,20 @@ class ApiBatchesMixin(ApiProjectsMixin):
         owner = self._db.batches.get(batch_id)
         return owner if owner is not None and owner.batch.project_id == project_id else None
 
+    def _shown(self, batch: Batch) -> Batch:
+        tasks = self._db.batch_tasks.get(batch.id, ())
+        return replace(batch, submitted=sum(1 for row in tasks if row.state is TaskState.SUBMITTED))
+
+    def _provider_batch(self, row: TaskRow) -> ProviderBatchView | None:
+        if row.state is not TaskState.SUBMITTED:
+            return None
+        for line in self._db.provider_lines.values():
+            if line.task_id == row.id and line.fence == row.fence and line.provider_batch is not None:
+                found = self._db.provider_batches[line.provider_batch]
+                if found.state is not ProviderState.FORMING:
+                    return ProviderBatchView(found.provider_id, found.status or found.state.value)
+        return ProviderBatchView(None, "gathering")
+
     def _task(self, project_id: ProjectId, task_id: TaskId) -> TaskRow | None:
         row = self._db.tasks.get(task_id)
         return row if row is not None and row.project_id == project_id else None
@@ -215,6 +230,7 @@ class ApiBatchesMixin(ApiProjectsMixin):
             result=row.body,
             error=row.error,
             attempts=tuple(attempt.record() for attempt in self._db.task_attempts.get(row.id, ())),
+            provider_batch=self._provider_batch(row),
         )
 
 

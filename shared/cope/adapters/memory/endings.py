@@ -44,7 +44,7 @@ def end_or_wait(db: Tables, row: TaskRow, state: TaskState) -> bool:
     True if it ended now. Its reservations that were never sent are given back. The fence stays: the worker's commit
     must learn that the task was cancelled, not that somebody else has it.
     """
-    if row.state is TaskState.LEASED and any(db.attempts_of(row, AttemptState.SENT)):
+    if row.state in {TaskState.LEASED, TaskState.SUBMITTED} and any(db.attempts_of(row, AttemptState.SENT)):
         row.ending = state
         return False
     for attempt in list(db.attempts_of(row, AttemptState.RESERVED)):

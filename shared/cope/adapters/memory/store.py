@@ -5,13 +5,14 @@ from cope.adapters.memory.api_spend import ApiSpendMixin
 from cope.adapters.memory.audits import AuditsMixin
 from cope.adapters.memory.clock import FixedClock, SequentialIds
 from cope.adapters.memory.prices import PricesMixin
+from cope.adapters.memory.provider import ProviderMixin
 from cope.adapters.memory.tables import Tables
-from cope.adapters.memory.upkeep import UpkeepMixin
-from cope.ports.store import ApiStore, WorkerStore
+from cope.ports.provider_batches import ProviderBatchStore
+from cope.ports.store import ApiStore
 from cope.ports.support import Clock, IdMaker
 
 
-class MemoryStore(AuditsMixin, ApiSpendMixin, ApiLedgerMixin, UpkeepMixin, PricesMixin):
+class MemoryStore(AuditsMixin, ApiSpendMixin, ApiLedgerMixin, ProviderMixin, PricesMixin):
     """`ApiStore` and `WorkerStore` without a database: for tests, examples and trying things out.
 
     Exact under asyncio: no method awaits between reading and writing. Not for threads, and not for millions of tasks:
@@ -22,6 +23,6 @@ class MemoryStore(AuditsMixin, ApiSpendMixin, ApiLedgerMixin, UpkeepMixin, Price
         super().__init__(Tables(clock or FixedClock(), ids or SequentialIds()))
 
 
-def _serves_both(store: MemoryStore) -> tuple[ApiStore, WorkerStore]:
+def _serves_both(store: MemoryStore) -> tuple[ApiStore, ProviderBatchStore]:
     # Only for the type checker: a method that drifts from its protocol fails here.
     return store, store

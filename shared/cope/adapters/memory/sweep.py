@@ -68,7 +68,7 @@ def _end_orphans(db: Tables) -> tuple[int, int]:
     released = unconfirmed = 0
     for attempt in db.attempts.values():
         row = db.tasks[attempt.task_id]
-        if row.state is TaskState.LEASED and row.fence == attempt.fence:
+        if row.state in {TaskState.LEASED, TaskState.SUBMITTED} and row.fence == attempt.fence:
             continue
         if attempt.state is AttemptState.RESERVED:
             money.release(db, attempt)

@@ -26,6 +26,7 @@ from cope.core.ids import (
     FileId,
     KeyId,
     ProjectId,
+    ProviderBatchId,
     TaskId,
     UsageId,
 )
@@ -41,6 +42,7 @@ from cope.core.money import ZERO, NanoUSD, Price, PriceTier, TokenUsage
 from cope.core.parse_watch import ParseWatch
 from cope.core.records import ApiKey, Attempt, Batch, Budget, Event, Project, StoredFile, UsageRecord, WebhookEndpoint
 from cope.core.task import OnBudget, TaskSpec
+from cope.ports.provider_batches import ProviderState
 from cope.ports.store import NewTask
 from cope.ports.support import Clock, IdMaker
 
@@ -123,6 +125,7 @@ class TaskRow:
     error: ErrorInfo | None = None
     finished_at: datetime | None = None
     rank: int = 0
+    batch_off: str = ""
 
     @property
     def order(self) -> tuple[bool, int, int, TaskId]:
@@ -189,6 +192,41 @@ class AttemptRow:
             price_id=self.price_id,
             price_tier=self.price_tier,
         )
+
+
+@dataclass(slots=True)
+class ProviderBatchRow:
+    """A batch of the provider's, as a leased job."""
+
+    id: ProviderBatchId
+    model: str
+    created_at: datetime
+    due_at: datetime
+    job_until: datetime | None
+    fence: int
+    state: ProviderState = ProviderState.FORMING
+    file_id: str | None = None
+    provider_id: str | None = None
+    status: str = ""
+    doubt_at: datetime | None = None
+    cancelling_at: datetime | None = None
+    polls: int = 0
+    creates: int = 0
+    note: str | None = None
+
+
+@dataclass(slots=True)
+class ProviderLineRow:
+    """One call that is gathered (`provider_batch` None) or part of a batch, until it is settled."""
+
+    attempt_id: AttemptId
+    task_id: TaskId
+    fence: int
+    model: str
+    step: str
+    order: str
+    gathered_at: datetime
+    provider_batch: ProviderBatchId | None = None
 
 
 @dataclass(slots=True)
@@ -260,6 +298,8 @@ class Tables:
     budgets: dict[tuple[ProjectId, str, str], BudgetRow] = field(default_factory=dict)
     prices: dict[tuple[str, PriceTier, str], Price] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
+    provider_batches: dict[ProviderBatchId, ProviderBatchRow] = field(default_factory=dict)
+    provider_lines: dict[AttemptId, ProviderLineRow] = field(default_factory=dict)
     endpoints: dict[EndpointId, WebhookEndpoint] = field(default_factory=dict)
     deliveries: dict[DeliveryId, DeliveryRow] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
@@ -324,6 +364,13 @@ class Tables:
             key = self.keys.get(KeyId(scope))
             return None if key is None else key.cap
         return self.project(project_id).cap
+
+    def window_left_s(self, row: TaskRow) -> float | None:
+        """What is left of its batch's completion window; a batch that stands still stands still here too."""
+        batch = None if row.batch_id is None else self.batches[row.batch_id].batch
+        if batch is None or batch.expires_at is None:
+            return None
+        return (batch.expires_at - (batch.held_since or self.now())).total_seconds()
 
     def attempts_of(self, row: TaskRow, *states: AttemptState) -> Iterator[AttemptRow]:
         """This task's attempts that are in one of `states`."""

@@ -31,6 +31,7 @@ from cope.ports.store import (
 _ALONE_FROM_CRASHES = 2
 _DUE_SHOWN = 1000
 _UNDONE = {TaskState.CANCELLED, TaskState.EXPIRED}
+_AT_WORK = {TaskState.LEASED, TaskState.SUBMITTED}
 
 
 class WorkMixin:
@@ -77,8 +78,10 @@ class WorkMixin:
         for back in returns:
             self._book(back.settlements, back.released)
             row = self._db.tasks.get(back.task_id)
-            if row is None or row.state is not TaskState.LEASED or row.fence != back.fence:
+            at = TaskState.SUBMITTED if back.submitted else TaskState.LEASED
+            if row is None or row.state is not at or row.fence != back.fence:
                 continue
+            row.batch_off = back.batch_off or row.batch_off
             row.tries += back.count_try
             row.lease_until = None
             row.not_before = self._db.later(back.delay_s)
@@ -118,6 +121,9 @@ class WorkMixin:
         row.lease_until = self._db.later(lease_s)
         place = row.queue, row.new.priority
         self._db.turns[place] = max(self._db.turns[place], row.turn)
+        return self._claimed(row)
+
+    def _claimed(self, row: TaskRow) -> ClaimedTask:
         return ClaimedTask(
             spec=row.spec,
             history=row.history,
@@ -127,7 +133,9 @@ class WorkMixin:
             fence=row.fence,
             tries=row.tries,
             crashes=row.crashes,
-            lease_until=row.lease_until,
+            lease_until=row.lease_until or self._db.now(),
+            window_left_s=self._db.window_left_s(row),
+            batch_off=row.batch_off,
         )
 
     def _commit(self, commit: StepCommit) -> CommitStatus:
@@ -138,7 +146,7 @@ class WorkMixin:
             self._book(commit.settlements, commit.released)
             return CommitStatus.CANCELLED
         done_before = commit.finished is not None and step_named(row.history, commit.finished.name) is not None
-        if row.state is not TaskState.LEASED or done_before:
+        if row.state not in _AT_WORK or done_before:
             return CommitStatus.FENCED
         if commit.finished is not None:
             self._keep_step(row, commit.finished)

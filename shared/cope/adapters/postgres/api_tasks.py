@@ -21,8 +21,11 @@ from cope.ports.store import LiveResult, NewLiveTask, Page
 _CLIENT_CLOSED = 499
 
 _DETAIL = """
-SELECT t.*, p.spec, ARRAY(SELECT s.data FROM steps s WHERE s.task_id = t.id ORDER BY s.at) AS steps
+SELECT t.*, p.spec, ARRAY(SELECT s.data FROM steps s WHERE s.task_id = t.id ORDER BY s.at) AS steps,
+  pb.state AS provider_state, pb.provider_id, pb.status AS provider_status
 FROM tasks t JOIN policies p ON p.id = t.policy_id
+LEFT JOIN provider_lines pl ON t.state = 'submitted' AND pl.task_id = t.id AND pl.fence = t.fence
+LEFT JOIN provider_batches pb ON pb.id = pl.provider_batch
 """
 
 _JOINABLE = """

@@ -24,6 +24,10 @@ _WORKABLE = """
        OR (SELECT b.status = 'in_progress' AND b.ending IS NULL FROM batches b WHERE b.id = t.batch_id))
 """
 
+# Seconds; a batch that stands still stands still here too.
+WINDOW_LEFT = """(SELECT extract(epoch FROM b.expires_at - coalesce(b.held_since, now()))::float8 FROM batches b
+   WHERE b.id = t.batch_id)"""
+
 # Every due row that could be taken is locked; of these, a poisoned first one is taken alone, else only sound ones.
 CLAIM = f"""
 WITH due AS MATERIALIZED (
@@ -41,7 +45,7 @@ UPDATE tasks t SET state = 'leased', fence = t.fence + 1, lease_until = now() + 
   lease_owner = %(worker)s
 FROM picked WHERE t.id = picked.id
 RETURNING t.id, t.project_id, t.batch_id, t.key_id, t.policy_id, t.payload, t.seed, t.on_budget, t.fence, t.tries,
-  t.crashes, t.lease_until, t.priority, t.turn,
+  t.crashes, t.lease_until, t.priority, t.turn, t.batch_off, {WINDOW_LEFT} AS window_left_s,
   ARRAY(SELECT s.data FROM steps s WHERE s.task_id = t.id ORDER BY s.at) AS steps
 """  # noqa: S608
 
@@ -102,6 +106,8 @@ def claimed_task(row: Row, policies: Policies) -> ClaimedTask:
         tries=row["tries"],
         crashes=row["crashes"],
         lease_until=row["lease_until"],
+        window_left_s=row["window_left_s"],
+        batch_off=row["batch_off"] or "",
     )
 
 

@@ -27,6 +27,7 @@ from cope.ports.store import (
 )
 
 _UNDONE = {"cancelled", "expired"}
+_AT_WORK = {"leased", "submitted"}
 
 
 async def commit(conn: Connection, policies: Policies, commits: Sequence[StepCommit]) -> list[CommitStatus]:
@@ -49,7 +50,7 @@ async def give_back(conn: Connection, policies: Policies, returns: Sequence[Give
     for back in returns:
         _book(books, back.settlements, back.released)
         row = rows.get(back.task_id)
-        if row is None or row["state"] != "leased" or row["fence"] != back.fence:
+        if row is None or row["state"] != ("submitted" if back.submitted else "leased") or row["fence"] != back.fence:
             continue
         del rows[back.task_id]
         ref = _ref(row)
@@ -68,6 +69,7 @@ async def give_back(conn: Connection, policies: Policies, returns: Sequence[Give
                 )
             )
     await write_tasks(conn, writes)
+    await _end_batch_turns(conn, [(back.task_id, back.batch_off) for back in returns if back.batch_off])
     ended = [write.task.id for write in writes if write.error is not None]
     if ended:
         await prune_ended(conn, policies, ended)
@@ -75,6 +77,16 @@ async def give_back(conn: Connection, policies: Policies, returns: Sequence[Give
     deltas = BatchDeltas()
     count(writes, deltas)
     await close_books(conn, books, deltas)
+
+
+async def _end_batch_turns(conn: Connection, turns: Sequence[tuple[str, str]]) -> None:
+    """These tasks' steps no longer wait for the provider's batch. The rows are locked."""
+    if turns:
+        await conn.execute(
+            "UPDATE tasks t SET batch_off = n.step FROM unnest(%s::text[], %s::text[]) AS n (id, step) "
+            "WHERE t.id = n.id",
+            [[task_id for task_id, _ in turns], [step for _, step in turns]],
+        )
 
 
 async def store_late_answer(conn: Connection, settlement: Settlement, answer: str) -> None:
@@ -108,7 +120,7 @@ class _Work:
         if row["state"] in _UNDONE:
             _book(self.books, one.settlements, one.released)
             return CommitStatus.CANCELLED
-        if row["state"] != "leased" or (one.finished is not None and one.finished.name in row["names"]):
+        if row["state"] not in _AT_WORK or (one.finished is not None and one.finished.name in row["names"]):
             return CommitStatus.FENCED
         del self._rows[one.task_id]  # a second commit of this task in the group comes too late
         _book(self.books, one.settlements, one.released)

@@ -18,13 +18,13 @@ AT_ONCE = 10_000
 # A task that someone else has locked is left to the next sweep: waiting for it here could turn the lock order round.
 _OF_BATCH = """
 SELECT id, project_id, batch_id, custom_id, state, hold, fence FROM tasks
-WHERE batch_id = %(of)s AND state IN ('ready', 'leased', 'held') AND ending IS NULL
+WHERE batch_id = %(of)s AND state IN ('ready', 'leased', 'held', 'submitted') AND ending IS NULL
 ORDER BY line LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
 """
 
 _LIVE_CALL = """
 SELECT id, project_id, batch_id, custom_id, state, hold, fence FROM tasks
-WHERE id = %(of)s AND batch_id IS NULL AND state IN ('ready', 'leased', 'held') AND ending IS NULL
+WHERE id = %(of)s AND batch_id IS NULL AND state IN ('ready', 'leased', 'held', 'submitted') AND ending IS NULL
 LIMIT %(limit)s FOR NO KEY UPDATE
 """
 
@@ -44,8 +44,8 @@ async def end_live_call(conn: Connection, task_id: str, state: TaskState) -> Non
 async def _end(conn: Connection, rows: Sequence[Row], state: TaskState) -> None:
     if not rows:
         return
-    leased = [row["id"] for row in rows if row["state"] == "leased"]
-    attempts = await lock_open_attempts(conn, leased) if leased else []
+    calling = [row["id"] for row in rows if row["state"] in {"leased", "submitted"}]
+    attempts = await lock_open_attempts(conn, calling) if calling else []
     paying = {attempt.task_id for attempt in attempts if attempt.state is AttemptState.SENT}
     books = Books(attempts)
     for attempt in attempts:

@@ -29,6 +29,7 @@ from cope.core.records import (
     Event,
     LineError,
     Project,
+    ProviderBatchView,
     StoredFile,
     TaskDetail,
     WebhookEndpoint,
@@ -47,6 +48,7 @@ SELECT b.*,
       AND t.hold = 'budget' ORDER BY t.priority, t.turn, t.id LIMIT 1000) h) END AS needed,
   CASE WHEN b.failed > 0 THEN (SELECT json_object_agg(e.code, e.count)::text FROM batch_errors e
     WHERE e.batch_id = b.id) END AS error_counts,
+  (SELECT count(*) FROM tasks t WHERE t.batch_id = b.id AND t.state = 'submitted') AS submitted,
   q.pilot_lines AS dry_run, q.quote
 FROM batches b LEFT JOIN quotes q ON q.batch_id = b.id
 """
@@ -147,6 +149,7 @@ def batch_of(row: Row) -> Batch:
         held={reason: row[column] for reason, column in HELD_COLUMNS.items() if row[column]},
         held_since=row["held_since"],
         paused=row["paused"],
+        submitted=row["submitted"],
         needed=_money(row["needed"]),
         cap=_money(row["cap"]),
         spent=NanoUSD(row["spent"]),
@@ -210,7 +213,17 @@ def task_of(row: Row, attempts: tuple[Attempt, ...]) -> TaskDetail:
         result=row["result"],
         error=decode_error(row["error"]),
         attempts=attempts,
+        provider_batch=_provider_batch(row),
     )
+
+
+def _provider_batch(row: Row) -> ProviderBatchView | None:
+    if row["state"] != "submitted":
+        return None
+    state = row["provider_state"]
+    if state in {None, "forming"}:
+        return ProviderBatchView(None, "gathering")
+    return ProviderBatchView(row["provider_id"], row["provider_status"] or str(state))
 
 
 def endpoint_of(row: Row, sealer: Sealer) -> WebhookEndpoint:

@@ -113,7 +113,7 @@ async def _end_orphans(conn: Connection) -> tuple[int, int]:
         conn,
         """
         SELECT a.* FROM attempts a JOIN tasks t ON t.id = a.task_id
-        WHERE a.state IN ('reserved', 'sent') AND (t.state <> 'leased' OR t.fence <> a.fence)
+        WHERE a.state IN ('reserved', 'sent') AND (t.state NOT IN ('leased', 'submitted') OR t.fence <> a.fence)
         ORDER BY a.id LIMIT %s FOR NO KEY UPDATE OF a SKIP LOCKED
         """,
         [10 * _AT_ONCE],

@@ -206,8 +206,10 @@ class TaskRow(SQLModel, table=True):
     __tablename__ = "tasks"
     __table_args__ = (
         CheckConstraint(
-            "state IN ('ready', 'leased', 'held', 'done', 'failed', 'cancelled', 'expired')", name="tasks_state_check"
+            "state IN ('ready', 'leased', 'held', 'submitted', 'done', 'failed', 'cancelled', 'expired')",
+            name="tasks_state_check",
         ),
+        Index("tasks_submitted", "batch_id", postgresql_where=text("state = 'submitted'")),
         Index("tasks_claim", "queue", "priority", "turn", "id", postgresql_where=text("state = 'ready'")),
         Index("tasks_leased", "lease_until", postgresql_where=text("state = 'leased'")),
         Index(
@@ -255,6 +257,7 @@ class TaskRow(SQLModel, table=True):
     result: str | None = words(null=True)
     error: str | None = words(null=True)
     note: str | None = words(null=True)
+    batch_off: str | None = words(null=True)
 
 
 class StepRow(SQLModel, table=True):
@@ -310,6 +313,57 @@ class AttemptRow(SQLModel, table=True):
     key_id: str | None = identifier(null=True)
     price_id: str = words(default="''")
     price_tier: str = words(default="'standard'")
+
+
+class ProviderBatchRow(SQLModel, table=True):
+    """Calls of many tasks in one batch of their provider's; `note` is what was last learnt about it. `doubt_at` is when
+    a creation may have left whose fate is unknown, `cancelling_at` when its end was first asked for."""
+
+    __tablename__ = "provider_batches"
+    __table_args__ = (
+        CheckConstraint("state IN ('forming', 'submitting', 'working', 'ended')", name="provider_batches_state_check"),
+        Index("provider_batches_open", "due_at", postgresql_where=text("state <> 'ended'")),
+    )
+    id: str = identifier(key=True)
+    model: str = words()
+    state: str = words(default="'forming'")
+    file_id: str | None = words(null=True)
+    provider_id: str | None = words(null=True)
+    status: str = words(default="''")
+    created_at: datetime = moment(default="now()")
+    due_at: datetime = moment(default="now()")
+    job_until: datetime | None = moment(null=True)
+    doubt_at: datetime | None = moment(null=True)
+    cancelling_at: datetime | None = moment(null=True)
+    ended_at: datetime | None = moment(null=True)
+    job_fence: int = whole(default="0")
+    polls: int = whole(default="0")
+    creates: int = whole(default="0")
+    note: str | None = words(null=True)
+
+
+class ProviderLineRow(SQLModel, table=True):
+    """One gathered or sent call, until it is settled. `fence` is its task's; `data` is the call as it is sent, and what
+    its reserve was reckoned from; `size` its bytes."""
+
+    __tablename__ = "provider_lines"
+    __table_args__ = (
+        Index("provider_lines_gathered", "model", "attempt_id", postgresql_where=text("provider_batch IS NULL")),
+        Index(
+            "provider_lines_batch", "provider_batch", "attempt_id", postgresql_where=text("provider_batch IS NOT NULL")
+        ),
+        Index("provider_lines_task", "task_id"),
+    )
+    attempt_id: str = identifier(key=True)
+    task_id: str = identifier()
+    project_id: str = identifier()
+    provider_batch: str | None = identifier(null=True)
+    model: str = words()
+    step: str = words()
+    gathered_at: datetime = moment(default="now()")
+    fence: int = whole()
+    size: int = whole()
+    data: str = words()
 
 
 class LedgerRow(SQLModel, table=True):
