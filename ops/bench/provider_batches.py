@@ -120,7 +120,7 @@ def make_parts(*, tier: BatchTier | None, failing_share: float) -> Parts:
     price = Price("p", "bench", parse_usd("2.5"), parse_usd("1.25"), parse_usd("10"), long_ago)
     half = replace(
         price,
-        price_id="p:batch",
+        tier="batch",
         input_per_mtok=parse_usd("1.25"),
         cached_input_per_mtok=parse_usd("0.625"),
         output_per_mtok=parse_usd("5"),

@@ -76,16 +76,20 @@ def test_a_batch_is_cut_off_at_the_margin_and_given_up_at_half_of_it_or_when_can
 
 
 def test_an_order_is_read_back_as_it_was_written() -> None:
-    order = Order('{"a": "\\u2028"}', Price("p:batch", "v", NanoUSD(1), NanoUSD(2), NanoUSD(3), NOW), "instruct-1")
+    order = Order(
+        '{"a": "\\u2028"}', Price("p", "v", NanoUSD(1), NanoUSD(2), NanoUSD(3), NOW, tier="batch"), "instruct-1"
+    )
     assert decode_order(encode_order(order)) == order
 
 
-def test_the_batch_tiers_price_is_the_models_own_with_a_suffix_or_the_one_that_is_named() -> None:
-    rows = [Price(name, "v", NanoUSD(n), NanoUSD(n), NanoUSD(n), NOW) for n, name in enumerate(("p", "p:batch", "q"))]
-    assert batch_price(PriceTable(rows), LARGE, NOW).price_id == "p:batch"
-    assert batch_price(PriceTable(rows), replace(LARGE, batch=replace(TIER, price_id="q")), NOW).price_id == "q"
-    with pytest.raises(Misconfigured, match="p:batch"):
-        batch_price(PriceTable(rows[:1]), LARGE, NOW)
+def test_the_batch_tiers_price_is_the_models_own_of_that_tier_or_the_one_that_is_named() -> None:
+    live = Price("p", "v", NanoUSD(4), NanoUSD(4), NanoUSD(4), NOW)
+    half, other = replace(live, tier="batch"), replace(live, tier="batch", price_id="q")
+    table = PriceTable([live, half, other])
+    assert batch_price(table, LARGE, NOW) == half
+    assert batch_price(table, replace(LARGE, batch=replace(TIER, price_id="q")), NOW) == other
+    with pytest.raises(Misconfigured, match="p"):
+        batch_price(PriceTable([live]), LARGE, NOW)
 
 
 def test_provider_batch_is_honoured_on_a_line_and_on_a_batch_and_refused_where_it_is_neither_auto_nor_off() -> None:

@@ -29,7 +29,7 @@ from tests.support import NOON, make_new_task, make_policy, make_spec
 LIVE = Price("p", "2026-11", parse_usd("2.5"), parse_usd("1.25"), parse_usd("10"), NOON.replace(year=2025))
 HALF = replace(
     LIVE,
-    price_id="p:batch",
+    tier="batch",
     input_per_mtok=parse_usd("1.25"),
     cached_input_per_mtok=parse_usd("0.625"),
     output_per_mtok=parse_usd("5"),

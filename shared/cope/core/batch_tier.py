@@ -97,6 +97,7 @@ def encode_order(order: Order) -> str:
                 price.cached_input_per_mtok,
                 price.output_per_mtok,
                 price.effective_at.isoformat(),
+                price.tier,
             ],
         }
     ).decode()
@@ -105,8 +106,7 @@ def encode_order(order: Order) -> str:
 def decode_order(text: str) -> Order:
     """The inverse of `encode_order`. The bill is reckoned with this row, whatever the table says by then."""
     data = orjson.loads(text)
-    price_id, version, fresh, cached, output, effective_at = data["price"]
-    price = Price(
-        price_id, version, NanoUSD(fresh), NanoUSD(cached), NanoUSD(output), datetime.fromisoformat(effective_at)
-    )
+    price_id, version, fresh, cached, output, effective_at, tier = data["price"]
+    since = datetime.fromisoformat(effective_at)
+    price = Price(price_id, version, NanoUSD(fresh), NanoUSD(cached), NanoUSD(output), since, tier=tier)
     return Order(data["body"], price, data["prompts"])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
+from cope.core.batch_tier import batch_price
 from cope.core.errors import Unpriced
 from cope.core.models import ModelCatalog
 from cope.core.prices import PriceTable
@@ -66,6 +67,8 @@ def unpriced(catalog: ModelCatalog, table: PriceTable, now: datetime) -> list[st
     for entry in catalog.entries.values():
         try:
             table.of_model(entry, now)
+            if entry.batch is not None:
+                batch_price(table, entry, now)
         except Unpriced as missing:
             found.append(missing.message)
     return found
