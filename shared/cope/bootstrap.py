@@ -20,9 +20,10 @@ from cope.core.models import ModelCatalog
 from cope.core.prices import PriceTable
 from cope.ports.answers import AnswerJudge
 from cope.ports.files import FileStore
+from cope.ports.limiter import Limiter
 from cope.ports.model import ChatModel
 from cope.ports.store import ApiStore, WorkerStore
-from cope.ports.support import Clock, IdMaker, Limiter, WakeUp, WebhookSender
+from cope.ports.support import Clock, IdMaker, WakeUp, WebhookSender
 from cope.settings import Settings
 
 

@@ -6,10 +6,7 @@ loop and address: it is made in the loop that uses it.
 
 import asyncio
 import contextlib
-import math
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import openai
@@ -19,6 +16,7 @@ from openai import AsyncOpenAI, DefaultAioHttpClient
 from cope.core.errors import (
     ContextTooLong,
     ModelError,
+    ModelKeyRefused,
     ModelMalformed,
     ModelOverloaded,
     ModelQuotaExhausted,
@@ -26,6 +24,7 @@ from cope.core.errors import (
     ModelRejected,
     ModelUnreachable,
 )
+from cope.core.limits.hints import RateHints, read_hints
 from cope.core.models import ModelEntry
 from cope.core.money import TokenUsage
 from cope.core.stages import Tier
@@ -33,6 +32,8 @@ from cope.ports.model import ChatAnswer, ChatRequest
 
 _CONNECT_CAUSES = ("ConnectError", "ClientConnectorError", "ConnectionRefusedError", "ConnectTimeout")
 _ABORT_TIMEOUT_S = 5.0
+# A 403 that speaks of these refuses what was asked, not the key.
+_ABOUT_CONTENT = ("moderation", "flagged", "content", "policy", "safety")
 _RAW = {"X-Stainless-Raw-Response": "raw"}  # what `with_raw_response` sets: the answer's bytes are read by us
 
 
@@ -83,7 +84,8 @@ class OpenAIModel:
                 raise ModelOverloaded(f"{request.model.name}: no answer in time.") from None
             cause = error.__cause__ or error
             raise ModelUnreachable(f"{request.model.name}: {type(cause).__name__}: {cause}"[:300], sent=sent) from None
-        return _answer(request.model, raw.http_response.content)
+        hints = read_hints(raw.http_response.headers, now=datetime.now(UTC))
+        return _answer(request.model, raw.http_response.content, hints)
 
     def _client(self, model: ModelEntry) -> AsyncOpenAI:
         key = (model.base_url, model.api_key)
@@ -138,16 +140,17 @@ def _body(request: ChatRequest) -> dict[str, Any]:
     return body
 
 
-def _answer(model: ModelEntry, content: bytes) -> ChatAnswer:
+def _answer(model: ModelEntry, content: bytes, hints: RateHints) -> ChatAnswer:
     try:
         body = orjson.loads(content)
         choice = body["choices"][0]
         text = choice["message"]["content"] or ""
         if not isinstance(text, str):
             raise TypeError("content is not text")
-        return ChatAnswer(text, str(choice.get("finish_reason") or "stop"), _usage(body.get("usage")), body.get("id"))
+        finish = str(choice.get("finish_reason") or "stop")
+        return ChatAnswer(text, finish, _usage(body.get("usage")), body.get("id"), hints)
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError) as wrong:
-        raise ModelMalformed(f"{model.name}: the answer can't be read: {wrong}") from None
+        raise ModelMalformed(f"{model.name}: the answer can't be read: {wrong}", hints=hints) from None
 
 
 def _usage(usage: Any) -> TokenUsage | None:
@@ -171,33 +174,21 @@ def _was_sent(error: openai.APIConnectionError) -> bool:
 
 
 def _status_error(error: openai.APIStatusError) -> ModelError:
-    told = retry_after_s(error.response.headers, now=datetime.now(UTC))
+    hints = read_hints(error.response.headers, now=datetime.now(UTC))
     body: Any = error.body if isinstance(error.body, dict) else {}
     code, kind = str(body.get("code") or ""), str(body.get("type") or "")
     message = str(body.get("message") or error.message)[:1000]
     status = error.status_code
     if status == 429:
         if "insufficient_quota" in {code, kind} or "quota" in code:
-            return ModelQuotaExhausted(message, answered=True, retry_after_s=told)
-        return ModelRateLimited(message, answered=True, retry_after_s=told)
+            return ModelQuotaExhausted(message, answered=True, hints=hints)
+        return ModelRateLimited(message, answered=True, hints=hints)
+    if status == 401:
+        return ModelKeyRefused(f"HTTP 401: {message}", certain=True, hints=hints)
+    if status == 403 and not any(word in f"{code} {kind} {message}".lower() for word in _ABOUT_CONTENT):
+        return ModelKeyRefused(f"HTTP 403: {message}", certain=False, hints=hints)
     if code == "context_length_exceeded" or (status == 400 and "context length" in message.lower()):
-        return ContextTooLong(message, answered=True)
+        return ContextTooLong(message, answered=True, hints=hints)
     if status in {408, 409} or status >= 500:
-        return ModelOverloaded(message, answered=True, retry_after_s=told)
-    return ModelRejected(f"HTTP {status}: {message}", answered=True)
-
-
-def retry_after_s(headers: Mapping[str, str], *, now: datetime) -> float | None:
-    """Seconds to wait from `retry-after-ms` or `Retry-After` (seconds or an HTTP date); None if absent or nonsense."""
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        with contextlib.suppress(ValueError):
-            seconds = float(value) * scale
-            return seconds if math.isfinite(seconds) and seconds >= 0 else None
-        with contextlib.suppress(ValueError, TypeError):
-            when = parsedate_to_datetime(value)
-            when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
-            return max(0.0, (when - now).total_seconds())
-    return None
+        return ModelOverloaded(message, answered=True, hints=hints)
+    return ModelRejected(f"HTTP {status}: {message}", answered=True, hints=hints)

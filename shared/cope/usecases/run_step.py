@@ -15,9 +15,11 @@ import orjson
 from cope.core import retry
 from cope.core.budget import output_limit, settle, worst_case
 from cope.core.codec import decode_step, encode_step
-from cope.core.errors import ErrorInfo, ModelError, ModelMalformed, ModelRateLimited
+from cope.core.errors import ErrorInfo, ModelError, ModelMalformed
 from cope.core.history import FinishedStep
 from cope.core.lifecycle import HoldReason
+from cope.core.limits import reports
+from cope.core.limits.types import UNKNOWN, UNUSED, Ask, Grant, Report, Wait, WaitReason
 from cope.core.models import ModelCatalog, ModelEntry
 from cope.core.money import ZERO, NanoUSD, Price, TokenUsage, format_usd, input_token_bound
 from cope.core.parse_watch import line_parses
@@ -30,6 +32,7 @@ from cope.core.result import completion_body, failure
 from cope.core.stages import Step, Tier
 from cope.core.task import OnBudget, TaskSpec
 from cope.ports.answers import AnswerJudge
+from cope.ports.limiter import Limiter
 from cope.ports.model import ChatModel
 from cope.ports.store import (
     Adopted,
@@ -49,7 +52,7 @@ from cope.ports.store import (
     ToFailed,
     ToQueue,
 )
-from cope.ports.support import Clock, Grant, IdMaker, Limiter
+from cope.ports.support import Clock, IdMaker
 from cope.usecases.chains import PLAN_BYTES_PER_TOKEN, ChainRunner, StepOutcome, executor_messages, planner_messages
 
 LONGEST_WAIT_IN_SLOT_S = 2.0
@@ -95,6 +98,22 @@ class _Plan:
     price: Price | None
 
 
+class _Place:
+    """A grant, given back once: `report` is what is said of it if nobody says more."""
+
+    def __init__(self, limiter: Limiter, grant: Grant) -> None:
+        self._limiter = limiter
+        self._grant = grant
+        self._ended = False
+        self.report = UNUSED
+
+    async def end(self, report: Report | None = None) -> None:
+        """The first time counts."""
+        if not self._ended:
+            self._ended = True
+            await self._limiter.give_back(self._grant, report or self.report)
+
+
 class StepRun:
     """One task's turn on one queue. `paying` is True from the `sent` mark until the bill is settled: such a run must
     not be cancelled, because its answer is paid for."""
@@ -107,12 +126,15 @@ class StepRun:
         *,
         gate: asyncio.Semaphore,
         on_chain_end: Callable[[], None],
+        on_limited: Callable[[float], None] = lambda wait_s: None,
     ) -> None:
+        """`on_limited` is told 0 for each grant of the limiter, and the wait for each task put off by it."""
         self._parts = parts
         self._ledger = ledger
         self._task = task
         self._gate = gate
         self._on_chain_end = on_chain_end
+        self._on_limited = on_limited
         self.paying = False
 
     async def run(self) -> CommitStatus | None:
@@ -129,11 +151,9 @@ class StepRun:
             decision,
             entry,
             self._parts.catalog.prompts(decision.model, decision.prompt_set),
-            self._parts.prices.of_model(entry, self._parts.clock.now()),
+            self._parts.prices.of_model(entry.variants[0], self._parts.clock.now()),
         )
-        if plan.price is None:
-            return await self._free_step(plan)
-        return await self._paid_step(plan, plan.price)
+        return await (self._free_step(plan) if plan.price is None else self._paid_step(plan))
 
     # ---- the small model -------------------------------------------------------------------------------------------
 
@@ -148,47 +168,70 @@ class StepRun:
 
     # ---- a paid call -----------------------------------------------------------------------------------------------
 
-    async def _paid_step(self, plan: _Plan, price: Price) -> CommitStatus | None:
+    async def _paid_step(self, plan: _Plan) -> CommitStatus | None:
         grant = await self._rate_limited(plan)
         if grant is None:
             return None
-        used: int | None = None
+        # The money is of the endpoint that was granted: its price bounds the call and settles it.
+        entry = plan.entry.at(grant.endpoint)
+        price = self._parts.prices.of_model(entry, self._parts.clock.now())
+        place = _Place(self._parts.limiter, grant)
         try:
+            if price is None:
+                raise ValueError(f"model {entry.name!r} is free at endpoint {grant.endpoint!r} and paid elsewhere")
+            plan = replace(plan, entry=entry, price=price)
             reserved = await self._reserve(plan, price)
             match reserved:
                 case Adopted():
-                    used = 0
                     return await self._adopt(reserved)
                 case Refused():
-                    used = 0
                     return await self._no_money(reserved)
                 case Paused():
-                    used = 0
                     back = GiveBack(self._task.task_id, self._task.fence, hold=HoldReason.UNPARSABLE, note="unparsable")
                     await self._give_back(back)
                     return None
                 case Fenced():
-                    used = 0
                     return CommitStatus.FENCED
                 case Granted():
-                    status, used = await self._pay(plan, price, reserved)
-                    return status
+                    return await self._pay(plan, price, reserved, place)
                 case _:
                     assert_never(reserved)
         finally:
-            await self._parts.limiter.give_back(plan.entry.name, grant, tokens_used=used)
+            await place.end()
 
     async def _rate_limited(self, plan: _Plan) -> Grant | None:
-        """A grant of the shared limiter, or None after the task was given back because the wait is long."""
-        tokens = self._estimated_tokens(plan)
+        """A place at one of the model's endpoints, its turn come; None after the task was given back to wait longer."""
+        ask, task = self._ask(plan), self._task
         while True:
-            grant = await self._parts.limiter.acquire(plan.entry.name, tokens=tokens)
-            if grant.wait_s <= 0:
-                return grant
-            if grant.wait_s > LONGEST_WAIT_IN_SLOT_S:
-                await self._give_back(GiveBack(self._task.task_id, self._task.fence, delay_s=grant.wait_s))
-                return None
-            await asyncio.sleep(grant.wait_s)
+            answer = await self._parts.limiter.acquire(plan.entry.name, ask)
+            match answer:
+                case Grant():
+                    self._on_limited(0.0)
+                    try:
+                        await asyncio.sleep(answer.wait_s)
+                    except BaseException:
+                        await self._parts.limiter.give_back(answer, UNUSED)
+                        raise
+                    return answer
+                case Wait(seconds, WaitReason.QUOTA):
+                    await self._give_back(
+                        GiveBack(
+                            task.task_id,
+                            task.fence,
+                            delay_s=seconds,
+                            hold=HoldReason.PROVIDER_QUOTA,
+                            note="provider_quota",
+                        )
+                    )
+                    return None
+                case Wait(seconds, _) if seconds > LONGEST_WAIT_IN_SLOT_S:
+                    self._on_limited(seconds)
+                    await self._give_back(GiveBack(task.task_id, task.fence, delay_s=seconds))
+                    return None
+                case Wait(seconds, _):
+                    await asyncio.sleep(seconds)
+                case _:
+                    assert_never(answer)
 
     async def _reserve(self, plan: _Plan, price: Price) -> ReserveResult:
         task = self._task
@@ -206,19 +249,24 @@ class StepRun:
             )
         )
 
-    async def _pay(self, plan: _Plan, price: Price, granted: Granted) -> tuple[CommitStatus | None, int | None]:
+    async def _pay(self, plan: _Plan, price: Price, granted: Granted, place: "_Place") -> CommitStatus | None:
         task = self._task
         amount = step_worst_case(task.spec, plan.step, plan.entry, plan.prompts, price)
         self.paying = True  # before the mark, so that no cancellation falls between the mark and the call
         if not await self._ledger.mark_sent(granted):
             self.paying = False
-            return CommitStatus.FENCED, 0
+            return CommitStatus.FENCED
+        place.report = UNKNOWN
         started = self._parts.clock.now()
         try:
             outcome = await self._chains(plan)
         except ModelError as error:
+            # The limiter first: once the task is given back another worker may ask for its next place at once.
+            await place.end(reports.of_error(error, jitter=self._parts.ids.jitter()))
             settlements, released = _after_failed_call(error, granted, amount)
-            return await self._after_error(error, settlements=settlements, released=released), None
+            return await self._after_error(error, settlements=settlements, released=released, endpoints=plan.entry)
+        took_s = (self._parts.clock.now() - started).total_seconds()
+        await place.end(reports.of_answer(outcome.usage, outcome.hints, took_s=took_s))
         bill = settle(price, outcome.usage, amount)
         cost = NanoUSD(bill.cost + bill.overrun)
         finished = self._finished(plan, outcome, started, cost=cost, price=price)
@@ -229,8 +277,7 @@ class StepRun:
         if status is CommitStatus.FENCED:
             # Someone else owns the task now; the answer is paid for, so it is kept for them to adopt.
             await self._ledger.store_late_answer(settlement, encode_step(finished))
-        used = outcome.usage
-        return status, None if used is None else used.prompt + used.completion
+        return status
 
     async def _adopt(self, adopted: Adopted) -> CommitStatus:
         finished = replace(decode_step(adopted.answer), stopped_early=None)
@@ -270,16 +317,18 @@ class StepRun:
     def _request_id(self) -> str:
         return f"{self._task.task_id}-{self._task.fence:06d}"
 
-    def _estimated_tokens(self, plan: _Plan) -> int:
+    def _ask(self, plan: _Plan) -> Ask:
         step = plan.step
         messages = (
             planner_messages(self._task.spec, step, plan.prompts)
             if step.planner is not None
             else executor_messages(self._task.spec, step, plan.prompts, None)
         )
-        limit = sum(call.max_tokens for call in (step.planner, step.executor) if call is not None)
+        calls = [call for call in (step.planner, step.executor) if call is not None]
+        limit = sum(output_limit(plan.entry, messages, call.max_tokens) for call in calls)
         # A quarter of the byte bound is near the truth for English; the answer corrects the charge.
-        return step.n * (input_token_bound(tuple(m.content for m in messages)) // 4 + limit)
+        tokens = step.n * (len(calls) * (input_token_bound(tuple(m.content for m in messages)) // 4) + limit)
+        return Ask(tokens, calls=step.n * len(calls), parallel=step.n)
 
     def _finished(
         self, plan: _Plan, outcome: StepOutcome, started: datetime, *, cost: NanoUSD, price: Price | None
@@ -320,21 +369,33 @@ class StepRun:
         await self._ledger.give_back(back)
 
     async def _after_error(
-        self, error: ModelError, *, settlements: tuple[Settlement, ...], released: tuple[Granted, ...]
+        self,
+        error: ModelError,
+        *,
+        settlements: tuple[Settlement, ...],
+        released: tuple[Granted, ...],
+        endpoints: ModelEntry | None = None,
     ) -> CommitStatus | None:
+        """`endpoints`: the model of a paid call. If it has several, the task goes to another one at once, without
+        waiting for the one that failed; the limiter, which knows them all, holds it where none is left."""
         task = self._task
         decision = retry.decide(error, task.tries, jitter=self._parts.ids.jitter())
         released_ids = tuple(granted.attempt_id for granted in released)
-        if isinstance(error, ModelRateLimited) and isinstance(decision, retry.RetryLater):
-            step = next_decision(task.spec, task.history)
-            if isinstance(step, Step):
-                await self._parts.limiter.block(step.model, seconds=decision.delay_s)
+        elsewhere = endpoints is not None and len(endpoints.endpoints) > 1
         match decision:
             case retry.RetryLater(delay_s, counts):
+                delay_s = 0.0 if elsewhere else delay_s
                 back = GiveBack(task.task_id, task.fence, delay_s=delay_s, count_try=counts, note=error.code)
-            case retry.HoldForQuota(recheck_s):
+            case retry.HoldForQuota(_, counts) if elsewhere:
+                back = GiveBack(task.task_id, task.fence, count_try=counts, note=error.code)
+            case retry.HoldForQuota(recheck_s, counts):
                 back = GiveBack(
-                    task.task_id, task.fence, delay_s=recheck_s, hold=HoldReason.PROVIDER_QUOTA, note=error.code
+                    task.task_id,
+                    task.fence,
+                    delay_s=recheck_s,
+                    hold=HoldReason.PROVIDER_QUOTA,
+                    count_try=counts,
+                    note=error.code,
                 )
             case retry.GiveUp(info):
                 state = next_state(task.spec, task.history, Stop(info), now=self._parts.clock.now())

@@ -2,7 +2,7 @@
 
 from cope.adapters.memory.clock import FixedClock, SequentialIds
 from cope.adapters.memory.files import MemoryFiles
-from cope.adapters.memory.limiter import Limits, MemoryLimiter
+from cope.adapters.memory.limiter import MemoryLimiter
 from cope.adapters.memory.model import ScriptedModel
 from cope.adapters.memory.store import MemoryStore
 from cope.adapters.memory.wakeup import MemoryWakeUp
@@ -10,7 +10,6 @@ from cope.adapters.memory.webhooks import RecordingWebhookSender
 
 __all__ = [
     "FixedClock",
-    "Limits",
     "MemoryFiles",
     "MemoryLimiter",
     "MemoryStore",
