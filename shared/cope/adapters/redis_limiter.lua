@@ -216,7 +216,7 @@ local function acquire()
   local function better(a, b)
     if a.probe ~= b.probe then return a.probe end
     if a.start ~= b.start then return a.start < b.start end
-    local room_a, room_b = a.share * a.weight, b.share * b.weight
+    local room_a, room_b = a.share * a.weight * 0.5 ^ a.group.failures, b.share * b.weight * 0.5 ^ b.group.failures
     if room_a ~= room_b then return room_a > room_b end
     return a.group.calls / a.weight < b.group.calls / b.weight
   end

@@ -4,7 +4,6 @@ Redis may be emptied at any time: a process that finds the books gone says so, a
 """
 
 import secrets
-import time
 from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from cope.adapters.shared_limits import HeldSlots, LimiterAway, log_breakers
+from cope.adapters.shared_limits import HeldSlots, LimiterAway, Trust, log_breakers
 from cope.core.limits.book import Place, headroom_of
 from cope.core.limits.breaker import Breaker, Cause
 from cope.core.limits.group import Group, slot_ids
@@ -24,7 +23,6 @@ KEEPER = "redis"
 _PREFIX = "cope:limit:"
 _GROUP_FIELDS = 22
 _PURSE_FIELDS = 6
-_REMEMBERED_S = 60.0
 
 
 class RedisLimiter:
@@ -49,12 +47,11 @@ class RedisLimiter:
         source = resources.files("cope.adapters").joinpath("redis_limiter.lua").read_text()
         self._script = self._redis.register_script(source)
         self._slots = HeldSlots(self._renew)
-        self._distrusted: set[str] = set()
-        self._written: dict[str, float] = {}
+        self._trust = Trust()
 
     def distrust(self) -> None:
         """Calls were granted elsewhere for a while: the next asks say that these books may lack some."""
-        self._distrusted = {place.group for places in self._places.values() for place in places}
+        self._trust.lose(place.group for places in self._places.values() for place in places)
 
     async def acquire(self, model: str, ask: Ask) -> Grant | Wait:
         """A place at one of the model's endpoints, or how long to wait."""
@@ -68,10 +65,10 @@ class RedisLimiter:
                 limits.tpm or 0,
                 limits.concurrency or 0,
                 repr(place.weight),
-                self._trust(place),
+                self._trust.doubt(place.group),
             ]
         answer = await self._run("acquire", places, arguments)
-        self._written |= dict.fromkeys((place.group for place in places), time.monotonic())
+        self._trust.wrote(place.group for place in places)
         if answer[0] == "0":
             return Wait(float(answer[1]), WaitReason(answer[2]))
         place = places[int(answer[0]) - 1]
@@ -140,13 +137,6 @@ class RedisLimiter:
         """Close connections."""
         await self._slots.aclose()
         await self._redis.aclose()
-
-    def _trust(self, place: Place) -> str:
-        """ "1": the books lack calls; "2": they do if they are not there; "0": nothing is known of earlier calls."""
-        if place.group in self._distrusted:
-            self._distrusted.discard(place.group)
-            return "1"
-        return "2" if time.monotonic() - self._written.get(place.group, -_REMEMBERED_S) < _REMEMBERED_S else "0"
 
     async def _renew(self, held: Sequence[tuple[Place, Ticket]]) -> None:
         arguments: list[Any] = []

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from cope.core.limits.book import Place
 from cope.core.limits.types import Ticket, Verdict
@@ -11,10 +12,36 @@ from cope.core.limits.types import Ticket, Verdict
 logger = logging.getLogger(__name__)
 
 RENEWED_EVERY_S = 5.0
+_REMEMBERED_S = 60.0
 
 
 class LimiterAway(Exception):
     """The store behind a shared limiter does not answer; the next one is asked."""
+
+
+class Trust:
+    """Whether the books of a limit group may lack calls that this process knows of."""
+
+    def __init__(self) -> None:
+        self._lost: set[str] = set()
+        self._written: dict[str, float] = {}
+
+    def lose(self, groups: Iterable[str]) -> None:
+        """These were kept elsewhere for a while."""
+        self._lost |= set(groups)
+
+    def wrote(self, groups: Iterable[str]) -> None:
+        """These are there, and were written just now."""
+        now = time.monotonic()
+        for group in groups:
+            self._written[group] = now
+
+    def doubt(self, group: str) -> str:
+        """ "1": the books lack calls (said once); "2": they do if they are not there; "0": nothing is known."""
+        if group in self._lost:
+            self._lost.discard(group)
+            return "1"
+        return "2" if time.monotonic() - self._written.get(group, -_REMEMBERED_S) < _REMEMBERED_S else "0"
 
 
 class HeldSlots:

@@ -15,13 +15,13 @@ from cope.ports.store import SweepReport
 class SweepMixin(WorkMixin):
     """Leases, holds and windows that have run out."""
 
-    async def sweep(self, *, lease_s: float) -> SweepReport:
+    async def sweep(self, *, lease_s: float, quota_is_back: bool = False) -> SweepReport:
         """Safe to run twice: everything it does, it does once. `lease_s` is not needed here: attempts never outlive
         their lease in one process."""
         reclaimed = _reclaim(self._db)
         released, unconfirmed = _end_orphans(self._db)
         expired = _expire(self._db)
-        resumed = _resume(self._db)
+        resumed = _resume(self._db, quota_is_back=quota_is_back)
         return SweepReport(
             reclaimed=reclaimed,
             released=released,
@@ -85,11 +85,11 @@ def _expire(db: Tables) -> int:
     return expired
 
 
-def _resume(db: Tables) -> int:
+def _resume(db: Tables, *, quota_is_back: bool) -> int:
     resumed = 0
     room = _room(db)
     for row in sorted((row for row in db.tasks.values() if row.state is TaskState.HELD), key=lambda row: row.order):
-        if not db.working(row.project_id) or not _may_resume(db, row, room):
+        if not db.working(row.project_id) or not _may_resume(db, row, room, quota_is_back=quota_is_back):
             continue
         end_hold(db, row, TaskState.READY)
         row.not_before = db.now()
@@ -108,7 +108,7 @@ def _room(db: Tables) -> dict[ProjectId, int | None]:
     return room
 
 
-def _may_resume(db: Tables, row: TaskRow, room: dict[ProjectId, int | None]) -> bool:
+def _may_resume(db: Tables, row: TaskRow, room: dict[ProjectId, int | None], *, quota_is_back: bool) -> bool:
     """Takes what the task needs out of `room`."""
     match row.hold:
         case HoldReason.BUDGET:
@@ -123,7 +123,7 @@ def _may_resume(db: Tables, row: TaskRow, room: dict[ProjectId, int | None]) -> 
             room[row.project_id] = left - needed
             return True
         case HoldReason.PROVIDER_QUOTA:
-            return row.not_before <= db.now()
+            return quota_is_back or row.not_before <= db.now()
         case HoldReason.PAUSED:
             return True
         case HoldReason.UNPARSABLE:

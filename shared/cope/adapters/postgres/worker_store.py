@@ -110,9 +110,9 @@ class PostgresWorkerStore:
 
     # ---- the sweep -------------------------------------------------------------------------------------------------
 
-    async def sweep(self, *, lease_s: float) -> SweepReport:
+    async def sweep(self, *, lease_s: float, quota_is_back: bool = False) -> SweepReport:
         """Several transactions. `lease_s` is not needed: every lease's end stands in its row."""
-        return await sweep(self._db, self._policies)
+        return await sweep(self._db, self._policies, quota_is_back=quota_is_back)
 
     async def sequence_events(self) -> int:
         """Only the sweep's last part: give new events their offsets. Cheap enough for every 100 ms."""

@@ -69,7 +69,9 @@ class _Offer:
     def rank(self, index: int) -> tuple[bool, float, float, float, int]:
         """Least first: a probe that is due, then the earliest start, then the most room."""
         weight = self.place.weight
-        return (not self.probe, self.start, -self.share * weight, self.group.calls / weight, index)
+        # Each failure in a row halves what an endpoint is worth, so that a retry tends to go elsewhere.
+        room = self.share * weight * 0.5**self.group.door.failures
+        return (not self.probe, self.start, -room, self.group.calls / weight, index)
 
 
 @dataclass(slots=True)
