@@ -1,21 +1,20 @@
 """The configured models, prompt sets and prices, from settings and the files they name."""
 
-import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from cope.core.errors import Misconfigured
-from cope.core.limits.book import Place
-from cope.core.models import Endpoint, ModelCatalog, ModelEntry
+from cope.core.models import ModelCatalog, ModelEntry
 from cope.core.money import NanoUSD, Price, parse_usd
 from cope.core.prices import PriceTable
 from cope.core.problem import Kind
 from cope.core.prompts import BUILT_IN, PromptSet, RolePrompts
 from cope.core.stages import Tier
+from cope.endpoints import check_groups, check_limits, endpoints_of, key_of
 from cope.settings import Settings
 
 # `endpoint` is set when a model is asked for at one of its endpoints; a key is never written in a file.
@@ -24,7 +23,6 @@ _ENTRY_KEYS = (frozenset(ModelEntry.__dataclass_fields__) | {"api_key_env", "def
     "endpoint",
     "endpoints",
 }
-_ENDPOINT_KEYS = (frozenset(Endpoint.__dataclass_fields__) | {"api_key_env"}) - {"api_key"}
 
 
 def load_catalog(settings: Settings) -> ModelCatalog:
@@ -44,7 +42,7 @@ def load_catalog(settings: Settings) -> ModelCatalog:
                 f"Model {entry.name!r} is of the paid tier and has no price: set its price id (COPE_LARGE_PRICE) "
                 "to one of the shipped table's or of your own COPE_PRICES_FILE."
             )
-    _check_groups(entries.values())
+    check_groups(entries.values())
     return ModelCatalog(entries, defaults[Tier.SMALL], defaults[Tier.LARGE], prompt_sets)
 
 
@@ -121,7 +119,7 @@ def _entry(row: Mapping[str, Any], path: Path) -> ModelEntry:
         if key not in _ENTRY_KEYS and key != "endpoint":
             known = ", ".join(sorted(_ENTRY_KEYS))
             raise Misconfigured(f"{path}: unknown key {key!r} in a [[model]]. Known keys: {known}; [[model.endpoint]].")
-    endpoints = _endpoints(row, path)
+    endpoints = endpoints_of(row, path)
     if endpoints and "base_url" not in row:
         row = {**row, "base_url": endpoints[0].base_url}
     for key in ("name", "base_url", "tier", "context_length"):
@@ -129,7 +127,7 @@ def _entry(row: Mapping[str, Any], path: Path) -> ModelEntry:
             raise Misconfigured(f"{path}: a [[model]] lacks {key!r}.")
     if row["tier"] not in {"small", "paid"}:
         raise Misconfigured(f'{path}: tier must be "small" or "paid", not {row["tier"]!r}.')
-    _check_limits(row, f"{path}: model {row['name']!r}")
+    check_limits(row, f"{path}: model {row['name']!r}")
     values = {key: value for key, value in row.items() if key not in {"api_key_env", "default", "endpoint"}}
     return ModelEntry(
         **{
@@ -138,76 +136,10 @@ def _entry(row: Mapping[str, Any], path: Path) -> ModelEntry:
             **values,
             "tier": Tier.SMALL if row["tier"] == "small" else Tier.LARGE,
             "unsupported": frozenset(row.get("unsupported", ())),
-            "api_key": _key(row, f"{path}: model {row['name']!r}"),
+            "api_key": key_of(row, f"{path}: model {row['name']!r}"),
             "endpoints": endpoints,
         }
     )
-
-
-def _key(row: Mapping[str, Any], where: str) -> str:
-    variable = row.get("api_key_env")
-    if variable and variable not in os.environ:
-        raise Misconfigured(f"{where} takes its key from {variable}, which is not set.")
-    return os.environ[variable] if variable else ""
-
-
-def _endpoints(row: Mapping[str, Any], path: Path) -> tuple[Endpoint, ...]:
-    """The [[model.endpoint]] tables of a model; what one leaves out is the model's own, but for its limits."""
-    model, found = row.get("name"), row.get("endpoint", [])
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise Misconfigured(f"{path}: model {model!r}: write endpoints as [[model.endpoint]] tables.")
-    if found and row.get("tier") != "paid":
-        raise Misconfigured(
-            f"{path}: model {model!r}: only paid models have endpoints; put a router before small ones."
-        )
-    if found and any(key in row for key in ("rpm", "tpm", "concurrency", "limit_group")):
-        raise Misconfigured(f"{path}: model {model!r} has endpoints: state rpm, tpm and concurrency at each of them.")
-    endpoints: list[Endpoint] = []
-    for one in found:
-        where = f"{path}: endpoint {one.get('name')!r} of model {model!r}"
-        for key in one:
-            if key not in _ENDPOINT_KEYS:
-                raise Misconfigured(f"{where}: unknown key {key!r}. Known keys: {', '.join(sorted(_ENDPOINT_KEYS))}.")
-        if not isinstance(one.get("name"), str) or not one["name"]:
-            raise Misconfigured(f"{where}: give it a `name`.")
-        if one["name"] in {other.name for other in endpoints}:
-            raise Misconfigured(f"{where} is declared twice.")
-        if not one.get("base_url", row.get("base_url")):
-            raise Misconfigured(f"{where} lacks `base_url`, and the model has none either.")
-        _check_limits(one, where)
-        values = {key: value for key, value in one.items() if key != "api_key_env"}
-        key = _key(one if "api_key_env" in one else row, where)
-        endpoints.append(Endpoint(**{"base_url": row.get("base_url"), "api_key": key, **values}))
-    return tuple(endpoints)
-
-
-def _check_limits(row: Mapping[str, Any], where: str) -> None:
-    for name in ("rpm", "tpm", "concurrency"):
-        if name in row and (type(row[name]) is not int or row[name] < 1):
-            raise Misconfigured(
-                f"{where}: {name} is a whole number from 1, not {row[name]!r}; leave it out for no limit."
-            )
-    weight = row.get("weight", 1)
-    if type(weight) not in {int, float} or not 0 < weight < 1e6:
-        raise Misconfigured(f"{where}: weight is a number above 0, not {weight!r}.")
-    if row.get("tpm_counts", "used") not in {"used", "limit"}:
-        raise Misconfigured(f'{where}: tpm_counts is "used" or "limit", not {row["tpm_counts"]!r}.')
-
-
-def _check_groups(entries: Iterable[ModelEntry]) -> None:
-    """Those who share a limit group say the same limits, and one model goes to a group by one way."""
-    stated: dict[str, Place] = {}
-    for entry in entries:
-        names = [place.group for place in entry.places]
-        if len(set(names)) < len(names):
-            raise Misconfigured(f"Two endpoints of model {entry.name!r} share a limit_group: make them one endpoint.")
-        for place in entry.places:
-            first = stated.setdefault(place.group, place)
-            if first.limits != place.limits:
-                raise Misconfigured(
-                    f"limit_group {place.group!r}: model {first.model!r} and model {place.model!r} state different limits. "
-                    "The group's rpm, tpm and concurrency are shared: write the same ones at each."
-                )
 
 
 def _prices(data: Mapping[str, Any], where: str) -> list[Price]:

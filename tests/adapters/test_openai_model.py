@@ -8,9 +8,12 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cope.adapters.openai_model import OpenAIModel, retry_after_s
+from cope.adapters.openai_model import OpenAIModel
 from cope.core import errors
+from cope.core.limits.hints import retry_after_s
 from cope.core.models import ModelEntry
 from cope.core.money import TokenUsage
 from cope.core.problem import Message
@@ -30,6 +33,7 @@ class Script:
         self.body: bytes = json.dumps(GOOD).encode()
         self.headers: dict[str, str] = {}
         self.asked: list[dict[str, object]] = []
+        self.asked_headers: list[dict[str, str]] = []
 
 
 @pytest.fixture
@@ -44,6 +48,7 @@ def request_(script: Script) -> Iterator[ChatRequest]:
 
         def do_POST(self) -> None:
             script.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            script.asked_headers.append({name.lower(): value for name, value in self.headers.items()})
             self.send_response(script.status)
             for name, value in {**script.headers, "content-length": str(len(script.body))}.items():
                 self.send_header(name, value)
@@ -81,6 +86,49 @@ async def test_an_answer_carries_text_usage_and_the_providers_id(script: Script,
     assert (asked["model"], asked["max_tokens"], asked["temperature"], asked["stop"]) == ("served-m", 64, 0.5, ["#"])
 
 
+@pytest.mark.parametrize(
+    ("tier", "price_id", "sent"),
+    [(Tier.LARGE, "p", "rid-1"), (Tier.LARGE, None, "rid-1"), (Tier.SMALL, "p", "rid-1"), (Tier.SMALL, None, None)],
+)
+async def test_a_paid_call_carries_its_own_id_for_the_providers_records(
+    script: Script, request_: ChatRequest, tier: Tier, price_id: str | None, sent: str | None
+):
+    await ask(replace(request_, model=replace(request_.model, tier=tier, price_id=price_id)))
+
+    (headers,) = script.asked_headers
+    assert headers.get("x-client-request-id") == sent
+
+
+@pytest.mark.parametrize(
+    ("usage", "read"),
+    [
+        ({"prompt_tokens": True, "completion_tokens": True}, None),
+        ({"prompt_tokens": 9.0, "completion_tokens": 3}, None),
+        ({"prompt_tokens": 9, "completion_tokens": 10**12}, None),
+        ({**USAGE, "prompt_tokens_details": {"cached_tokens": "some"}}, TokenUsage(9, 0, 3, 0, 1)),
+        ({**USAGE, "prompt_tokens_details": {"cached_tokens": 10}}, TokenUsage(9, 0, 3, 0, 1)),
+        ({**USAGE, "prompt_tokens_details": {"cached_tokens": -1}}, TokenUsage(9, 0, 3, 0, 1)),
+        ({**USAGE, "completion_tokens_details": [1]}, TokenUsage(9, 4, 3, 0, 1)),
+        ({**USAGE, "completion_tokens_details": {"reasoning_tokens": 2}}, TokenUsage(9, 4, 3, 2, 1)),
+    ],
+)
+async def test_a_usage_that_makes_no_sense_is_never_taken_for_a_cheaper_one(
+    script: Script, request_: ChatRequest, usage: dict[str, object], read: TokenUsage | None
+):
+    script.body = json.dumps({**GOOD, "usage": usage}).encode()
+
+    assert (await ask(request_)).usage == read  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("given", "kept"), [("a\0b", "ab"), (7, None), (None, None), ("x" * 999, "x" * 200)])
+async def test_a_providers_id_is_kept_only_as_text_that_can_be_stored(
+    script: Script, request_: ChatRequest, given: object, kept: str | None
+):
+    script.body = json.dumps({**GOOD, "id": given}).encode()
+
+    assert (await ask(request_)).provider_id == kept  # type: ignore[attr-defined]
+
+
 async def test_missing_usage_is_unknown_not_zero(script: Script, request_: ChatRequest):
     script.body = json.dumps({**GOOD, "usage": None}).encode()
 
@@ -95,8 +143,15 @@ async def test_missing_usage_is_unknown_not_zero(script: Script, request_: ChatR
         (400, {"code": "context_length_exceeded", "message": "long"}, errors.ContextTooLong, True),
         (400, {"code": "bad", "message": "no"}, errors.ModelRejected, True),
         (401, {"message": "who"}, errors.ModelRejected, True),
-        (500, {"message": "oops"}, errors.ModelOverloaded, True),
-        (503, {}, errors.ModelOverloaded, True),
+        (409, {"message": "later"}, errors.ModelOverloaded, True),
+        (503, {"message": "overloaded"}, errors.ModelOverloaded, True),
+        (529, {"message": "overloaded"}, errors.ModelOverloaded, True),
+        # It may have been billed: the work may have been done before it failed, or before a gateway lost it.
+        (408, {"message": "too slow"}, errors.ModelOverloaded, False),
+        (500, {"message": "oops"}, errors.ModelOverloaded, False),
+        (502, {"message": "lost"}, errors.ModelOverloaded, False),
+        (503, {}, errors.ModelOverloaded, False),
+        (504, {"message": "lost"}, errors.ModelOverloaded, False),
     ],
 )
 async def test_each_status_becomes_its_error(
@@ -142,7 +197,22 @@ async def test_a_refused_connection_was_never_sent(request_: ChatRequest):
         ({}, None), ({"retry-after": "7"}, 7.0), ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
         ({"retry-after": "Mon, 02 Nov 2026 12:01:00 GMT"}, 60.0), ({"retry-after": "soon"}, None),
         ({"retry-after": "-5"}, None), ({"retry-after": "nan"}, None), ({"retry-after": "inf"}, None),
+        ({"retry-after-ms": "-1", "retry-after": "7"}, 7.0), ({"retry-after-ms": "soon", "retry-after": "7"}, 7.0),
+        ({"retry-after": ""}, None), ({"retry-after": "Mon, 99999999999 Nov 2026 12:01:00 GMT"}, None),
     ],
 )  # fmt: skip
 def test_retry_after_is_read_in_all_its_forms(headers: dict[str, str], seconds: float | None):
     assert retry_after_s(headers, now=datetime(2026, 11, 2, 12, 0, tzinfo=UTC)) == seconds
+
+
+_DATES = st.from_regex(
+    r"[A-Z][a-z]{2}, [0-9]{1,30} (Jan|Foo) [0-9]{1,30} [0-9]{1,12}:[0-9]{1,9}:[0-9]{1,30} (GMT|[+-][0-9]{4,40})",
+    fullmatch=True,
+)
+
+
+@given(st.one_of(st.text(st.characters(min_codepoint=32, max_codepoint=255)), _DATES))
+def test_no_retry_after_header_breaks_the_worker(value: str):
+    told = retry_after_s({"retry-after": value}, now=datetime(2026, 11, 2, 12, 0, tzinfo=UTC))
+
+    assert told is None or told >= 0

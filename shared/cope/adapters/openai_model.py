@@ -6,9 +6,11 @@ loop and address: it is made in the loop that uses it.
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import aiohttp
 import openai
 import orjson
 from openai import AsyncOpenAI, DefaultAioHttpClient
@@ -30,7 +32,11 @@ from cope.core.money import TokenUsage
 from cope.core.stages import Tier
 from cope.ports.model import ChatAnswer, ChatRequest
 
-_CONNECT_CAUSES = ("ConnectError", "ClientConnectorError", "ConnectionRefusedError", "ConnectTimeout")
+# Only these say that no connection was made. httpx's own names must not be trusted here: its aiohttp transport calls a
+# connection that was reset *after* the request a ConnectTimeout too, and such a call may have been billed.
+_NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+# More than any context holds. A usage beyond it is nonsense, and its cost need not fit a BIGINT.
+_MOST_TOKENS = 1_000_000_000
 _ABORT_TIMEOUT_S = 5.0
 # A 403 that speaks of these refuses what was asked, not the key.
 _ABOUT_CONTENT = ("moderation", "flagged", "content", "policy", "safety")
@@ -69,18 +75,22 @@ class OpenAIModel:
         try:
             # `chat.completions.create` walks the whole body against its types and joins addresses with regular
             # expressions: a third of a call's processor time, for a body that we have just made ourselves.
-            raw: Any = await client.post(
-                f"{request.model.base_url.rstrip('/')}/chat/completions",
-                body=_body(request),
-                cast_to=object,
-                options={"headers": _RAW},
-            )
+            # The client's own time-out starts anew with every byte, so a slow drip would outlast any lease.
+            async with asyncio.timeout(request.model.timeout_s):
+                raw: Any = await client.post(
+                    f"{request.model.base_url.rstrip('/')}/chat/completions",
+                    body=_body(request),
+                    cast_to=object,
+                    options={"headers": _headers(request)},
+                )
+        except TimeoutError:
+            raise ModelOverloaded(f"{request.model.name}: no answer in time.") from None
         except openai.APIStatusError as error:
             raise _status_error(error) from None
         except openai.APIConnectionError as error:
-            # The client reports even a refused connection as a time-out, so what counts is whether anything was sent.
-            sent = _was_sent(error)
-            if sent and isinstance(error, openai.APITimeoutError):
+            # The client reports even refused and reset connections as time-outs, so what counts are the causes.
+            sent = not any(isinstance(cause, _NOT_CONNECTED) for cause in _causes(error))
+            if sent and any(isinstance(cause, TimeoutError) for cause in _causes(error)):
                 raise ModelOverloaded(f"{request.model.name}: no answer in time.") from None
             cause = error.__cause__ or error
             raise ModelUnreachable(f"{request.model.name}: {type(cause).__name__}: {cause}"[:300], sent=sent) from None
@@ -118,6 +128,13 @@ class OpenAIModel:
         self._clients.clear()
 
 
+def _headers(request: ChatRequest) -> dict[str, str]:
+    if request.model.tier is not Tier.LARGE and request.model.price_id is None:
+        return _RAW
+    # The provider keeps it beside its bill, so that a call whose answer never came can be found there again.
+    return {**_RAW, "X-Client-Request-Id": request.request_id}
+
+
 def _body(request: ChatRequest) -> dict[str, Any]:
     model = request.model
     body: dict[str, Any] = {
@@ -147,8 +164,8 @@ def _answer(model: ModelEntry, content: bytes, hints: RateHints) -> ChatAnswer:
         text = choice["message"]["content"] or ""
         if not isinstance(text, str):
             raise TypeError("content is not text")
-        finish = str(choice.get("finish_reason") or "stop")
-        return ChatAnswer(text, finish, _usage(body.get("usage")), body.get("id"), hints)
+        reason = str(choice.get("finish_reason") or "stop")
+        return ChatAnswer(text, reason, _usage(body.get("usage")), _provider_id(body.get("id")), hints)
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError) as wrong:
         raise ModelMalformed(f"{model.name}: the answer can't be read: {wrong}", hints=hints) from None
 
@@ -156,21 +173,35 @@ def _answer(model: ModelEntry, content: bytes, hints: RateHints) -> ChatAnswer:
 def _usage(usage: Any) -> TokenUsage | None:
     if not isinstance(usage, dict):
         return None
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not isinstance(prompt, int) or not isinstance(completion, int) or prompt < 0 or completion < 0:
+    prompt, completion = _tokens(usage.get("prompt_tokens")), _tokens(usage.get("completion_tokens"))
+    if prompt is None or completion is None:
         return None
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
-    return TokenUsage(prompt, min(max(int(cached), 0), prompt), completion, int(reasoning), 1)
+    cached = _detail(usage.get("prompt_tokens_details"), "cached_tokens", most=prompt)
+    reasoning = _detail(usage.get("completion_tokens_details"), "reasoning_tokens", most=completion)
+    return TokenUsage(prompt, cached, completion, reasoning, 1)
 
 
-def _was_sent(error: openai.APIConnectionError) -> bool:
+def _tokens(value: Any) -> int | None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and 0 <= value <= _MOST_TOKENS else None
+
+
+def _detail(details: Any, name: str, *, most: int) -> int:
+    # A part larger than its whole is nonsense: believing it would make the call cheaper than the provider bills it.
+    tokens = _tokens(details.get(name)) if isinstance(details, dict) else None
+    return tokens if tokens is not None and tokens <= most else 0
+
+
+def _provider_id(value: Any) -> str | None:
+    # It goes into a text column, which takes no NUL.
+    return value.replace("\x00", "")[:200] if isinstance(value, str) else None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
     cause: BaseException | None = error
     while cause is not None:
-        if any(base.__name__ in _CONNECT_CAUSES for base in type(cause).__mro__):
-            return False
+        yield cause
         cause = cause.__cause__ or cause.__context__
-    return True
 
 
 def _status_error(error: openai.APIStatusError) -> ModelError:
@@ -190,5 +221,8 @@ def _status_error(error: openai.APIStatusError) -> ModelError:
     if code == "context_length_exceeded" or (status == 400 and "context length" in message.lower()):
         return ContextTooLong(message, answered=True, hints=hints)
     if status in {408, 409} or status >= 500:
-        return ModelOverloaded(message, answered=True, hints=hints)
+        # A failure, or a gateway's word, may come after the work was done and billed. A conflict does not, and neither
+        # does "overloaded" where the provider itself says it, in its own form.
+        refused = status == 409 or (status in {503, 529} and bool(body.get("message")))
+        return ModelOverloaded(message, answered=refused, hints=hints)
     return ModelRejected(f"HTTP {status}: {message}", answered=True, hints=hints)

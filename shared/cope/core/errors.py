@@ -115,7 +115,8 @@ class ModelError(CopeError):
     """A model call failed.
 
     `sent` is False only where it is certain that nothing reached the provider; `answered` is True where the provider
-    itself refused with an error status, which no provider bills. Sent and unanswered: it may have been billed.
+    itself refused with an error status, which no provider bills. Sent and unanswered: it may have been billed. That
+    holds for 500, 502 and 504 too: they may come after the work.
     """
 
     code = "model_error"

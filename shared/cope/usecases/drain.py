@@ -195,7 +195,7 @@ class Drainer:
         self._chains += chains
         ended = _Countdown(chains, self._chain_ended)
         run = StepRun(
-            self._parts, self._ledger, task, gate=self._gate, on_chain_end=ended.one, on_limited=self._limited
+            self._parts, self._ledger, task, gate=self._gate, on_chain_end=ended.one, on_limited=self._put_off
         )
         handle = asyncio.create_task(self._carry_out(task, run, ended))
         self._running[task.task_id] = _Running(task, run, handle)
@@ -207,7 +207,7 @@ class Drainer:
         if self._wanted() > 0:
             self._wake.set()
 
-    def _limited(self, wait_s: float) -> None:
+    def _put_off(self, wait_s: float) -> None:
         if wait_s > 0:
             self._pace.refused(wait_s, now=asyncio.get_running_loop().time())
         else:
