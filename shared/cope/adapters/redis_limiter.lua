@@ -41,7 +41,7 @@ local function write(key, row, fields)
   redis.call('PEXPIRE', key, KEEP_MS)
 end
 
-local function unit(limit) return 0.99 * (span + bucket_s) / limit end
+local function unit(g, limit) return (now - g.cold_at < span and 1 or 0.95) * (span + bucket_s) / limit end
 
 local function field(which, index) return which .. string.format('%.0f', index) end
 
@@ -82,7 +82,7 @@ local function group(place)
   g.known = known
   g.key, g.buckets, g.slots = KEYS[base + 1], KEYS[base + 2], KEYS[base + 3]
   if not known then
-    g.calls_at, g.tokens_at, g.throttle, g.ratio, g.took = now, now, 1, 1, 1
+    g.calls_at, g.tokens_at, g.cold_at, g.throttle, g.ratio, g.took = now, now, now, 1, 1, 1
   end
   return g
 end
@@ -191,7 +191,7 @@ local function acquire()
     local base = 9 + 5 * (place - 1)
     local g, purse = group(place), read(KEYS[4 * place], PURSE)
     local lacking = ARGV[base + 5] == '1' or (ARGV[base + 5] == '2' and not g.known)
-    if lacking and now - g.cold_at >= 10 then
+    if lacking and (g.line_at == 0 or now - g.cold_at >= 10) then
       g.cold_at = now
       g.calls_at = math.max(g.calls_at, now + line)
       g.tokens_at = math.max(g.tokens_at, now + line)
@@ -205,7 +205,7 @@ local function acquire()
     if o.rpm > 0 then load = math.max(load, g.calls / o.rpm) end
     if o.tpm > 0 then load = math.max(load, g.tokens / o.tpm) end
     if o.slots > 0 then load = math.max(load, taken / o.slots) end
-    o.share = 1 - math.min(1, load)
+    o.load = math.min(1, load)
     o.full = o.slots > 0 and taken + math.min(parallel, o.slots) > o.slots
     local money = shut_until(purse)
     o.shut, o.quota = math.max(money, shut_until(g)), money > 0
@@ -216,8 +216,7 @@ local function acquire()
   local function better(a, b)
     if a.probe ~= b.probe then return a.probe end
     if a.start ~= b.start then return a.start < b.start end
-    local room_a, room_b = a.share * a.weight * 0.5 ^ a.group.failures, b.share * b.weight * 0.5 ^ b.group.failures
-    if room_a ~= room_b then return room_a > room_b end
+    if a.load / a.weight ~= b.load / b.weight then return a.load / a.weight < b.load / b.weight end
     return a.group.calls / a.weight < b.group.calls / b.weight
   end
   local best = nil
@@ -229,9 +228,9 @@ local function acquire()
     local g, purse, start = best.group, best.purse, best.start
     local bucket = math.floor(start / bucket_s)
     add(g, bucket, calls, tokens)
-    if best.rpm > 0 then g.calls_at = math.max(g.calls_at, start - credit) + calls * unit(best.rpm) end
+    if best.rpm > 0 then g.calls_at = math.max(g.calls_at, start - credit) + calls * unit(g, best.rpm) end
     if best.tpm > 0 then
-      g.tokens_at = math.max(g.tokens_at, start - credit) + math.min(tokens * g.ratio, best.tpm) * unit(best.tpm)
+      g.tokens_at = math.max(g.tokens_at, start - credit) + math.min(tokens * g.ratio, best.tpm) * unit(g, best.tpm)
     end
     g.line_at = start
     if best.slots > 0 then parallel = math.min(parallel, best.slots) end
@@ -252,8 +251,8 @@ local function acquire()
     local at = math.max(g.recall_at, start)
     if at > math.max(start, now) + 2 * window then at = start end
     local step = 0.01
-    if o.rpm > 0 then step = calls * unit(o.rpm) end
-    if o.tpm > 0 then step = math.max(step, math.min(tokens * g.ratio, o.tpm) * unit(o.tpm)) end
+    if o.rpm > 0 then step = calls * (span + bucket_s) / o.rpm end
+    if o.tpm > 0 then step = math.max(step, math.min(tokens * g.ratio, o.tpm) * (span + bucket_s) / o.tpm) end
     g.recall_at = at + step
     return math.max(at - now - math.min(1, line / 2), 0.05)
   end
@@ -317,24 +316,27 @@ local function give_back()
   g.blocked = math.max(g.blocked, blocked)
   rpm, tpm = effective(g, a[16], a[17])
 
+  local function gap(limit, remaining, reset, own)
+    if not limit or not remaining or not reset or reset > 1.05 * window then return 0 end
+    local found = limit - remaining - own
+    if found > limit / 100 then return found end
+    return 0
+  end
+  local more_calls = gap(a[18], a[19], a[20], g.calls + left_calls - calls)
+  local more_tokens = gap(a[21], a[22], a[23], g.tokens + left_tokens - tokens)
+  local kept = math.min(more_tokens, math.max(0, tokens - left_tokens))
+  left_tokens, more_tokens = left_tokens + kept, more_tokens - kept
+
   if bucket >= g.low and (redis.call('HEXISTS', g.buckets, field('c', bucket)) == 1) then
     add(g, bucket, left_calls - calls, left_tokens - tokens)
   end
   if verdict == 'unused' then
-    if rpm > 0 then g.calls_at = g.calls_at - calls * unit(rpm) end
-    if tpm > 0 then g.tokens_at = g.tokens_at - tokens * g.ratio * unit(tpm) end
+    if rpm > 0 then g.calls_at = g.calls_at - calls * unit(g, rpm) end
+    if tpm > 0 then g.tokens_at = g.tokens_at - tokens * g.ratio * unit(g, tpm) end
   elseif used_tokens and tokens > 0 then
     g.ratio = g.ratio + (math.min(math.max(left_tokens / tokens, 0.02), 4) - g.ratio) / 16
   end
 
-  local function missing(limit, remaining, reset, own)
-    if not limit or not remaining or not reset or reset > 1.05 * window then return 0 end
-    local gap = limit - remaining - own
-    if gap > limit / 100 then return gap end
-    return 0
-  end
-  local more_calls = missing(a[18], a[19], a[20], g.calls)
-  local more_tokens = missing(a[21], a[22], a[23], g.tokens)
   if more_calls > 0 or more_tokens > 0 then
     local newest = math.floor(now / bucket_s)
     local each_calls, each_tokens = math.floor(more_calls / 12), math.floor(more_tokens / 12)

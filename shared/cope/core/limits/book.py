@@ -57,7 +57,7 @@ class _Offer:
     purse: Purse
     limits: tuple[float, float]
     start: float
-    share: float
+    load: float
     full: bool
     shut_until: float
     quota: bool
@@ -67,11 +67,9 @@ class _Offer:
         return self.group.door.cause is not None or self.purse.breaker.cause is not None
 
     def rank(self, index: int) -> tuple[bool, float, float, float, int]:
-        """Least first: a probe that is due, then the earliest start, then the most room."""
+        """Least first: a probe that is due, then the earliest start, then the least load for its weight."""
         weight = self.place.weight
-        # Each failure in a row halves what an endpoint is worth, so that a retry tends to go elsewhere.
-        room = self.share * weight * 0.5**self.group.door.failures
-        return (not self.probe, self.start, -room, self.group.calls / weight, index)
+        return (not self.probe, self.start, self.load / weight, self.group.calls / weight, index)
 
 
 @dataclass(slots=True)
@@ -104,7 +102,7 @@ class Book:
         place, group = offer.place, offer.group
         parallel = min(ask.parallel, place.limits.concurrency or ask.parallel)
         door_probe, purse_probe = group.door.cause is not None, offer.purse.breaker.cause is not None
-        bucket = groups.charge(group, offer.limits, ask, self.pace, offer.start)
+        bucket = groups.charge(group, offer.limits, ask, self.pace, offer.start, now)
         ticket = Ticket(ticket_id, keeper, bucket, ask.calls, ask.tokens, parallel, door_probe, purse_probe)
         if door_probe:
             group.door = probing(group.door, now)
@@ -159,7 +157,7 @@ class Book:
             purse,
             limits,
             groups.earliest(group, limits, ask, self.pace, now),
-            1.0 - groups.load(group, limits, slots),
+            groups.load(group, limits, slots),
             groups.slots_full(group, slots, ask),
             max(money, group.door.shut_until(now)),
             quota=money > 0,
@@ -193,9 +191,10 @@ class Book:
         at = max(group.recall_at, start)
         if at > max(start, now) + 2 * self.pace.window_s:
             at = start  # a very long line goes round again: its end might never be reached by all who are told it
+        # As fast as the window lets through: who came sooner would find no place and lose his turn.
         unit = max(
-            ask.calls * self.pace.unit_s(rpm) if rpm > 0 else _UNLIMITED_UNIT_S,
-            min(ask.tokens * group.ratio, tpm) * self.pace.unit_s(tpm) if tpm > 0 else 0.0,
+            ask.calls * self.pace.unit_s(rpm, cold=True) if rpm > 0 else _UNLIMITED_UNIT_S,
+            min(ask.tokens * group.ratio, tpm) * self.pace.unit_s(tpm, cold=True) if tpm > 0 else 0.0,
         )
         group.recall_at = at + unit
         # A little early, so that the line is full when its turn comes.

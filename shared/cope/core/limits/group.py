@@ -56,17 +56,22 @@ class Group:
 
 def new_group(now: float) -> Group:
     """Nothing is known, so nothing was saved up: no burst."""
-    return Group(calls_at=now, tokens_at=now)
+    return Group(calls_at=now, tokens_at=now, cold_at=now)
 
 
 def chill(group: Group, pace: Pace, now: float) -> None:
     """The caller knows of calls that these books may lack (they were lost, or kept elsewhere for a while): places given
     away there are used up first, then the pace goes on without a burst. Once is enough for many callers."""
-    if now - group.cold_at < COLD_AGAIN_S:
+    if group.line_at > 0 and now - group.cold_at < COLD_AGAIN_S:
         return
     group.cold_at = now
     group.calls_at = max(group.calls_at, now + pace.line_s)
     group.tokens_at = max(group.tokens_at, now + pace.line_s)
+
+
+def unit_s(group: Group, pace: Pace, limit: float, now: float) -> float:
+    """Seconds between two units at the group's pace."""
+    return pace.unit_s(limit, cold=now - group.cold_at < pace.span_s)
 
 
 def forget(group: Group, pace: Pace, now: float) -> None:
@@ -135,7 +140,7 @@ def slots_full(group: Group, slots: int | None, ask: Ask) -> bool:
     return slots is not None and len(group.slots) + min(ask.parallel, slots) > slots
 
 
-def charge(group: Group, limits: tuple[float, float], ask: Ask, pace: Pace, start: float) -> int:
+def charge(group: Group, limits: tuple[float, float], ask: Ask, pace: Pace, start: float, now: float) -> int:
     """Enter the ask at its start; the bucket it went into."""
     rpm, tpm = limits
     bucket = math.floor(start / pace.bucket_s)
@@ -144,11 +149,11 @@ def charge(group: Group, limits: tuple[float, float], ask: Ask, pace: Pace, star
     group.calls += ask.calls
     group.tokens += ask.tokens
     if rpm > 0:
-        group.calls_at = max(group.calls_at, start - pace.credit_s) + ask.calls * pace.unit_s(rpm)
+        group.calls_at = max(group.calls_at, start - pace.credit_s) + ask.calls * unit_s(group, pace, rpm, now)
     if tpm > 0:
         # The pace goes by what such calls turn out to use; the window by what they might.
         expected = min(ask.tokens * group.ratio, tpm)
-        group.tokens_at = max(group.tokens_at, start - pace.credit_s) + expected * pace.unit_s(tpm)
+        group.tokens_at = max(group.tokens_at, start - pace.credit_s) + expected * unit_s(group, pace, tpm, now)
     group.line_at = start
     return bucket
 
@@ -163,6 +168,10 @@ def settle(
     _learn_limits(group, limits, report, now)
     in_force = effective(group, limits, now)
     calls, tokens = used
+    missing = _missing(group, report, pace, calls - ticket.calls, tokens - ticket.tokens)
+    # What a provider does not give back it keeps at the call's own time; the rest is of others, any time.
+    kept = min(missing[1], max(0, ticket.tokens - tokens))
+    tokens += kept
     if ticket.bucket >= group.low and ticket.bucket in group.buckets:
         had = group.buckets[ticket.bucket]
         group.buckets[ticket.bucket] = (had[0] + calls - ticket.calls, had[1] + tokens - ticket.tokens)
@@ -170,12 +179,12 @@ def settle(
         group.tokens += tokens - ticket.tokens
     if report.verdict is Verdict.UNUSED:
         if in_force[0] > 0:
-            group.calls_at -= ticket.calls * pace.unit_s(in_force[0])
+            group.calls_at -= ticket.calls * unit_s(group, pace, in_force[0], now)
         if in_force[1] > 0:
-            group.tokens_at -= ticket.tokens * group.ratio * pace.unit_s(in_force[1])
+            group.tokens_at -= ticket.tokens * group.ratio * unit_s(group, pace, in_force[1], now)
     elif report.tokens is not None and ticket.tokens > 0:
         group.ratio += (min(max(tokens / ticket.tokens, 0.02), 4.0) - group.ratio) / 16
-    _catch_up(group, report, pace, now)
+    _catch_up(group, missing[0], missing[1] - kept, pace, now)
     if report.took_s is not None:
         group.took_s += (min(max(report.took_s, 0.01), 600.0) - group.took_s) / 16
     group.door = door_after(group.door, report.verdict, probe=ticket.door_probe, now=now)
@@ -199,32 +208,39 @@ def _learn_limits(group: Group, limits: Limits, report: Report, now: float) -> N
     group.blocked_until = max(group.blocked_until, until)
 
 
-def _catch_up(group: Group, report: Report, pace: Pace, now: float) -> None:
-    """Charge what the provider counts and we do not: calls of others with the same key, tokens that it does not give
-    back, or what was in books that are lost. Spread over the past window, where such calls most likely were."""
+def _missing(group: Group, report: Report, pace: Pace, calls: int, tokens: int) -> tuple[int, int]:
+    """Calls and tokens that the provider counts and our books, once corrected by `calls` and `tokens`, do not: those of
+    others with the same key, tokens that it does not give back, what was in books that are lost."""
     hints = report.hints
-    calls = _missing(hints.limit_calls, hints.remaining_calls, hints.reset_calls_s, group.calls, pace)
-    tokens = _missing(hints.limit_tokens, hints.remaining_tokens, hints.reset_tokens_s, group.tokens, pace)
-    newest = math.floor(now / pace.bucket_s)
-    for part in range(CATCH_UP_PARTS):
-        bucket = newest - part * (240 // CATCH_UP_PARTS)
-        had = group.buckets.get(bucket, (0, 0))
-        more = calls // CATCH_UP_PARTS, tokens // CATCH_UP_PARTS
-        if part == 0:
-            more = calls - more[0] * (CATCH_UP_PARTS - 1), tokens - more[1] * (CATCH_UP_PARTS - 1)
-        if bucket >= group.low and more != (0, 0):
-            group.buckets[bucket] = (had[0] + more[0], had[1] + more[1])
-            group.calls += more[0]
-            group.tokens += more[1]
+    return (
+        _gap(hints.limit_calls, hints.remaining_calls, hints.reset_calls_s, group.calls + calls, pace),
+        _gap(hints.limit_tokens, hints.remaining_tokens, hints.reset_tokens_s, group.tokens + tokens, pace),
+    )
 
 
-def _missing(limit: int | None, remaining: int | None, reset_s: float | None, own: int, pace: Pace) -> int:
-    """Units the provider counts beyond ours; differences within 1 % are calls under way. A reset farther off than the
-    window is another limit's, a day's perhaps."""
+def _gap(limit: int | None, remaining: int | None, reset_s: float | None, own: int, pace: Pace) -> int:
+    """Differences within 1 % are calls under way. A reset farther off than the window is another limit's, a day's
+    perhaps."""
     if limit is None or remaining is None or reset_s is None or reset_s > 1.05 * pace.window_s:
         return 0
     gap = limit - remaining - own
     return gap if gap > limit / 100 else 0
+
+
+def _catch_up(group: Group, calls: int, tokens: int, pace: Pace, now: float) -> None:
+    """Charge what is missing, spread over the past window."""
+    if calls <= 0 and tokens <= 0:
+        return
+    newest = math.floor(now / pace.bucket_s)
+    each = calls // CATCH_UP_PARTS, tokens // CATCH_UP_PARTS
+    rest = calls - each[0] * (CATCH_UP_PARTS - 1), tokens - each[1] * (CATCH_UP_PARTS - 1)
+    for part in range(CATCH_UP_PARTS):
+        bucket, more = newest - part * (240 // CATCH_UP_PARTS), rest if part == 0 else each
+        if bucket >= group.low:
+            had = group.buckets.get(bucket, (0, 0))
+            group.buckets[bucket] = (had[0] + more[0], had[1] + more[1])
+            group.calls += more[0]
+            group.tokens += more[1]
 
 
 def slot_ids(ticket: Ticket) -> tuple[str, ...]:

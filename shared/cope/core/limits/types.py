@@ -16,8 +16,8 @@ class Pace:
     """
 
     window_s: float = 60.0
-    slack_s: float = 1.25
-    line_s: float = 2.0
+    slack_s: float = 1.0
+    line_s: float = 0.75
 
     @property
     def bucket_s(self) -> float:
@@ -34,9 +34,10 @@ class Pace:
         """How much unused time may be caught up at once: the burst."""
         return self.window_s / 100
 
-    def unit_s(self, limit: float) -> float:
-        """Seconds between two units, a hundredth faster than the window lets through, so that only the window binds."""
-        return 0.99 * (self.span_s + self.bucket_s) / limit
+    def unit_s(self, limit: float, *, cold: bool) -> float:
+        """Seconds between two units: a twentieth faster than the window lets through, so that only the window binds and
+        what was missed is caught up; while the books may lack calls (`cold`), exactly as fast."""
+        return (1.0 if cold else 0.95) * (self.span_s + self.bucket_s) / limit
 
 
 @dataclass(frozen=True, slots=True)
