@@ -27,7 +27,7 @@ async def test_sixteen_processes_use_the_calls_a_provider_allows_and_are_never_r
     entry = model(endpoint(rpm=240))
     limiters = [await bench.limiter(entry) for _ in range(16)]
     provider = Provider(rpm=240, tpm=None)
-    seconds = 600.0 if bench.kind != "postgres" else 180.0
+    seconds = 600.0 if bench.kind == "local" else 150.0
 
     got = await crowd(bench, limiters, provider, seconds=seconds, callers=64, tokens=even(10, 10), warm_up_s=60)
 
@@ -41,7 +41,7 @@ async def test_tokens_charged_by_estimate_and_corrected_fill_the_providers_windo
     entry = model(endpoint(tpm=100_000))
     limiters = [await bench.limiter(entry) for _ in range(4)]
     provider = Provider(rpm=None, tpm=100_000)
-    seconds = 480.0 if bench.kind != "postgres" else 240.0
+    seconds = 480.0 if bench.kind == "local" else 200.0
 
     got = await crowd(bench, limiters, provider, seconds=seconds, callers=64, tokens=mixed, warm_up_s=120)
 
@@ -58,7 +58,8 @@ async def test_a_provider_that_keeps_the_whole_estimate_is_not_refused_where_the
     got = await crowd(bench, [limiter], provider, seconds=240, callers=32, tokens=mixed, warm_up_s=120)
 
     assert provider.refused == 0
-    assert got.tokens >= 0.97 * 100_000 * got.seconds / 60
+    # Calls of 1.5 % of the limit each leave gaps that no small one fills in time.
+    assert got.tokens >= 0.96 * 100_000 * got.seconds / 60
 
 
 async def test_both_limits_hold_together(bench: Bench):

@@ -388,6 +388,9 @@ class StepRun:
                 back = GiveBack(task.task_id, task.fence, delay_s=delay_s, count_try=counts, note=error.code)
             case retry.HoldForQuota(_, counts) if elsewhere:
                 back = GiveBack(task.task_id, task.fence, count_try=counts, note=error.code)
+            case retry.HoldForQuota(recheck_s, counts) if endpoints is None:
+                # A model of one's own knows no quota: its key is wrong. No breaker ends such a hold, so it is a wait.
+                back = GiveBack(task.task_id, task.fence, delay_s=recheck_s, count_try=counts, note=error.code)
             case retry.HoldForQuota(recheck_s, counts):
                 back = GiveBack(
                     task.task_id,
