@@ -135,7 +135,7 @@ async def open_limiter(
     resources.push_async_callback(in_postgres.aclose)
     await in_postgres.open()
     kept_in.append(("postgres", in_postgres))
-    return FallbackLimiter(kept_in, LocalLimiter(catalog, share=1 / settings.limiter_processes))
+    return FallbackLimiter(kept_in, LocalLimiter(catalog, share=1 / settings.large_processes))
 
 
 def _webhooks(settings: Settings) -> HttpWebhookSender:
