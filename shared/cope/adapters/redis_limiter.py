@@ -38,7 +38,13 @@ class RedisLimiter:
     ) -> None:
         """`clock` None is Redis's own; another one is for tests."""
         self._redis: Redis = Redis.from_url(
-            url, socket_timeout=2, socket_connect_timeout=1, health_check_interval=30, decode_responses=True
+            url,
+            # Patient: a busy machine is no outage, and while some processes count here and others in Postgres, both give
+            # away the whole limit. A Redis that is gone refuses at once.
+            socket_timeout=5,
+            socket_connect_timeout=5,
+            health_check_interval=30,
+            decode_responses=True,
         )
         self._places = {name: entry.places for name, entry in catalog.entries.items()}
         self._clock = clock

@@ -258,6 +258,8 @@ class Drainer:
         for running in unpaid:
             running.handle.cancel()
         await asyncio.gather(*(r.handle for r in unpaid), return_exceptions=True)
+        for running in unpaid:  # a handle that was cancelled before its first step cleaned up nothing
+            self._running.pop(running.task.task_id, None)
         with contextlib.suppress(Exception):
             await self._parts.store.give_back([GiveBack(r.task.task_id, r.task.fence) for r in unpaid])
         while self._running:
