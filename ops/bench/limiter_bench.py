@@ -1,8 +1,8 @@
 """Grants a second of the shared limiter, beside what limits it: ``python ops/bench/limiter_bench.py [--rounds 7]``.
 
 Each round measures, in turns and in one process: EVALSHA of a script that only reads the clock (the round trip),
-EVALSHA of our own script with the same arguments and nothing around it, `RedisLimiter.acquire` with `give_back`, and the
-same on Postgres. One caller at a time shows the latency, 64 at once what one process can get.
+EVALSHA of our own script with the same arguments and nothing around it, `RedisLimiter.acquire` with `give_back`, and
+the same on Postgres. One caller at a time shows the latency, 64 at once what one process can get.
 """
 
 import argparse

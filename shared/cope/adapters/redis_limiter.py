@@ -39,7 +39,7 @@ class RedisLimiter:
         """`clock` None is Redis's own; another one is for tests."""
         self._redis: Redis = Redis.from_url(
             url,
-            # Patient: a busy machine is no outage, and while some processes count here and others in Postgres, both give
+            # Patient: a busy machine is no outage, and while some count here and others in Postgres, both give
             # away the whole limit. A Redis that is gone refuses at once.
             socket_timeout=5,
             socket_connect_timeout=5,
