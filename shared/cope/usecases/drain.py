@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 IDLE_POLL_S = 1.0
 _FAILURE_PAUSE_S = 1.0
 _TYPICAL_CHAINS = 8
+_FIRST_CLAIM = 4
 _STOP_CHECK_S = 0.25
 _COMMIT_ATTEMPTS = 8
 
@@ -138,7 +139,7 @@ class Drainer:
         self._running: dict[TaskId, _Running] = {}
         self._chains = 0
         self._typical_chains = float(_TYPICAL_CHAINS if queue == "small" else 1)
-        self._pace = ClaimPace(concurrency + 1)
+        self._pace = ClaimPace(concurrency + 1, first=None if queue == "small" else _FIRST_CLAIM)
 
     @property
     def in_flight(self) -> int:
@@ -211,7 +212,7 @@ class Drainer:
         if wait_s > 0:
             self._pace.refused(wait_s, now=asyncio.get_running_loop().time())
         else:
-            self._pace.granted()
+            self._pace.granted(now=asyncio.get_running_loop().time())
 
     async def _carry_out(self, task: ClaimedTask, run: StepRun, ended: "_Countdown") -> None:
         try:
