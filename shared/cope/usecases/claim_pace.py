@@ -1,8 +1,8 @@
 """How many tasks to claim while a rate limiter puts them off: about as many as it can serve.
 
 A claim that ends in "not now" costs the database a claim and a return. So a refusal takes a quarter off what may be in
-hand, down to one task at a time and then to longer and longer pauses; grants let more in, quickly while nothing has been
-refused, carefully after that.
+hand, down to one task at a time and then to longer and longer pauses; grants let more in, quickly while nothing has
+been refused, carefully after that.
 """
 
 _FIRST_PAUSE_S = 0.5

@@ -128,7 +128,7 @@ class StepRun:
         on_chain_end: Callable[[], None],
         on_limited: Callable[[float], None] = lambda wait_s: None,
     ) -> None:
-        """`on_limited` is told 0 for each grant of the limiter, and the wait for each task put off by it."""
+        """`on_limited` is told 0 for each task that got on, and the wait for each that the limiter put off."""
         self._parts = parts
         self._ledger = ledger
         self._task = task
@@ -214,6 +214,7 @@ class StepRun:
                         raise
                     return answer
                 case Wait(seconds, WaitReason.QUOTA):
+                    self._on_limited(0.0)  # to be held is where it belongs: the others are to follow soon
                     await self._give_back(
                         GiveBack(
                             task.task_id,
