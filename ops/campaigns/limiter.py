@@ -254,7 +254,7 @@ async def _client(order: dict[str, Any]) -> None:
     )
     catalog = ModelCatalog({"paid": entry}, "paid", "paid", BUILT_IN)
     window = order["window_s"]
-    pace = Pace() if window == 60 else Pace(window, slack_s=0.25, line_s=0.3)
+    pace = Pace(window)
     limiter, model = RedisLimiter(order["redis"], catalog, pace=pace), OpenAIModel()
     await asyncio.gather(*(_caller(limiter, model, entry, f"{order['seed']}-{n}") for n in range(8)))
 
