@@ -151,7 +151,9 @@ class Stack:
                 self._add(name, module, env, logs)
         self._add("api", ["cope_api"], env, logs)
         for name, queues in (("small", "small"), ("large", "large"), ("upkeep", "upkeep,webhooks")):
-            self._add(f"worker-{name}", ["cope_worker", "--queues", queues], env, logs, grace_s=_worker_grace_s(env))
+            processes = env.get("COPE_LARGE_PROCESSES", "1") if name == "large" else "1"
+            module = ["cope_worker", "--queues", queues, "--processes", processes]
+            self._add(f"worker-{name}", module, env, logs, grace_s=_worker_grace_s(env))
         flower = [
             "celery", "-A", "cope_worker.app", "flower", "--address=127.0.0.1", f"--port={self.ports.flower}",
             "--logging=warning",

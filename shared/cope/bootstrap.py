@@ -9,12 +9,14 @@ from celery import Celery
 from cope.adapters.answer_helper import helper_judge
 from cope.adapters.celery_wakeup import CeleryWakeUp, make_celery
 from cope.adapters.configured_quotas import ConfiguredQuotas
+from cope.adapters.fallback_limiter import FallbackLimiter, SharedLimiter
 from cope.adapters.http_webhooks import HttpWebhookSender
 from cope.adapters.local_files import LocalFiles
 from cope.adapters.local_limiter import LocalLimiter
 from cope.adapters.openai_batches import OpenAIBatches
 from cope.adapters.openai_model import OpenAIModel
 from cope.adapters.postgres.api_store import PostgresApiStore
+from cope.adapters.postgres.limiter import PostgresLimiter
 from cope.adapters.postgres.worker_store import PostgresWorkerStore
 from cope.adapters.redis_limiter import RedisLimiter
 from cope.adapters.system import SystemClock, SystemIds
@@ -25,11 +27,12 @@ from cope.core.models import ModelCatalog
 from cope.core.prices import PriceTable
 from cope.ports.answers import AnswerJudge
 from cope.ports.files import FileStore
+from cope.ports.limiter import Limiter
 from cope.ports.model import ChatModel
 from cope.ports.provider_batches import BatchProvider, ProviderBatchStore
 from cope.ports.quota import ProviderQuotas
 from cope.ports.store import ApiStore
-from cope.ports.support import Clock, IdMaker, Limiter, WakeUp, WebhookSender
+from cope.ports.support import Clock, IdMaker, WakeUp, WebhookSender
 from cope.ports.usage_spool import UsageSpool
 from cope.settings import Settings
 from cope.usecases.watch_prices import reread, unpriced
@@ -120,13 +123,7 @@ async def open_worker(settings: Settings, app: Celery, resources: contextlib.Asy
     resources.push_async_callback(judge.aclose)
     webhooks = _webhooks(settings)
     resources.push_async_callback(webhooks.aclose)
-    limiter: Limiter
-    if settings.broker_url.startswith(("redis://", "rediss://")):
-        shared = RedisLimiter(settings.broker_url, catalog)
-        resources.push_async_callback(shared.aclose)
-        limiter = shared
-    else:
-        limiter = LocalLimiter(catalog)
+    limiter = await open_limiter(settings, catalog, resources, database_url=settings.need("worker_database_url"))
     return WorkerParts(
         settings=settings,
         store=store,
@@ -142,6 +139,25 @@ async def open_worker(settings: Settings, app: Celery, resources: contextlib.Asy
         ids=SystemIds(),
         webhooks=webhooks,
     )
+
+
+async def open_limiter(
+    settings: Settings, catalog: ModelCatalog, resources: contextlib.AsyncExitStack, *, database_url: str
+) -> Limiter:
+    """Rate limits in Redis if that is the broker, else or while it is away in Postgres; `resources` closes them.
+
+    The API's role may only read them: it asks for `headroom`.
+    """
+    kept_in: list[tuple[str, SharedLimiter]] = []
+    if settings.broker_url.startswith(("redis://", "rediss://")):
+        in_redis = RedisLimiter(settings.broker_url, catalog)
+        resources.push_async_callback(in_redis.aclose)
+        kept_in.append(("redis", in_redis))
+    in_postgres = PostgresLimiter(database_url, catalog)
+    resources.push_async_callback(in_postgres.aclose)
+    await in_postgres.open()
+    kept_in.append(("postgres", in_postgres))
+    return FallbackLimiter(kept_in, LocalLimiter(catalog, share=1 / settings.large_processes))
 
 
 def _webhooks(settings: Settings) -> HttpWebhookSender:

@@ -1,6 +1,5 @@
 """The configured models, prompt sets and prices, from settings and the files they name."""
 
-import os
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -14,6 +13,7 @@ from cope.core.prices import TIERS, PriceTable, parse_moment, split_price_id
 from cope.core.problem import Kind
 from cope.core.prompts import BUILT_IN, PromptSet, RolePrompts
 from cope.core.stages import Tier
+from cope.endpoints import check_groups, check_limits, endpoints_of, key_of
 from cope.settings import Settings
 
 _PRICE_KEYS = frozenset(
@@ -29,8 +29,9 @@ _BATCH_KEYS = {
     "batch_window": ("window", str),
     "batch_price_id": ("price_id", str),
 }
+# `endpoint` is set when a model is asked for at one of its endpoints; a key is never written in a file.
 _ENTRY_KEYS = (
-    (frozenset(ModelEntry.__dataclass_fields__) - {"batch"})
+    (frozenset(ModelEntry.__dataclass_fields__) - {"batch", "api_key", "endpoint", "endpoints"})
     | {"api_key_env", "default", "batch_tier"}
     | frozenset(_BATCH_KEYS)
 )
@@ -48,6 +49,7 @@ def load_catalog(settings: Settings) -> ModelCatalog:
     for entry in entries.values():
         if entry.prompt_set not in prompt_sets:
             raise Misconfigured(f"Model {entry.name!r} names the prompt set {entry.prompt_set!r}, which is not there.")
+    check_groups(entries.values())
     return ModelCatalog(entries, defaults[Tier.SMALL], defaults[Tier.LARGE], prompt_sets)
 
 
@@ -130,20 +132,21 @@ def _from_file(path: Path) -> tuple[dict[str, ModelEntry], dict[Tier, str]]:
 
 def _entry(row: Mapping[str, Any], path: Path) -> ModelEntry:
     for key in row:
-        if key not in _ENTRY_KEYS or key == "api_key":
-            known = ", ".join(sorted(_ENTRY_KEYS - {"api_key"}))
-            raise Misconfigured(f"{path}: unknown key {key!r} in a [[model]]. Known keys: {known}.")
+        if key not in _ENTRY_KEYS and key != "endpoint":
+            known = ", ".join(sorted(_ENTRY_KEYS))
+            raise Misconfigured(f"{path}: unknown key {key!r} in a [[model]]. Known keys: {known}; [[model.endpoint]].")
+    endpoints = endpoints_of(row, path)
+    if endpoints and "base_url" not in row:
+        row = {**row, "base_url": endpoints[0].base_url}
     for key in ("name", "base_url", "tier", "context_length"):
         if key not in row:
             raise Misconfigured(f"{path}: a [[model]] lacks {key!r}.")
     if row["tier"] not in {"small", "paid"}:
         raise Misconfigured(f'{path}: tier must be "small" or "paid", not {row["tier"]!r}.')
-    named = {"api_key_env", "default", "batch_tier", *_BATCH_KEYS}
+    named = {"api_key_env", "default", "endpoint", "batch_tier", *_BATCH_KEYS}
     values = {key: value for key, value in row.items() if key not in named}
-    variable = row.get("api_key_env")
-    if variable and variable not in os.environ:
-        raise Misconfigured(f"{path}: model {row['name']!r} takes its key from {variable}, which is not set.")
     served_name = row.get("served_name", row["name"])
+    check_limits(row, f"{path}: model {row['name']!r}")
     return ModelEntry(
         **{
             "served_name": served_name,
@@ -152,8 +155,9 @@ def _entry(row: Mapping[str, Any], path: Path) -> ModelEntry:
             **values,
             "tier": Tier.SMALL if row["tier"] == "small" else Tier.LARGE,
             "unsupported": frozenset(row.get("unsupported", ())),
-            "api_key": os.environ[variable] if variable else "",
             "batch": _batch_tier(row, f"{path}: model {row['name']!r}"),
+            "api_key": key_of(row, f"{path}: model {row['name']!r}"),
+            "endpoints": endpoints,
         }
     )
 

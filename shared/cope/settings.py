@@ -53,6 +53,7 @@ class Settings(BaseSettings):
     large_rpm: int | None = None
     large_tpm: int | None = None
     large_concurrency: int = Field(default=32, ge=1, le=4096)
+    large_processes: int = Field(default=1, ge=1, le=1024)
     large_output_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     large_timeout_s: float = 600.0
     large_batch_tier: bool = False

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cope.adapters.openai_model import OpenAIModel, retry_after_s
+from cope.adapters.openai_model import OpenAIModel
 from cope.core import errors
+from cope.core.limits.hints import retry_after_s
 from cope.core.models import ModelEntry
 from cope.core.money import TokenUsage
 from cope.core.problem import Message
@@ -141,7 +142,9 @@ async def test_missing_usage_is_unknown_not_zero(script: Script, request_: ChatR
         (429, {"code": "insufficient_quota", "message": "pay"}, errors.ModelQuotaExhausted, True),
         (400, {"code": "context_length_exceeded", "message": "long"}, errors.ContextTooLong, True),
         (400, {"code": "bad", "message": "no"}, errors.ModelRejected, True),
-        (401, {"message": "who"}, errors.ModelRejected, True),
+        (401, {"message": "who"}, errors.ModelKeyRefused, True),
+        (403, {"message": "Your key may not use this model."}, errors.ModelKeyRefused, True),
+        (403, {"message": "Your input was flagged by moderation."}, errors.ModelRejected, True),
         (409, {"message": "later"}, errors.ModelOverloaded, True),
         (503, {"message": "overloaded"}, errors.ModelOverloaded, True),
         (529, {"message": "overloaded"}, errors.ModelOverloaded, True),

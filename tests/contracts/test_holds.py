@@ -125,6 +125,22 @@ async def test_a_quota_hold_is_looked_at_again_after_its_delay(world: World) -> 
     assert (await world.claim_one("large")).tries == 0
 
 
+async def test_when_the_quota_is_back_its_holds_end_before_their_time_and_no_others_do(world: World) -> None:
+    project = await world.project(cap=NanoUSD(0))
+    batch = await world.batch(project, 2, queue="large")
+    poor, waiting = await world.claim("large", limit=2)
+    await world.hold(poor, 100)
+    await world.worker.give_back(
+        [GiveBack(waiting.task_id, waiting.fence, delay_s=86_400, hold=HoldReason.PROVIDER_QUOTA)]
+    )
+
+    report = await world.worker.sweep(lease_s=30, quota_is_back=True)
+
+    assert report.resumed == 1
+    assert (await world.claim_one("large")).task_id == waiting.task_id
+    assert (await world.see(batch)).held[HoldReason.BUDGET] == 1
+
+
 async def test_no_hold_of_a_paused_project_resumes(world: World) -> None:
     project = await world.project(cap=NanoUSD(0))
     await world.batch(project, queue="large")

@@ -5,6 +5,7 @@ import pytest
 from cope.core.errors import (
     ContextTooLong,
     ModelError,
+    ModelKeyRefused,
     ModelMalformed,
     ModelOverloaded,
     ModelQuotaExhausted,
@@ -47,6 +48,12 @@ def test_what_repeating_cannot_mend_or_was_repeated_enough_is_given_up(error: Mo
 def test_a_provider_without_money_is_a_hold_and_never_a_try():
     assert decide(ModelQuotaExhausted("pay"), MAX_TRIES, jitter=0.1) == HoldForQuota(300.0)
     assert decide(ModelQuotaExhausted("pay", retry_after_s=60), 0, jitter=0.1) == HoldForQuota(60)
+
+
+def test_a_refused_key_holds_the_task_and_only_a_doubtful_refusal_counts_and_ends_one_day():
+    assert decide(ModelKeyRefused("401", certain=True), MAX_TRIES + 9, jitter=0.1) == HoldForQuota(300.0)
+    assert decide(ModelKeyRefused("403", certain=False), 0, jitter=0.1) == HoldForQuota(300.0, counts=True)
+    assert isinstance(decide(ModelKeyRefused("403", certain=False), MAX_TRIES - 1, jitter=0.1), GiveUp)
 
 
 def test_waits_are_spread_around_their_middle():

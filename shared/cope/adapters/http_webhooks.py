@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from cope.adapters.openai_model import retry_after_s
+from cope.core.limits.hints import retry_after_s
 from cope.ports.support import WebhookReply, WebhookRequest
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

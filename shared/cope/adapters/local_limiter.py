@@ -1,77 +1,67 @@
-"""The limiter without Redis: the same bounds, for the calls of this process alone."""
+"""The limiter of one process: the same books as the shared one, for the calls of this process alone."""
 
+import math
 import time
-from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
 
-from cope.core.models import ModelCatalog, ModelEntry
-from cope.ports.support import Grant
+from cope.core.limits.book import Book, Place
+from cope.core.limits.types import Ask, Grant, Headroom, Limits, Pace, Report, Wait
+from cope.core.models import ModelCatalog
 
-WINDOW_S = 60.0
-
-
-@dataclass(slots=True)
-class _State:
-    calls: deque[tuple[float, int]] = field(default_factory=deque)
-    tokens: int = 0
-    in_flight: int = 0
-    blocked_until: float = 0.0
+KEEPER = "local"
 
 
 class LocalLimiter:
-    """A sliding window of calls and tokens per model, and calls in flight, all or nothing.
+    """A `Limiter` over books in memory.
 
-    `share` is this process's part of the whole when it stands in for the shared limiter (1/processes).
+    `share` is this process's part of the whole when it stands in for the shared limiter (1/processes). `clock` gives
+    seconds since any fixed moment.
     """
 
-    def __init__(self, catalog: ModelCatalog, *, share: float = 1.0) -> None:
-        self._catalog = catalog
-        self._share = share
-        self._states: dict[str, _State] = {}
+    def __init__(
+        self,
+        catalog: ModelCatalog,
+        *,
+        share: float = 1.0,
+        pace: Pace | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._places = {name: [_part(p, share) for p in entry.places] for name, entry in catalog.entries.items()}
+        self._book = Book(pace or Pace())
+        self._clock = clock
+        self._numbers = count(1)
 
-    async def acquire(self, model: str, *, tokens: int) -> Grant:
-        """Ask for one call of about `tokens` tokens; a wait means that nothing was charged."""
-        entry, state, now = self._catalog.entries[model], self._states.setdefault(model, _State()), time.monotonic()
-        _forget(state, now)
-        wait = max(0.0, state.blocked_until - now, self._wait(entry, state, tokens, now))
-        if wait > 0:
-            return Grant(wait, None)
-        state.calls.append((now, tokens))
-        state.tokens += tokens
-        state.in_flight += 1
-        return Grant(0.0, str(now))
+    async def acquire(self, model: str, ask: Ask) -> Grant | Wait:
+        """A place at one of the model's endpoints, or how long to wait."""
+        # Slots never expire here: their holders live exactly as long as these books.
+        return self._book.choose(
+            self._places[model],
+            ask,
+            now=self._clock(),
+            ticket_id=str(next(self._numbers)),
+            keeper=KEEPER,
+            slot_lease_s=math.inf,
+        )
 
-    def _wait(self, entry: ModelEntry, state: _State, tokens: int, now: float) -> float:
-        if entry.concurrency is not None and state.in_flight >= max(1, int(entry.concurrency * self._share)):
-            return 0.05
-        if entry.rpm is not None and len(state.calls) >= max(1, int(entry.rpm * self._share)):
-            return state.calls[0][0] + WINDOW_S - now
-        if entry.tpm is not None and state.calls and state.tokens + tokens > entry.tpm * self._share:
-            return state.calls[0][0] + WINDOW_S - now
-        return 0.0
+    async def give_back(self, grant: Grant, report: Report) -> None:
+        """The granted call ended."""
+        place = next(place for place in self._places[grant.model] if place.endpoint == grant.endpoint)
+        self._book.settle(place, grant.ticket, report, now=self._clock())
 
-    async def give_back(self, model: str, grant: Grant, *, tokens_used: int | None) -> None:
-        """The call ended: its slot is free, and its charge corrected to what it used."""
-        state = self._states.get(model)
-        if state is None or grant.token is None:
-            return
-        state.in_flight = max(0, state.in_flight - 1)
-        if tokens_used is None:
-            return
-        began = float(grant.token)
-        for index, (when, charged) in enumerate(state.calls):
-            if when == began:
-                state.calls[index] = (when, tokens_used)
-                state.tokens += tokens_used - charged
-                break
-
-    async def block(self, model: str, *, seconds: float) -> None:
-        """No call to this model for `seconds`."""
-        state = self._states.setdefault(model, _State())
-        state.blocked_until = max(state.blocked_until, time.monotonic() + seconds)
+    async def headroom(self) -> tuple[Headroom, ...]:
+        """Every endpoint as it stands in this process."""
+        now = self._clock()
+        return tuple(self._book.headroom(place, now=now) for places in self._places.values() for place in places)
 
 
-def _forget(state: _State, now: float) -> None:
-    while state.calls and state.calls[0][0] <= now - WINDOW_S:
-        _, tokens = state.calls.popleft()
-        state.tokens -= tokens
+def _part(place: Place, share: float) -> Place:
+    """The place with this share of its limits, at least one call."""
+    limits = place.limits
+    return replace(
+        place,
+        limits=Limits(
+            *(None if n is None else max(1, int(n * share)) for n in (limits.rpm, limits.tpm, limits.concurrency))
+        ),
+    )

@@ -6,10 +6,8 @@ loop and address: it is made in the loop that uses it.
 
 import asyncio
 import contextlib
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -20,6 +18,7 @@ from openai import AsyncOpenAI, DefaultAioHttpClient
 from cope.core.errors import (
     ContextTooLong,
     ModelError,
+    ModelKeyRefused,
     ModelMalformed,
     ModelOverloaded,
     ModelQuotaExhausted,
@@ -27,6 +26,7 @@ from cope.core.errors import (
     ModelRejected,
     ModelUnreachable,
 )
+from cope.core.limits.hints import NO_HINTS, RateHints, read_hints
 from cope.core.models import ModelEntry
 from cope.core.money import TokenUsage
 from cope.core.stages import Tier
@@ -38,6 +38,8 @@ _NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 # More than any context holds. A usage beyond it is nonsense, and its cost need not fit a BIGINT.
 _MOST_TOKENS = 1_000_000_000
 _ABORT_TIMEOUT_S = 5.0
+# A 403 that speaks of these refuses what was asked, not the key.
+_ABOUT_CONTENT = ("moderation", "flagged", "content", "policy", "safety")
 _RAW = {"X-Stainless-Raw-Response": "raw"}  # what `with_raw_response` sets: the answer's bytes are read by us
 
 
@@ -85,7 +87,8 @@ class OpenAIModel:
             raise ModelOverloaded(f"{request.model.name}: no answer in time.") from None
         except (openai.APIStatusError, openai.APIConnectionError) as error:
             raise model_error(request.model, error) from None
-        return read_answer(request.model, raw.http_response.content)
+        hints = read_hints(raw.http_response.headers, now=datetime.now(UTC))
+        return read_answer(request.model, raw.http_response.content, hints)
 
     def _client(self, model: ModelEntry) -> AsyncOpenAI:
         key = (model.base_url, model.api_key)
@@ -148,7 +151,7 @@ def request_body(request: ChatRequest) -> dict[str, Any]:
     return body
 
 
-def read_answer(model: ModelEntry, content: bytes) -> ChatAnswer:
+def read_answer(model: ModelEntry, content: bytes, hints: RateHints = NO_HINTS) -> ChatAnswer:
     """The answer in a response's bytes. Raises `ModelMalformed`."""
     try:
         body = orjson.loads(content)
@@ -157,9 +160,9 @@ def read_answer(model: ModelEntry, content: bytes) -> ChatAnswer:
         if not isinstance(text, str):
             raise TypeError("content is not text")
         reason = str(choice.get("finish_reason") or "stop")
-        return ChatAnswer(text, reason, _usage(body.get("usage")), _provider_id(body.get("id")))
+        return ChatAnswer(text, reason, _usage(body.get("usage")), _provider_id(body.get("id")), hints)
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError) as wrong:
-        raise ModelMalformed(f"{model.name}: the answer can't be read: {wrong}") from None
+        raise ModelMalformed(f"{model.name}: the answer can't be read: {wrong}", hints=hints) from None
 
 
 def _usage(usage: Any) -> TokenUsage | None:
@@ -209,38 +212,24 @@ def model_error(model: ModelEntry, error: openai.APIStatusError | openai.APIConn
 
 
 def _status_error(error: openai.APIStatusError) -> ModelError:
-    told = retry_after_s(error.response.headers, now=datetime.now(UTC))
+    hints = read_hints(error.response.headers, now=datetime.now(UTC))
     body: Any = error.body if isinstance(error.body, dict) else {}
     code, kind = str(body.get("code") or ""), str(body.get("type") or "")
     message = str(body.get("message") or error.message)[:1000]
     status = error.status_code
     if status == 429:
         if "insufficient_quota" in {code, kind} or "quota" in code:
-            return ModelQuotaExhausted(message, answered=True, retry_after_s=told)
-        return ModelRateLimited(message, answered=True, retry_after_s=told)
+            return ModelQuotaExhausted(message, answered=True, hints=hints)
+        return ModelRateLimited(message, answered=True, hints=hints)
+    if status == 401:
+        return ModelKeyRefused(f"HTTP 401: {message}", certain=True, hints=hints)
+    if status == 403 and not any(word in f"{code} {kind} {message}".lower() for word in _ABOUT_CONTENT):
+        return ModelKeyRefused(f"HTTP 403: {message}", certain=False, hints=hints)
     if code == "context_length_exceeded" or (status == 400 and "context length" in message.lower()):
-        return ContextTooLong(message, answered=True)
+        return ContextTooLong(message, answered=True, hints=hints)
     if status in {408, 409} or status >= 500:
         # A failure, or a gateway's word, may come after the work was done and billed. A conflict does not, and neither
         # does "overloaded" where the provider itself says it, in its own form.
         refused = status == 409 or (status in {503, 529} and bool(body.get("message")))
-        return ModelOverloaded(message, answered=refused, retry_after_s=told)
-    return ModelRejected(f"HTTP {status}: {message}", answered=True)
-
-
-def retry_after_s(headers: Mapping[str, str], *, now: datetime) -> float | None:
-    """Seconds to wait from `retry-after-ms` or `Retry-After` (seconds or an HTTP date); None if absent or nonsense."""
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        with contextlib.suppress(ValueError):
-            seconds = float(value) * scale
-            if math.isfinite(seconds) and seconds >= 0:
-                return seconds
-            continue
-        with contextlib.suppress(ValueError, TypeError, OverflowError):
-            when = parsedate_to_datetime(value)
-            when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
-            return max(0.0, (when - now).total_seconds())
-    return None
+        return ModelOverloaded(message, answered=refused, hints=hints)
+    return ModelRejected(f"HTTP {status}: {message}", answered=True, hints=hints)

@@ -1,144 +1,190 @@
-"""The shared limiter: calls a minute, tokens a minute and calls in flight in one Lua script, all or nothing.
+"""The shared limiter in Redis: one script over all endpoints of a model, by Redis's own clock.
 
-Rates are leaky buckets (GCRA) at 0.985 of the provider's figure with a burst of 1 %, so that a provider with a sliding
-window never refuses. Redis's own clock is used. When Redis is away, this process goes on within its share alone.
+Redis may be emptied at any time: a process that finds the books gone says so, and the pace goes on without a burst.
 """
 
-import logging
 import secrets
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from cope.adapters.local_limiter import LocalLimiter
+from cope.adapters.shared_limits import HeldSlots, LimiterAway, Trust, log_breakers
+from cope.core.limits.book import Place, headroom_of
+from cope.core.limits.breaker import Breaker, Cause
+from cope.core.limits.group import Group, slot_ids
+from cope.core.limits.hints import exhausted_s, trusted
+from cope.core.limits.types import Ask, Grant, Headroom, Pace, Report, Ticket, Wait, WaitReason
 from cope.core.models import ModelCatalog
-from cope.ports.support import Grant
 
-logger = logging.getLogger(__name__)
-
-RATE, BURST = 0.985, 0.01
-_SLOT_EXPIRY_MS = 900_000
+KEEPER = "redis"
 _PREFIX = "cope:limit:"
-
-# KEYS: rpm, tpm, slots, block. ARGV: ms per call (0 none), burst ms, ms per token, burst ms, tokens, slots, slot id,
-# slot expiry. Times are in milliseconds; a bucket's value is when it will be empty again.
-_ACQUIRE = """
-local t = redis.call('TIME')
-local now = t[1] * 1000 + t[2] / 1000
-local wait = 0
-local blocked = tonumber(redis.call('GET', KEYS[4]) or 0)
-if blocked > now then wait = blocked - now end
-local slots = tonumber(ARGV[6])
-if slots > 0 then
-  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
-  if redis.call('ZCARD', KEYS[3]) >= slots then wait = math.max(wait, 50) end
-end
-local next = {}
-local amounts = {1, tonumber(ARGV[5])}
-for i = 1, 2 do
-  local each = tonumber(ARGV[2 * i - 1])
-  if each > 0 then
-    local full = math.max(tonumber(redis.call('GET', KEYS[i]) or 0), now)
-    local burst = math.max(tonumber(ARGV[2 * i]), each * amounts[i])
-    next[i] = full + each * amounts[i]
-    wait = math.max(wait, next[i] - burst - now)
-  end
-end
-if wait > 0 then return tostring(wait) end
-for i = 1, 2 do
-  if next[i] then
-    redis.call('SET', KEYS[i], string.format('%.3f', next[i]), 'PX', 120000 + math.ceil(next[i] - now))
-  end
-end
-if slots > 0 then redis.call('ZADD', KEYS[3], now + tonumber(ARGV[8]), ARGV[7]) end
-return '0'
-"""
-# KEYS: tpm, slots. ARGV: ms to give back (negative: to charge), slot id.
-_GIVE_BACK = """
-redis.call('ZREM', KEYS[2], ARGV[2])
-local full = redis.call('GET', KEYS[1])
-if full and tonumber(ARGV[1]) ~= 0 then
-  redis.call('SET', KEYS[1], string.format('%.3f', tonumber(full) - tonumber(ARGV[1])), 'KEEPTTL')
-end
-return 1
-"""
-_BLOCK = """
-local t = redis.call('TIME')
-local until_ms = t[1] * 1000 + t[2] / 1000 + tonumber(ARGV[1])
-local known = tonumber(redis.call('GET', KEYS[1]) or 0)
-if until_ms > known then
-  redis.call('SET', KEYS[1], string.format('%.3f', until_ms), 'PX', math.ceil(ARGV[1]) + 1000)
-end
-return 1
-"""
+_GROUP_FIELDS = 22
+_PURSE_FIELDS = 6
 
 
 class RedisLimiter:
-    """A `Limiter` shared by all workers through Redis; never raises."""
+    """A `Limiter` shared by all workers through Redis. Raises `LimiterAway` where Redis does not answer."""
 
-    def __init__(self, url: str, catalog: ModelCatalog, *, processes: int = 1) -> None:
+    def __init__(
+        self,
+        url: str,
+        catalog: ModelCatalog,
+        *,
+        pace: Pace | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        """`clock` None is Redis's own; another one is for tests."""
         self._redis: Redis = Redis.from_url(
-            url, socket_timeout=2, socket_connect_timeout=1, health_check_interval=30, decode_responses=True
+            url,
+            # Patient: a busy machine is no outage, and while some count here and others in Postgres, both give
+            # away the whole limit. A Redis that is gone refuses at once.
+            socket_timeout=5,
+            socket_connect_timeout=5,
+            health_check_interval=30,
+            decode_responses=True,
         )
-        self._catalog = catalog
-        self._alone = LocalLimiter(catalog, share=1.0 / max(1, processes))
-        self._acquire = self._redis.register_script(_ACQUIRE)
-        self._return = self._redis.register_script(_GIVE_BACK)
-        self._stop = self._redis.register_script(_BLOCK)
+        self._places = {name: entry.places for name, entry in catalog.entries.items()}
+        self._clock = clock
+        pace = pace or Pace()
+        self._times = [repr(pace.window_s), repr(pace.slack_s), repr(pace.line_s)]
+        source = resources.files("cope.adapters").joinpath("redis_limiter.lua").read_text()
+        self._script = self._redis.register_script(source)
+        self._slots = HeldSlots(self._renew)
+        self._trust = Trust()
 
-    async def acquire(self, model: str, *, tokens: int) -> Grant:
-        """Ask for one call of about `tokens` tokens."""
-        entry = self._catalog.entries[model]
-        if entry.rpm is None and entry.tpm is None and entry.concurrency is None:
-            return Grant(0.0, None)
-        token = f"{tokens}:{secrets.token_hex(8)}"
-        rpm, tpm = _bucket(entry.rpm), _bucket(entry.tpm)
-        try:
-            wait_ms = float(
-                await self._acquire(
-                    keys=self._keys(model),
-                    args=[*rpm, *tpm, tokens, entry.concurrency or 0, token, _SLOT_EXPIRY_MS],
-                )
-            )
-        except (RedisError, OSError) as away:
-            logger.warning("the shared limiter is away (%s): this process keeps to its share", type(away).__name__)
-            return await self._alone.acquire(model, tokens=tokens)
-        return Grant(wait_ms / 1000, None) if wait_ms > 0 else Grant(0.0, token)
+    def distrust(self) -> None:
+        """Calls were granted elsewhere for a while: the next asks say that these books may lack some."""
+        self._trust.lose(place.group for places in self._places.values() for place in places)
 
-    async def give_back(self, model: str, grant: Grant, *, tokens_used: int | None) -> None:
-        """The call ended; its slot is free and its token charge corrected."""
-        if grant.token is None:
-            return
-        estimate, colon, _ = grant.token.partition(":")
-        if not colon:  # granted by this process alone
-            await self._alone.give_back(model, grant, tokens_used=tokens_used)
-            return
-        per_token = _bucket(self._catalog.entries[model].tpm)[0]
-        surplus = 0.0 if tokens_used is None else (int(estimate) - tokens_used) * per_token
-        keys = self._keys(model)
-        try:
-            await self._return(keys=[keys[1], keys[2]], args=[surplus, grant.token])
-        except (RedisError, OSError):
-            logger.debug("the shared limiter is away; the slot expires by itself")
+    async def acquire(self, model: str, ask: Ask) -> Grant | Wait:
+        """A place at one of the model's endpoints, or how long to wait."""
+        places = self._places[model]
+        id_ = secrets.token_hex(8)
+        arguments: list[Any] = [ask.calls, ask.tokens, ask.parallel, id_]
+        for place in places:
+            limits = place.limits
+            arguments += [
+                limits.rpm or 0,
+                limits.tpm or 0,
+                limits.concurrency or 0,
+                repr(place.weight),
+                self._trust.doubt(place.group),
+            ]
+        answer = await self._run("acquire", places, arguments)
+        self._trust.wrote(place.group for place in places)
+        if answer[0] == "0":
+            return Wait(float(answer[1]), WaitReason(answer[2]))
+        place = places[int(answer[0]) - 1]
+        ticket = Ticket(
+            id_,
+            KEEPER,
+            int(answer[2]),
+            ask.calls,
+            ask.tokens,
+            int(answer[3]),
+            door_probe=answer[4] == "1",
+            purse_probe=answer[5] == "1",
+        )
+        grant = Grant(model, place.endpoint, float(answer[1]), ticket)
+        self._slots.hold(place, ticket)
+        return grant
 
-    async def block(self, model: str, *, seconds: float) -> None:
-        """No worker calls this model for `seconds`."""
-        await self._alone.block(model, seconds=seconds)
-        try:
-            await self._stop(keys=[self._keys(model)[3]], args=[seconds * 1000])
-        except (RedisError, OSError):
-            logger.debug("the shared limiter is away; the block holds in this process")
+    async def give_back(self, grant: Grant, report: Report) -> None:
+        """The granted call ended."""
+        place = next(place for place in self._places[grant.model] if place.endpoint == grant.endpoint)
+        ticket, hints = grant.ticket, report.hints
+        self._slots.let_go(ticket)
+        left_calls, left_tokens = place.used(ticket, report)
+        said = [
+            hints.limit_calls,
+            hints.remaining_calls,
+            hints.reset_calls_s,
+            hints.limit_tokens,
+            hints.remaining_tokens,
+            hints.reset_tokens_s,
+            exhausted_s(hints.remaining_calls, hints.reset_calls_s),
+            exhausted_s(hints.remaining_tokens, hints.reset_tokens_s),
+        ]
+        arguments: list[Any] = [
+            report.verdict.value,
+            ticket.bucket,
+            ticket.calls,
+            ticket.tokens,
+            "" if report.calls is None else report.calls,
+            "" if report.tokens is None else report.tokens,
+            left_calls,
+            left_tokens,
+            ticket.parallel,
+            ticket.id,
+            int(ticket.door_probe),
+            int(ticket.purse_probe),
+            repr(report.block_s),
+            "" if report.took_s is None else repr(report.took_s),
+            repr(trusted(hints.retry_after_s) or 0.0),
+            place.limits.rpm or 0,
+            place.limits.tpm or 0,
+            *("" if value is None else repr(value) for value in said),
+        ]
+        was_door, door, was_purse, purse = await self._run("give_back", [place], arguments)
+        log_breakers(place, (was_door, door), (was_purse, purse), report.verdict)
+
+    async def headroom(self) -> tuple[Headroom, ...]:
+        """Every endpoint as it stands."""
+        places = [place for places in self._places.values() for place in places]
+        answer = await self._run("headroom", places, [])
+        now, rows = float(answer[0]), answer[1:]
+        width = _GROUP_FIELDS + 1 + _PURSE_FIELDS
+        return tuple(_headroom(place, rows[i * width : (i + 1) * width], now) for i, place in enumerate(places))
 
     async def aclose(self) -> None:
         """Close connections."""
+        await self._slots.aclose()
         await self._redis.aclose()
 
-    def _keys(self, model: str) -> list[str]:
-        return [f"{_PREFIX}{{{model}}}:{part}" for part in ("rpm", "tpm", "slots", "block")]
+    async def _renew(self, held: Sequence[tuple[Place, Ticket]]) -> None:
+        arguments: list[Any] = []
+        for _, ticket in held:
+            ids = slot_ids(ticket)
+            arguments += [len(ids), *ids]
+        await self._run("renew", [place for place, _ in held], arguments)
+
+    async def _run(self, operation: str, places: Sequence[Place], arguments: Sequence[Any]) -> list[str]:
+        keys = [
+            f"{_PREFIX}{{limits}}:{part}"
+            for place in places
+            for part in (f"g:{place.group}", f"b:{place.group}", f"s:{place.group}", f"a:{place.account}")
+        ]
+        now = "" if self._clock is None else repr(self._clock())
+        try:
+            answer: list[str] = await self._script(keys=keys, args=[operation, now, *self._times, *arguments])
+        except (RedisError, OSError) as away:
+            raise LimiterAway(f"{type(away).__name__}: {away}") from None
+        return answer
 
 
-def _bucket(per_minute: int | None) -> tuple[float, float]:
-    """Milliseconds one unit takes at our rate, and the burst in milliseconds; zeros for no limit."""
-    if per_minute is None:
-        return 0.0, 0.0
-    return 60_000 / (per_minute * RATE), 60_000 * BURST / RATE
+def _headroom(place: Place, row: Sequence[str], now: float) -> Headroom:
+    """From the fields of redis_limiter.lua, in its order: a group's 17, its door's 5, slots taken, the purse's."""
+    numbers = [float(value) for value in row[:17]]
+    group = Group(
+        calls_at=numbers[0],
+        tokens_at=numbers[1],
+        calls=int(numbers[3]),
+        tokens=int(numbers[4]),
+        blocked_until=numbers[8],
+        stated_rpm=int(numbers[9]),
+        stated_tpm=int(numbers[10]),
+        stated_at=numbers[11],
+        throttle=numbers[12],
+        throttle_at=numbers[13],
+        slots=dict.fromkeys((str(n) for n in range(int(row[22]))), 0.0),
+        door=_breaker(row[17:22]),
+    )
+    return headroom_of(place, group, _breaker(row[23:28]), now)
+
+
+def _breaker(row: Sequence[str]) -> Breaker:
+    cause, failures, opens, until, probe = row
+    return Breaker(Cause(cause) if cause else None, int(float(failures)), int(float(opens)), float(until), float(probe))

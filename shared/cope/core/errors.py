@@ -16,12 +16,15 @@ CopeError
     ├── ModelRateLimited      429; `retry_after_s` where the provider says it: retryable, not the task's fault
     ├── ModelOverloaded       5xx or a time-out: retryable
     ├── ModelQuotaExhausted   the provider's own money is gone: a hold, never an attempt
+    ├── ModelKeyRefused       401 or 403: the key, not the task; another endpoint, or a hold
     ├── ModelRejected         4xx: repeating can't help
     │   └── ContextTooLong    prompt and output limit do not fit the model's context
     └── ModelMalformed        200 with an unreadable body: retryable, and paid for
 """
 
 from dataclasses import dataclass
+
+from cope.core.limits.hints import NO_HINTS, RateHints
 
 
 class CopeError(Exception):
@@ -133,11 +136,13 @@ class ModelError(CopeError):
         sent: bool = True,
         answered: bool = False,
         retry_after_s: float | None = None,
+        hints: RateHints = NO_HINTS,
     ) -> None:
         super().__init__(message, code=code)
         self.sent = sent
         self.answered = answered
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = hints.retry_after_s if retry_after_s is None else retry_after_s
+        self.hints = hints
 
 
 class ModelUnreachable(ModelError):
@@ -166,6 +171,17 @@ class ModelQuotaExhausted(ModelError):
 
     code = "provider_quota"
     retryable = True
+
+
+class ModelKeyRefused(ModelError):
+    """401, or a 403 that does not speak of the request's content: the provider refuses the API key, not the task."""
+
+    code = "provider_key_refused"
+    retryable = True
+
+    def __init__(self, message: str, *, certain: bool, hints: RateHints = NO_HINTS) -> None:
+        super().__init__(message, answered=True, hints=hints)
+        self.certain = certain
 
 
 class ModelRejected(ModelError):

@@ -1,10 +1,13 @@
 """The configured models: data read once at start, never built in."""
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cope.core.errors import BadRequest
+from cope.core.limits.book import Place
+from cope.core.limits.types import Limits
 from cope.core.prompts.model import PromptSet
 from cope.core.stages import Tier
 
@@ -32,6 +35,28 @@ class BatchTier:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One of several keys or providers of a model; what is None or empty is the model's own.
+
+    `limit_group`: endpoints and models that name the same group share its limits. `weight` > 0 favours an endpoint
+    among those with room. `tpm_counts`: whether the provider's token limit counts what a call used in the end, or the
+    prompt and the whole output limit for good.
+    """
+
+    name: str
+    base_url: str
+    api_key: str = field(default="", repr=False)
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None
+    price_id: str | None = None
+    weight: float = 1.0
+    served_name: str | None = None
+    limit_group: str | None = None
+    tpm_counts: Literal["used", "limit"] = "used"
+
+
+@dataclass(frozen=True, slots=True)
 class ModelEntry:
     """One model that steps can name.
 
@@ -39,6 +64,8 @@ class ModelEntry:
     `concurrency` is calls in flight over all workers; None is no limit. `price_id` names rows of the price table;
     a model of the paid tier without a price in force is never called. `api_key` is the secret itself and is kept out
     of `repr`.
+    `endpoints` are several keys or providers of it, each with limits and possibly a price of its own; empty: the one
+    of the model's own fields. `at` is the model as one of them serves it.
     """
 
     name: str
@@ -60,6 +87,60 @@ class ModelEntry:
     timeout_s: float = 600.0
     licence: str | None = None
     batch: BatchTier | None = None
+    limit_group: str | None = None
+    tpm_counts: Literal["used", "limit"] = "used"
+    endpoints: tuple[Endpoint, ...] = ()
+    endpoint: str = ""
+
+    def at(self, endpoint: str) -> "ModelEntry":
+        """This model as `endpoint` serves it: its address, key and price. A model without endpoints is its own only
+        one, whatever the name. Raises `KeyError` for an endpoint that is not there."""
+        if not self.endpoints:
+            return self
+        found = {one.name: one for one in self.endpoints}[endpoint]
+        return replace(
+            self,
+            base_url=found.base_url,
+            api_key=found.api_key,
+            price_id=found.price_id or self.price_id,
+            served_name=found.served_name or self.served_name,
+            endpoint=endpoint,
+        )
+
+    @property
+    def variants(self) -> tuple["ModelEntry", ...]:
+        """The model at each of its endpoints, at least one."""
+        return tuple(self.at(one.name) for one in self.endpoints) or (self,)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where its calls may go, for the limiter."""
+        if self.endpoints:
+            return tuple(_place(self.name, one) for one in self.endpoints)
+        own = Endpoint(
+            self.name,
+            self.base_url,
+            self.api_key,
+            self.rpm,
+            self.tpm,
+            self.concurrency,
+            limit_group=self.limit_group,
+            tpm_counts=self.tpm_counts,
+        )
+        return (_place(self.name, own),)
+
+
+def _place(model: str, endpoint: Endpoint) -> Place:
+    account = hashlib.sha256(f"{endpoint.base_url}\n{endpoint.api_key}".encode()).hexdigest()[:16]
+    return Place(
+        model=model,
+        endpoint=endpoint.name,
+        group=endpoint.limit_group or (model if model == endpoint.name else f"{model}/{endpoint.name}"),
+        account=account,
+        limits=Limits(endpoint.rpm, endpoint.tpm, endpoint.concurrency),
+        weight=endpoint.weight,
+        counts_used=endpoint.tpm_counts == "used",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ def refuse_unpriced(
     """Raises `BadRequest` (code `model_not_priced`) with the command that adds the missing price."""
     for name in models_of(policy):
         try:
-            prices.of_model(catalog.entry(name, param=param), now)
+            for served in catalog.entry(name, param=param).variants:
+                prices.of_model(served, now)
         except Unpriced as missing:
             raise BadRequest(missing.message, param=param, code=missing.code) from None

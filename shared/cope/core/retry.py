@@ -6,6 +6,7 @@ from typing import assert_never
 from cope.core.errors import (
     ErrorInfo,
     ModelError,
+    ModelKeyRefused,
     ModelQuotaExhausted,
     ModelRateLimited,
 )
@@ -29,9 +30,10 @@ class RetryLater:
 
 @dataclass(frozen=True, slots=True)
 class HoldForQuota:
-    """Held with reason `provider_quota`; looked at again after `recheck_s` seconds."""
+    """Held with reason `provider_quota`; looked at again after `recheck_s` seconds at the latest."""
 
     recheck_s: float
+    counts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,16 @@ def decide(error: ModelError, tries: int, *, jitter: float) -> RetryDecision:
     """`tries` counts provider errors before this one; `jitter` in [0, 1) spreads the waits (0.5 is the middle).
 
     Rate limits, quota holds and calls that never left (the server is away) do not count: an outage must not use up a
-    task's tries. A `Retry-After` is honoured up to an hour, and a nonsensical one ignored.
+    task's tries. A `Retry-After` is honoured up to an hour, and a nonsensical one ignored. A refused key holds the task
+    too: the key is at fault. Where only this request may be forbidden (403) it counts, so that it ends one day.
     """
     told = error.retry_after_s
     if told is not None and not 0 <= told <= _LONGEST_TRUSTED_RETRY_AFTER_S:
         told = None
     if isinstance(error, ModelQuotaExhausted):
         return HoldForQuota(_QUOTA_RECHECK_S if told is None else told)
+    if isinstance(error, ModelKeyRefused) and (error.certain or tries + 1 < MAX_TRIES):
+        return HoldForQuota(_QUOTA_RECHECK_S if told is None else told, counts=not error.certain)
     if isinstance(error, ModelRateLimited):
         return RetryLater(_RATE_LIMIT_DEFAULT_WAIT_S * (0.75 + 0.5 * jitter) if told is None else told, counts=False)
     if error.retryable and not error.sent:
@@ -70,7 +75,7 @@ def describe(decision: RetryDecision) -> str:
     match decision:
         case RetryLater(delay_s, counts):
             return f"again in {delay_s:.1f} s" + ("" if counts else " (not counted)")
-        case HoldForQuota(recheck_s):
+        case HoldForQuota(recheck_s, _):
             return f"held for the provider's quota, looked at again in {recheck_s:.0f} s"
         case GiveUp(error):
             return f"given up: {error.code}"

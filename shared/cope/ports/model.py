@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from cope.core.limits.hints import NO_HINTS, RateHints
 from cope.core.models import ModelEntry
 from cope.core.money import TokenUsage
 from cope.core.problem import Message
@@ -27,12 +28,14 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class ChatAnswer:
-    """What came back. `usage` is None where the provider did not say; `provider_id` is its own id of the call."""
+    """What came back. `usage` is None where the provider did not say; `provider_id` is its own id of the call,
+    `hints` what its headers say about its limits."""
 
     text: str
     finish_reason: str
     usage: TokenUsage | None
     provider_id: str | None
+    hints: RateHints = NO_HINTS
 
 
 class ChatModel(Protocol):

@@ -361,9 +361,10 @@ class WorkerStore(PriceReader, Protocol):
         (task, step) to adopt. Idempotent. Where a reconciliation has settled it already, only the answer is kept."""
         ...
 
-    async def sweep(self, *, lease_s: float) -> SweepReport:
+    async def sweep(self, *, lease_s: float, quota_is_back: bool = False) -> SweepReport:
         """Crashed leases → ready (crashes + 1); orphan attempts → released or unconfirmed; holds → ready as far as the
-        headroom covers; expired batches; counters repaired; events sequenced. Safe to run anywhere, twice at once."""
+        headroom covers; expired batches; counters repaired; events sequenced. Safe to run anywhere, twice at once.
+        `quota_is_back` ends every `provider_quota` hold at once, instead of each at its own time."""
         ...
 
     async def sequence_events(self) -> int:

@@ -1,4 +1,4 @@
-"""The small ports: time, chance, wake-ups, the rate limiter and the webhook sender."""
+"""The small ports: time, chance, wake-ups and the webhook sender."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,30 +41,6 @@ class WakeUp(Protocol):
 
     async def announce(self, task_ids: Sequence[TaskId]) -> None:
         """Say that these live tasks have ended, to whoever waits for them. Never raises."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """`wait_s` 0 means go; otherwise nothing was charged and the caller may ask again after that many seconds."""
-
-    wait_s: float
-    token: str | None
-
-
-class Limiter(Protocol):
-    """One shared limit per provider key: calls per minute, tokens per minute and calls in flight, all or nothing."""
-
-    async def acquire(self, model: str, *, tokens: int) -> Grant:
-        """Ask for one call of about `tokens` tokens."""
-        ...
-
-    async def give_back(self, model: str, grant: Grant, *, tokens_used: int | None) -> None:
-        """The call ended; `tokens_used` corrects the estimate (None: unknown, the estimate stands)."""
-        ...
-
-    async def block(self, model: str, *, seconds: float) -> None:
-        """The provider said to stop: no worker calls this model for `seconds`."""
         ...
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from cope.core.budget import output_limit
 from cope.core.errors import ContextTooLong
 from cope.core.history import Sample, SampleStatus
+from cope.core.limits.hints import NO_HINTS, RateHints
 from cope.core.models import ModelEntry
 from cope.core.money import TokenUsage
 from cope.core.plans import GoalPlan
@@ -35,13 +36,14 @@ class ChainParts(Protocol):
 class StepOutcome:
     """The samples of a step by index. `usage` is None where the provider left it out of any answer.
 
-    `stopped_early` says why samples were aborted, None where none was.
+    `stopped_early` says why samples were aborted, None where none was. `hints` are those of the last answer.
     """
 
     samples: tuple[Sample, ...]
     usage: TokenUsage | None
     stopped_early: str | None
     provider_id: str | None
+    hints: RateHints = NO_HINTS
 
 
 def planner_messages(spec: TaskSpec, step: Step, prompts: PromptSet) -> tuple[Message, ...]:
@@ -159,6 +161,7 @@ class ChainRunner:
         self._on_end = on_end
         self._usage: TokenUsage | None = TokenUsage()
         self._provider_id: str | None = None
+        self._hints = NO_HINTS
 
     async def run(self) -> StepOutcome:
         """All chains, or as many as the decision takes. Raises the first `ModelError` that fails the whole step;
@@ -183,7 +186,7 @@ class ChainRunner:
             else Sample(index, SampleStatus.ABORTED)
             for index, chain in enumerate(running)
         )
-        return StepOutcome(samples, self._usage, stopped, self._provider_id)
+        return StepOutcome(samples, self._usage, stopped, self._provider_id, self._hints)
 
     def _decided(self, samples: Sequence[Sample]) -> str | None:
         step = self._step
@@ -229,6 +232,7 @@ class ChainRunner:
 
     def _count(self, answer: ChatAnswer) -> None:
         self._provider_id = self._provider_id or answer.provider_id
+        self._hints = answer.hints
         if answer.usage is None:
             self._usage = None
         elif self._usage is not None:

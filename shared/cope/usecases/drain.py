@@ -29,6 +29,7 @@ from cope.ports.store import (
     ToQueue,
 )
 from cope.ports.support import WakeUp
+from cope.usecases.claim_pace import ClaimPace
 from cope.usecases.grouping import Grouper
 from cope.usecases.run_step import StepParts, StepRun
 
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 IDLE_POLL_S = 1.0
 _FAILURE_PAUSE_S = 1.0
 _TYPICAL_CHAINS = 8
+_FIRST_CLAIM = 4
 _STOP_CHECK_S = 0.25
 _COMMIT_ATTEMPTS = 8
 
@@ -141,6 +143,7 @@ class Drainer:
         self._running: dict[TaskId, _Running] = {}
         self._chains = 0
         self._typical_chains = float(_TYPICAL_CHAINS if queue == "small" else 1)
+        self._pace = ClaimPace(concurrency + 1, first=None if queue == "small" else _FIRST_CLAIM)
 
     @property
     def in_flight(self) -> int:
@@ -183,8 +186,11 @@ class Drainer:
 
     def _wanted(self) -> int:
         """Tasks to claim so that every call slot is busy and about one task waits in hand."""
+        if self._chains >= self._concurrency + self._typical_chains:
+            return 0
         free = self._concurrency + self._typical_chains - self._chains
-        return int(free // self._typical_chains) if self._chains < self._concurrency + self._typical_chains else 0
+        room = self._pace.room(len(self._running), now=asyncio.get_running_loop().time())
+        return min(int(free // self._typical_chains), room)
 
     def _start(self, task: ClaimedTask) -> None:
         decision = next_decision(task.spec, task.history)
@@ -193,7 +199,9 @@ class Drainer:
             self._typical_chains += (chains - self._typical_chains) / 16
         self._chains += chains
         ended = _Countdown(chains, self._chain_ended)
-        run = StepRun(self._parts, self._ledger, task, gate=self._gate, on_chain_end=ended.one)
+        run = StepRun(
+            self._parts, self._ledger, task, gate=self._gate, on_chain_end=ended.one, on_limited=self._put_off
+        )
         handle = asyncio.create_task(self._carry_out(task, run, ended))
         self._running[task.task_id] = _Running(task, run, handle)
         if task.batch_id is None and not task.is_audit:
@@ -203,6 +211,12 @@ class Drainer:
         self._chains -= count
         if self._wanted() > 0:
             self._wake.set()
+
+    def _put_off(self, wait_s: float) -> None:
+        if wait_s > 0:
+            self._pace.refused(wait_s, now=asyncio.get_running_loop().time())
+        else:
+            self._pace.granted(now=asyncio.get_running_loop().time())
 
     async def _carry_out(self, task: ClaimedTask, run: StepRun, ended: "_Countdown") -> None:
         try:
@@ -249,6 +263,8 @@ class Drainer:
         for running in unpaid:
             running.handle.cancel()
         await asyncio.gather(*(r.handle for r in unpaid), return_exceptions=True)
+        for running in unpaid:  # a handle that was cancelled before its first step cleaned up nothing
+            self._running.pop(running.task.task_id, None)
         with contextlib.suppress(Exception):
             await self._parts.store.give_back([GiveBack(r.task.task_id, r.task.fence) for r in unpaid])
         while self._running:

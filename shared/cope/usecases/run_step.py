@@ -17,12 +17,14 @@ from cope.core.audit_sampling import auditable
 from cope.core.batch_tier import Order, batch_price, encode_order, may_wait
 from cope.core.budget import Scope, output_limit, settle, worst_case
 from cope.core.codec import decode_step, encode_step
-from cope.core.errors import ErrorInfo, ModelError, ModelMalformed, ModelRateLimited, Unpriced
+from cope.core.errors import ErrorInfo, ModelError, ModelMalformed, Unpriced
 from cope.core.history import FinishedStep
 from cope.core.ids import AttemptId
 from cope.core.lifecycle import HoldReason
+from cope.core.limits import reports
+from cope.core.limits.types import UNKNOWN
 from cope.core.models import ModelCatalog, ModelEntry
-from cope.core.money import ZERO, NanoUSD, Price, TokenUsage, format_usd, input_token_bound
+from cope.core.money import ZERO, NanoUSD, Price, TokenUsage, format_usd
 from cope.core.parse_watch import line_parses
 from cope.core.plans import GoalPlan
 from cope.core.policies.decision import Accept, Decision, Stop
@@ -34,6 +36,7 @@ from cope.core.result import completion_body, failure
 from cope.core.stages import Step, Tier
 from cope.core.task import OnBudget, TaskSpec
 from cope.ports.answers import AnswerJudge
+from cope.ports.limiter import Limiter
 from cope.ports.model import ChatAnswer, ChatModel
 from cope.ports.provider_batches import BatchProvider, GatherRequest
 from cope.ports.store import (
@@ -54,7 +57,7 @@ from cope.ports.store import (
     ToFailed,
     ToQueue,
 )
-from cope.ports.support import Clock, Grant, IdMaker, Limiter
+from cope.ports.support import Clock, IdMaker
 from cope.usecases.chains import (
     PLAN_BYTES_PER_TOKEN,
     ChainRunner,
@@ -64,8 +67,8 @@ from cope.usecases.chains import (
     single_request,
     single_sample,
 )
+from cope.usecases.places import Place, ask_of, find_place
 
-LONGEST_WAIT_IN_SLOT_S = 2.0
 UNPRICED_RECHECK_S = 30.0
 MAX_CRASHES = 5
 
@@ -124,12 +127,15 @@ class StepRun:
         *,
         gate: asyncio.Semaphore,
         on_chain_end: Callable[[], None],
+        on_limited: Callable[[float], None] = lambda wait_s: None,
     ) -> None:
+        """`on_limited` is told 0 for each task that got on, and the wait for each that the limiter put off."""
         self._parts = parts
         self._ledger = ledger
         self._task = task
         self._gate = gate
         self._on_chain_end = on_chain_end
+        self._on_limited = on_limited
         self.paying = False
 
     async def run(self) -> CommitStatus | None:
@@ -144,7 +150,7 @@ class StepRun:
         entry = self._parts.catalog.entry(decision.model, param="model")
         plan = _Plan(decision, entry, self._parts.catalog.prompts(decision.model, decision.prompt_set))
         try:
-            if self._parts.prices.of_model(entry, self._parts.clock.now()) is None:
+            if self._parts.prices.of_model(entry.variants[0], self._parts.clock.now()) is None:
                 return await self._free_step(plan)
             if may_wait(task.spec, decision, entry, window_left_s=task.window_left_s, batch_off=task.batch_off):
                 return await self._gather(plan)
@@ -169,20 +175,21 @@ class StepRun:
     # ---- a paid call -----------------------------------------------------------------------------------------------
 
     async def _paid_step(self, plan: _Plan) -> CommitStatus | None:
-        grant = await self._rate_limited(plan)
-        if grant is None:
+        ask = ask_of(self._task.spec, plan.step, plan.entry, plan.prompts)
+        place = await find_place(self._parts.limiter, self._task, plan.entry.name, ask, on_limited=self._on_limited)
+        if isinstance(place, GiveBack):
+            await self._give_back(place)
             return None
-        used: int | None = None
         try:
+            # The money is of the endpoint that was granted: its price bounds the call and settles it.
+            plan = replace(plan, entry=plan.entry.at(place.endpoint))
             price, amount = self._quote(plan)
             reserved = await self._reserve(plan, price, amount)
             if isinstance(reserved, Granted):
-                status, used = await self._pay(plan, price, amount, reserved)
-                return status
-            used = 0
+                return await self._pay(plan, price, amount, reserved, place)
             return await self._not_granted(reserved)
         finally:
-            await self._parts.limiter.give_back(plan.entry.name, grant, tokens_used=used)
+            await place.end()
 
     async def _not_granted(self, reserved: Adopted | Refused | Paused | Fenced) -> CommitStatus | None:
         match reserved:
@@ -198,26 +205,13 @@ class StepRun:
             case _:
                 assert_never(reserved)
 
-    async def _rate_limited(self, plan: _Plan) -> Grant | None:
-        """A grant of the shared limiter, or None after the task was given back because the wait is long."""
-        tokens = self._estimated_tokens(plan)
-        while True:
-            grant = await self._parts.limiter.acquire(plan.entry.name, tokens=tokens)
-            if grant.wait_s <= 0:
-                return grant
-            # An audit takes what the limiter has to spare: waiting in a slot it would keep out real work.
-            if grant.wait_s > LONGEST_WAIT_IN_SLOT_S or self._task.is_audit:
-                delay_s = max(grant.wait_s, LONGEST_WAIT_IN_SLOT_S)
-                await self._give_back(GiveBack(self._task.task_id, self._task.fence, delay_s=delay_s))
-                return None
-            await asyncio.sleep(grant.wait_s)
-
     def _quote(self, plan: _Plan) -> tuple[Price, NanoUSD]:
         """The price in force now, which the call is settled at, and what is set aside for it: the worst case at the
         dearest price that is or comes in force before a planner's call and an executor's after it can have ended."""
         prices, entry, now = self._parts.prices, plan.entry, self._parts.clock.now()
         price = prices.of_model(entry, now)
-        assert price is not None
+        if price is None:
+            raise ValueError(f"model {entry.name!r} is free at endpoint {entry.endpoint!r} and paid elsewhere")
         bound = prices.bound(price.price_id, now, within_s=2 * entry.timeout_s, tier=price.tier)
         return price, step_worst_case(self._task.spec, plan.step, entry, plan.prompts, bound)
 
@@ -268,21 +262,24 @@ class StepRun:
         return await self._settle(plan, order.price, outcome, started, attempt_id=attempt_id, amount=amount)
 
     async def _pay(
-        self, plan: _Plan, price: Price, amount: NanoUSD, granted: Granted
-    ) -> tuple[CommitStatus | None, int | None]:
+        self, plan: _Plan, price: Price, amount: NanoUSD, granted: Granted, place: Place
+    ) -> CommitStatus | None:
         self.paying = True  # before the mark, so that no cancellation falls between the mark and the call
         if not await self._ledger.mark_sent(granted):
             self.paying = False
-            return CommitStatus.FENCED, 0
+            return CommitStatus.FENCED
+        place.report = UNKNOWN
         started = self._parts.clock.now()
         try:
             outcome = await self._chains(plan)
         except ModelError as error:
+            # The limiter first: once the task is given back another worker may ask for its next place at once.
+            await place.end(reports.of_error(error, jitter=self._parts.ids.jitter()))
             settlements, released = _after_failed_call(error, granted, amount)
-            return await self._after_error(error, settlements=settlements, released=released), None
-        status = await self._settle(plan, price, outcome, started, attempt_id=granted.attempt_id, amount=amount)
-        used = outcome.usage
-        return status, None if used is None else used.prompt + used.completion
+            return await self._after_error(error, settlements=settlements, released=released, endpoints=plan.entry)
+        took_s = (self._parts.clock.now() - started).total_seconds()
+        await place.end(reports.of_answer(outcome.usage, outcome.hints, took_s=took_s))
+        return await self._settle(plan, price, outcome, started, attempt_id=granted.attempt_id, amount=amount)
 
     async def _settle(
         self,
@@ -346,17 +343,6 @@ class StepRun:
     def _request_id(self) -> str:
         return f"{self._task.task_id}-{self._task.fence:06d}"
 
-    def _estimated_tokens(self, plan: _Plan) -> int:
-        step = plan.step
-        messages = (
-            planner_messages(self._task.spec, step, plan.prompts)
-            if step.planner is not None
-            else executor_messages(self._task.spec, step, plan.prompts, None)
-        )
-        limit = sum(call.max_tokens for call in (step.planner, step.executor) if call is not None)
-        # A quarter of the byte bound is near the truth for English; the answer corrects the charge.
-        return step.n * (input_token_bound(tuple(m.content for m in messages)) // 4 + limit)
-
     def _finished(
         self, plan: _Plan, outcome: StepOutcome, started: datetime, *, cost: NanoUSD, price: Price | None
     ) -> FinishedStep:
@@ -404,21 +390,36 @@ class StepRun:
         await self._ledger.give_back(back)
 
     async def _after_error(
-        self, error: ModelError, *, settlements: tuple[Settlement, ...], released: tuple[Granted, ...]
+        self,
+        error: ModelError,
+        *,
+        settlements: tuple[Settlement, ...],
+        released: tuple[Granted, ...],
+        endpoints: ModelEntry | None = None,
     ) -> CommitStatus | None:
+        """`endpoints`: the model of a paid call. If it has several, the task goes to another one at once, without
+        waiting for the one that failed; the limiter, which knows them all, holds it where none is left."""
         task = self._task
         decision = retry.decide(error, task.tries, jitter=self._parts.ids.jitter())
         released_ids = tuple(granted.attempt_id for granted in released)
-        if isinstance(error, ModelRateLimited) and isinstance(decision, retry.RetryLater):
-            step = next_decision(task.spec, task.history)
-            if isinstance(step, Step):
-                await self._parts.limiter.block(step.model, seconds=decision.delay_s)
+        elsewhere = endpoints is not None and len(endpoints.endpoints) > 1
         match decision:
             case retry.RetryLater(delay_s, counts):
+                delay_s = 0.0 if elsewhere else delay_s
                 back = GiveBack(task.task_id, task.fence, delay_s=delay_s, count_try=counts, note=error.code)
-            case retry.HoldForQuota(recheck_s):
+            case retry.HoldForQuota(_, counts) if elsewhere:
+                back = GiveBack(task.task_id, task.fence, count_try=counts, note=error.code)
+            case retry.HoldForQuota(recheck_s, counts) if endpoints is None:
+                # A model of one's own knows no quota: its key is wrong. No breaker ends such a hold, so it is a wait.
+                back = GiveBack(task.task_id, task.fence, delay_s=recheck_s, count_try=counts, note=error.code)
+            case retry.HoldForQuota(recheck_s, counts):
                 back = GiveBack(
-                    task.task_id, task.fence, delay_s=recheck_s, hold=HoldReason.PROVIDER_QUOTA, note=error.code
+                    task.task_id,
+                    task.fence,
+                    delay_s=recheck_s,
+                    hold=HoldReason.PROVIDER_QUOTA,
+                    count_try=counts,
+                    note=error.code,
                 )
             case retry.GiveUp(info):
                 state = next_state(task.spec, task.history, Stop(info), now=self._parts.clock.now())

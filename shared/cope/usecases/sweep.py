@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from cope.core.limits.breaker import Cause
+from cope.ports.limiter import Limiter
 from cope.ports.store import WorkerStore
 from cope.ports.support import WakeUp
 
@@ -20,6 +22,8 @@ class SweepParts(Protocol):
     def store(self) -> WorkerStore: ...
     @property
     def wake(self) -> WakeUp: ...
+    @property
+    def limiter(self) -> Limiter: ...
 
 
 class Sweeper:
@@ -58,8 +62,17 @@ class Sweeper:
                     logger.debug("events could not be sequenced; the next sweep tries again", exc_info=True)
                     leads = False
 
+    async def _quota_is_back(self) -> bool:
+        """Whether no account lacks money or has its key refused: then nobody need be held for one any longer."""
+        try:
+            stand = await self._parts.limiter.headroom()
+        except Exception:
+            logger.warning("the limiter could not be asked; quota holds wait for their time", exc_info=True)
+            return False
+        return all(one.cause not in {Cause.QUOTA, Cause.KEY} for one in stand)
+
     async def _sweep(self) -> None:
-        report = await self._parts.store.sweep(lease_s=self._lease_s)
+        report = await self._parts.store.sweep(lease_s=self._lease_s, quota_is_back=await self._quota_is_back())
         if report.reclaimed or report.unconfirmed or report.repaired:
             logger.warning(
                 "sweep: %d leases reclaimed, %d attempts unconfirmed, %d counters repaired",

@@ -66,7 +66,8 @@ def unpriced(catalog: ModelCatalog, table: PriceTable, now: datetime) -> list[st
     found = []
     for entry in catalog.entries.values():
         try:
-            table.of_model(entry, now)
+            for served in entry.variants:
+                table.of_model(served, now)
             if entry.batch is not None:
                 batch_price(table, entry, now)
         except Unpriced as missing:

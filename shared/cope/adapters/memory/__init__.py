@@ -3,7 +3,7 @@
 from cope.adapters.memory.batches import MemoryBatches
 from cope.adapters.memory.clock import FixedClock, SequentialIds
 from cope.adapters.memory.files import MemoryFiles
-from cope.adapters.memory.limiter import Limits, MemoryLimiter
+from cope.adapters.memory.limiter import MemoryLimiter
 from cope.adapters.memory.model import ScriptedModel
 from cope.adapters.memory.store import MemoryStore
 from cope.adapters.memory.wakeup import MemoryWakeUp

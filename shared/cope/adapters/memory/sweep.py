@@ -17,13 +17,13 @@ from cope.ports.store import SweepReport
 class SweepMixin(WorkMixin):
     """Leases, holds and windows that have run out."""
 
-    async def sweep(self, *, lease_s: float) -> SweepReport:
+    async def sweep(self, *, lease_s: float, quota_is_back: bool = False) -> SweepReport:
         """Safe to run twice: everything it does, it does once. `lease_s` is not needed here: attempts never outlive
         their lease in one process."""
         reclaimed = _reclaim(self._db)
         released, unconfirmed = _end_orphans(self._db)
         expired = _expire(self._db)
-        resumed = _resume(self._db)
+        resumed = _resume(self._db, quota_is_back=quota_is_back)
         tell_budget_holds(self._db)
         alerted = tell_alerts(self._db)
         return SweepReport(
@@ -90,11 +90,11 @@ def _expire(db: Tables) -> int:
     return expired
 
 
-def _resume(db: Tables) -> int:
+def _resume(db: Tables, *, quota_is_back: bool) -> int:
     resumed = 0
     room = _Room(db)
     for row in sorted((row for row in db.tasks.values() if row.state is TaskState.HELD), key=lambda row: row.order):
-        if not db.workable(row) or not _may_resume(db, row, room):
+        if not db.workable(row) or not _may_resume(db, row, room, quota_is_back=quota_is_back):
             continue
         end_hold(db, row, TaskState.READY)
         row.not_before = db.now()
@@ -141,13 +141,13 @@ def _name(budget: BudgetRow) -> tuple[str, str, str]:
     return budget.project_id, budget.scope, budget.month
 
 
-def _may_resume(db: Tables, row: TaskRow, room: _Room) -> bool:
+def _may_resume(db: Tables, row: TaskRow, room: _Room, *, quota_is_back: bool) -> bool:
     """Takes what the task needs out of `room`."""
     match row.hold:
         case HoldReason.BUDGET:
             return room.take(row)
         case HoldReason.PROVIDER_QUOTA:
-            return row.not_before <= db.now()
+            return quota_is_back or row.not_before <= db.now()
         case HoldReason.PAUSED:
             return True
         case HoldReason.UNPARSABLE:

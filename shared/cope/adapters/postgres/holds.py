@@ -52,6 +52,7 @@ ORDER BY priority, turn, id LIMIT %s
 """
 
 _QUOTA = "SELECT id FROM tasks WHERE state = 'held' AND hold = 'provider_quota' AND not_before <= now() LIMIT %s"
+_QUOTA_IS_BACK = "SELECT id FROM tasks WHERE state = 'held' AND hold = 'provider_quota' LIMIT %s"
 
 _PAUSED = """
 SELECT t.id FROM tasks t JOIN projects p ON p.id = t.project_id
@@ -66,10 +67,10 @@ WHERE t.state = 'held' AND t.hold = 'unparsable' AND b.parse_watch <> 'paused' L
 """
 
 
-async def resume_holds(conn: Connection) -> int:
+async def resume_holds(conn: Connection, *, quota_is_back: bool = False) -> int:
     """Held → ready where the reason is gone; how many."""
     chosen = await _covered(conn)
-    for query in (_QUOTA, _PAUSED, _UNPARSABLE):
+    for query in (_QUOTA_IS_BACK if quota_is_back else _QUOTA, _PAUSED, _UNPARSABLE):
         chosen += [row["id"] for row in await fetch(conn, query, [_AT_ONCE])]
     if not chosen:
         return 0

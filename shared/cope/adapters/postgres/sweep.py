@@ -27,7 +27,7 @@ _PAGES_PER_BATCH = 20
 _Act: TypeAlias = Callable[[Connection], Awaitable[int]]
 
 
-async def sweep(db: Database, policies: Policies, alerts: AlertWatch) -> SweepReport:
+async def sweep(db: Database, policies: Policies, alerts: AlertWatch, *, quota_is_back: bool = False) -> SweepReport:
     """Once over everything; what it did."""
     reclaimed = await _repeat(db, lambda conn: _reclaim(conn, policies))
     released = unconfirmed = 0
@@ -35,7 +35,7 @@ async def sweep(db: Database, policies: Policies, alerts: AlertWatch) -> SweepRe
         released, unconfirmed = await _end_orphans(conn)
     expired = await _end_batches(db)
     async with db.transaction() as conn:
-        resumed = await resume_holds(conn)
+        resumed = await resume_holds(conn, quota_is_back=quota_is_back)
     async with db.transaction() as conn:
         await tell_budget_holds(conn)
     alerted = await alerts.look(db)

@@ -496,6 +496,15 @@ class PriceRow(SQLModel, table=True):
     reason: str = words(default="''")
 
 
+class LimitBookRow(SQLModel, table=True):
+    """The limiter's state of one limit group (``g:…``) or account (``a:…``) while Redis is away, as JSON."""
+
+    __tablename__ = "limit_books"
+    __table_args__ = {"prefixes": ["UNLOGGED"]}
+    name: str = identifier(key=True)
+    state: str = words()
+
+
 class EventRow(SQLModel, table=True):
     """`offset` is NULL until the sequencer has assigned it."""
 

@@ -119,10 +119,10 @@ class PostgresWorkerStore(ProviderBatchMethods):
 
     # ---- the sweep -------------------------------------------------------------------------------------------------
 
-    async def sweep(self, *, lease_s: float) -> SweepReport:
+    async def sweep(self, *, lease_s: float, quota_is_back: bool = False) -> SweepReport:
         """Several transactions. `lease_s` is not needed: every lease's end stands in its row."""
         await self._partitions.make_ahead(self._db)
-        return await sweep(self._db, self._policies, self._alerts)
+        return await sweep(self._db, self._policies, self._alerts, quota_is_back=quota_is_back)
 
     async def sequence_events(self) -> int:
         """Only the sweep's last part: give new events their offsets. Cheap enough for every 100 ms."""

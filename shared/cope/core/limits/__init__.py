@@ -1,0 +1,1 @@
+"""The arithmetic of provider limits: pure, with the time passed in (seconds since the epoch, as a float)."""
