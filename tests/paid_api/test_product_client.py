@@ -50,8 +50,8 @@ def call(provider: PaidApi, fault: dict[str, Any], request_id: str) -> ChatAnswe
 REFUSED, UNKNOWN = True, False  # `answered`: certainly not billed, or maybe billed
 FAILING: list[tuple[dict[str, Any], type[errors.ModelError], bool]] = [
     ({"fault": "quota"}, errors.ModelQuotaExhausted, REFUSED),
-    ({"fault": "unauthorized"}, errors.ModelRejected, REFUSED),
-    ({"fault": "forbidden"}, errors.ModelRejected, REFUSED),
+    ({"fault": "unauthorized"}, errors.ModelKeyRefused, REFUSED),
+    ({"fault": "forbidden"}, errors.ModelKeyRefused, REFUSED),
     ({"fault": "not_found"}, errors.ModelRejected, REFUSED),
     ({"fault": "context_length"}, errors.ContextTooLong, REFUSED),
     ({"fault": "server_error", "status": 409}, errors.ModelOverloaded, REFUSED),
