@@ -11,6 +11,7 @@ from cope.adapters.celery_wakeup import CeleryWakeUp, make_celery
 from cope.adapters.configured_quotas import ConfiguredQuotas
 from cope.adapters.fallback_limiter import FallbackLimiter, SharedLimiter
 from cope.adapters.http_webhooks import HttpWebhookSender
+from cope.adapters.live_quotas import LiveQuotas
 from cope.adapters.local_files import LocalFiles
 from cope.adapters.local_limiter import LocalLimiter
 from cope.adapters.openai_batches import OpenAIBatches
@@ -52,11 +53,12 @@ class ApiParts:
     ids: IdMaker
     webhooks: WebhookSender
     new_spool: Callable[[], UsageSpool] = SqliteSpool
+    live_quotas: ProviderQuotas | None = None
 
     @property
     def quotas(self) -> ProviderQuotas:
-        """What providers allow: as configured. Workers publish no live state that the API could read."""
-        return ConfiguredQuotas(self.catalog)
+        """What providers allow: as the workers' limiter stands, or as configured where there is none to look at."""
+        return self.live_quotas or ConfiguredQuotas(self.catalog)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +89,22 @@ async def open_api(settings: Settings, resources: contextlib.AsyncExitStack) -> 
     resources.push_async_callback(wake.aclose)
     webhooks = _webhooks(settings)
     resources.push_async_callback(webhooks.aclose)
+    catalog, quotas = load_catalog(settings), None
+    if settings.broker_url.startswith(("redis://", "rediss://")):
+        limiter = RedisLimiter(settings.broker_url, catalog)
+        resources.push_async_callback(limiter.aclose)
+        quotas = LiveQuotas(catalog, limiter, SystemClock())
     return ApiParts(
         settings=settings,
         store=store,
         files=LocalFiles(settings.data_dir),
         wake=wake,
-        catalog=load_catalog(settings),
+        catalog=catalog,
         prices=load_prices(settings),
         clock=SystemClock(),
         ids=SystemIds(),
         webhooks=webhooks,
+        live_quotas=quotas,
     )
 
 

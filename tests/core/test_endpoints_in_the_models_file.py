@@ -89,7 +89,6 @@ def test_the_models_key_and_address_are_those_of_endpoints_that_name_none(
             LARGE + ONE + GROUP + LARGE.replace("big", "b2") + TWO + GROUP.replace("5", "6"),
             "models 'big' and 'b2' state different limits",
         ),
-        (LARGE.replace('price_id = "gpt-4o"\n', "") + ONE + 'price_id = "gpt-4o"\n' + TWO, "has no price"),
         (
             LARGE + ONE + SMALL.replace('"s"', '"s2"') + '[[model.endpoint]]\nname = "x"\n',
             "model 's2': only paid models have endpoints",
