@@ -7,7 +7,8 @@ import pytest
 
 from cope.adapters.memory import SequentialIds
 from cope.core.history import FinishedStep, Sample, SampleStatus
-from cope.core.models import ModelCatalog, ModelEntry
+from cope.core.models import Endpoint, ModelCatalog, ModelEntry
+from cope.core.money import NanoUSD, Price
 from cope.core.policies.registry import next_decision
 from cope.core.policies.spec import PolicyName
 from cope.core.prices import PriceTable
@@ -124,3 +125,20 @@ def test_a_file_comes_to_the_sum_of_its_lines_also_where_some_are_of_equal_lengt
     survey, pilot = surveyor.finish()
 
     assert (survey.worst, survey.lines, len(pilot)) == (total, 7, 2)
+
+
+def test_a_quotes_maximum_is_reckoned_at_the_dearest_of_a_models_endpoints():
+    dear = replace(PRICE, price_id="dear", output_per_mtok=NanoUSD(3 * PRICE.output_per_mtok))
+    places = (Endpoint("cheap", "http://one/v1"), Endpoint("dear", "http://two/v1", price_id="dear"))
+    line = {"model": "large", "messages": [{"role": "user", "content": "2 + 3?"}]}
+
+    def worst(endpoints: tuple[Endpoint, ...], prices: list[Price]) -> int:
+        large = replace(entry(4096), endpoints=endpoints)
+        catalog = ModelCatalog({"small": SMALL, "large": large}, "small", "large", BUILT_IN)
+        surveyor = Surveyor(Parts(catalog, PriceTable(prices)), seed=1, pilot_lines=0, now=NOON, window_s=86_400)
+        request = RequestParser(RequestDefaults(Kind.MATH), catalog).parse(line)
+        surveyor.add(new_task(SequentialIds(), request, custom_id="a", line=1, **CODED), request)
+        return surveyor.finish()[0].worst
+
+    only_dear = worst((), [replace(dear, price_id=PRICE.price_id)])
+    assert worst(places, [PRICE, dear]) == only_dear > worst((), [PRICE])

@@ -148,14 +148,21 @@ class Surveyor:
         return _Way(number, rungs, priced, spec.policy, encode_policy(short) if pilots else None)
 
     def _price(self, rung: Rung) -> Price | None:
-        """The dearest that is or comes in force while the batch may run: a quote's maximum binds until its window ends.
-        An unpriced model was refused before."""
+        """The dearest that is or comes in force at any of the model's endpoints while the batch may run: a quote's
+        maximum binds wherever its calls go, until its window ends. An unpriced model was refused before."""
         entry, prices = self._parts.catalog.entry(rung.longest.model, param="body.model"), self._parts.prices
         price = prices.of_model(entry, self._now)
         if price is None:
             return None
         within_s = self._window_s + 2 * entry.timeout_s
-        return prices.bound(price.price_id, self._now, within_s=within_s, tier=price.tier)
+        own = [one for served in entry.variants if (one := prices.of_model(served, self._now)) is not None]
+        bounds = [prices.bound(one.price_id, self._now, within_s=within_s, tier=one.tier) for one in (price, *own)]
+        return replace(
+            bounds[0],
+            input_per_mtok=max(one.input_per_mtok for one in bounds),
+            cached_input_per_mtok=max(one.cached_input_per_mtok for one in bounds),
+            output_per_mtok=max(one.output_per_mtok for one in bounds),
+        )
 
     def _pilot_of(
         self, spec: TaskSpec, row: NewTask, way: _Way, sizes: tuple[StepSize, ...]
