@@ -81,21 +81,25 @@ def worst_case(price: Price, messages: tuple[Message, ...], max_tokens: int, cal
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What a finished paid call costs. `flag` is set where the provider's answer did not say its usage."""
+    """What a finished paid step costs. `flag` is set where that is not simply what its answers say."""
 
     cost: NanoUSD
     overrun: NanoUSD
     flag: str | None
 
 
-def settle(price: Price, usage: TokenUsage | None, reserved: NanoUSD) -> Bill:
+def settle(price: Price, usage: TokenUsage | None, reserved: NanoUSD, *, open_calls: int = 0, chains: int = 1) -> Bill:
     """The bill of one attempt: its usage at its price; unknown usage settles at the reserve.
 
     A cost beyond the reserve is an overrun: the reserve is spent, the rest recorded apart, outside the cap's check.
+    `open_calls` of its `chains` were begun and given up (a vote that was decided). What a provider bills for these,
+    nobody is told, so each counts as its chain's whole share of the reserve.
     """
     if usage is None:
         return Bill(reserved, NanoUSD(0), "usage_missing")
     cost = price.cost(usage)
+    if cost <= reserved and open_calls:
+        return Bill(NanoUSD(min(reserved, cost - (-reserved * open_calls // chains))), NanoUSD(0), "calls_given_up")
     if cost <= reserved:
         return Bill(cost, NanoUSD(0), None)
     return Bill(reserved, NanoUSD(cost - reserved), "overrun")

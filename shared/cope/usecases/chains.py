@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cope.core.budget import output_limit
-from cope.core.errors import ContextTooLong
+from cope.core.errors import ContextTooLong, ModelError
 from cope.core.history import Sample, SampleStatus
 from cope.core.limits.hints import NO_HINTS, RateHints
 from cope.core.models import ModelEntry
@@ -37,6 +37,7 @@ class StepOutcome:
     """The samples of a step by index. `usage` is None where the provider left it out of any answer.
 
     `stopped_early` says why samples were aborted, None where none was. `hints` are those of the last answer.
+    `open_calls` were begun and have no answer: whether they are billed is not known.
     """
 
     samples: tuple[Sample, ...]
@@ -44,6 +45,7 @@ class StepOutcome:
     stopped_early: str | None
     provider_id: str | None
     hints: RateHints = NO_HINTS
+    open_calls: int = 0
 
 
 def planner_messages(spec: TaskSpec, step: Step, prompts: PromptSet) -> tuple[Message, ...]:
@@ -137,7 +139,11 @@ async def solution_sample(judge: AnswerJudge, spec: TaskSpec, step: Step, index:
 
 
 class ChainRunner:
-    """Runs the chains of one step. `gate` bounds the calls in flight over all steps of the process."""
+    """Runs the chains of one step. `gate` bounds the calls in flight over all steps of the process.
+
+    Also after a failed run `usage` says what was answered (None: an answer did not say), `answered` how many calls that
+    was, and `open_calls` how many were begun and have no answer, so that nobody knows whether they are billed.
+    """
 
     def __init__(
         self,
@@ -159,7 +165,8 @@ class ChainRunner:
         self._gate = gate
         self._request_id = request_id
         self._on_end = on_end
-        self._usage: TokenUsage | None = TokenUsage()
+        self.usage: TokenUsage | None = TokenUsage()
+        self.answered = self.open_calls = 0
         self._provider_id: str | None = None
         self._hints = NO_HINTS
 
@@ -186,7 +193,7 @@ class ChainRunner:
             else Sample(index, SampleStatus.ABORTED)
             for index, chain in enumerate(running)
         )
-        return StepOutcome(samples, self._usage, stopped, self._provider_id, self._hints)
+        return StepOutcome(samples, self.usage, stopped, self._provider_id, self._hints, self.open_calls)
 
     def _decided(self, samples: Sequence[Sample]) -> str | None:
         step = self._step
@@ -226,17 +233,25 @@ class ChainRunner:
     async def _call(self, index: int, call: Call, messages: tuple[Message, ...]) -> ChatAnswer:
         request = chat_request(self._spec, call, self._entry, messages, request_id=self._request_id, index=index)
         async with self._gate:
-            answer = await self._parts.model.chat(request)
+            try:
+                answer = await self._parts.model.chat(request)
+            except ModelError as error:
+                self.open_calls += error.sent and not error.answered
+                raise
+            except BaseException:
+                self.open_calls += 1
+                raise
         self._count(answer)
         return answer
 
     def _count(self, answer: ChatAnswer) -> None:
+        self.answered += 1
         self._provider_id = self._provider_id or answer.provider_id
         self._hints = answer.hints
         if answer.usage is None:
-            self._usage = None
-        elif self._usage is not None:
-            self._usage += answer.usage
+            self.usage = None
+        elif self.usage is not None:
+            self.usage += answer.usage
 
 
 async def _abort(chains: Sequence["asyncio.Task[Sample]"]) -> None:

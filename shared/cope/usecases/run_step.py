@@ -166,7 +166,7 @@ class StepRun:
     async def _free_step(self, plan: _Plan) -> CommitStatus | None:
         started = self._parts.clock.now()
         try:
-            outcome = await self._chains(plan)
+            outcome = await self._chains(plan).run()
         except ModelError as error:
             return await self._after_error(error, settlements=(), released=())
         finished = self._finished(plan, outcome, started, cost=ZERO, price=None)
@@ -269,13 +269,13 @@ class StepRun:
             self.paying = False
             return CommitStatus.FENCED
         place.report = UNKNOWN
-        started = self._parts.clock.now()
+        started, chains = self._parts.clock.now(), self._chains(plan)
         try:
-            outcome = await self._chains(plan)
+            outcome = await chains.run()
         except ModelError as error:
             # The limiter first: once the task is given back another worker may ask for its next place at once.
             await place.end(reports.of_error(error, jitter=self._parts.ids.jitter()))
-            settlements, released = _after_failed_call(error, granted, amount)
+            settlements, released = _after_failed_step(error, chains, price, granted, amount)
             return await self._after_error(error, settlements=settlements, released=released, endpoints=plan.entry)
         took_s = (self._parts.clock.now() - started).total_seconds()
         await place.end(reports.of_answer(outcome.usage, outcome.hints, took_s=took_s))
@@ -291,7 +291,7 @@ class StepRun:
         attempt_id: AttemptId,
         amount: NanoUSD,
     ) -> CommitStatus:
-        bill = settle(price, outcome.usage, amount)
+        bill = settle(price, outcome.usage, amount, open_calls=outcome.open_calls, chains=plan.step.n)
         cost = NanoUSD(bill.cost + bill.overrun)
         finished = self._finished(plan, outcome, started, cost=cost, price=price)
         settlement = Settlement(attempt_id, bill.cost, bill.overrun, outcome.usage, bill.flag, outcome.provider_id)
@@ -327,8 +327,8 @@ class StepRun:
 
     # ---- shared ----------------------------------------------------------------------------------------------------
 
-    async def _chains(self, plan: _Plan) -> StepOutcome:
-        runner = ChainRunner(
+    def _chains(self, plan: _Plan) -> ChainRunner:
+        return ChainRunner(
             self._parts,
             self._task.spec,
             plan.step,
@@ -338,7 +338,6 @@ class StepRun:
             request_id=self._request_id(),
             on_end=self._on_chain_end,
         )
-        return await runner.run()
 
     def _request_id(self) -> str:
         return f"{self._task.task_id}-{self._task.fence:06d}"
@@ -487,18 +486,24 @@ def next_state(spec: TaskSpec, history: tuple[FinishedStep, ...], decision: Deci
             assert_never(decision)
 
 
-def _after_failed_call(
-    error: ModelError, granted: Granted, amount: NanoUSD
+def _after_failed_step(
+    error: ModelError, chains: ChainRunner, price: Price, granted: Granted, amount: NanoUSD
 ) -> tuple[tuple[Settlement, ...], tuple[Granted, ...]]:
-    """The money of a call that failed: released if it never left, free if the provider refused it, its whole reserve
-    if an unreadable answer came; otherwise left as `sent`, which the sweep turns into `unconfirmed`."""
-    if not error.sent:
-        return (), (granted,)
-    if error.answered:
-        return (Settlement(granted.attempt_id, ZERO, ZERO, None, f"refused: {error.code}"),), ()
+    """The money of a step whose first error ended it, of all its calls together.
+
+    An unreadable answer takes the whole reserve. A call that is open (unanswered, or given up because another failed)
+    leaves the attempt as `sent`, which the sweep turns into `unconfirmed`. Else what was answered is what was billed;
+    where that is nothing, the reserve is released if nothing left, and settled at zero if the provider refused.
+    """
     if isinstance(error, ModelMalformed):
         return (Settlement(granted.attempt_id, amount, ZERO, None, "malformed"),), ()
-    return (), ()
+    if chains.open_calls:
+        return (), ()
+    if not chains.answered:
+        refused = Settlement(granted.attempt_id, ZERO, ZERO, None, f"refused: {error.code}")
+        return ((refused,), ()) if error.sent else ((), (granted,))
+    bill = settle(price, chains.usage, amount)
+    return (Settlement(granted.attempt_id, bill.cost, bill.overrun, chains.usage, f"failed: {error.code}"),), ()
 
 
 def first_queue(spec: TaskSpec) -> str:
