@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from cope.adapters.postgres.money import ledger_difference
+from cope.core.errors import StoreUnavailable
 from cope.core.money import NanoUSD
 from cope.ports.store import ClaimedTask, Granted, Refused, ReserveResult
 from tests.contracts.world import PostgresWorld, ask
@@ -54,3 +55,20 @@ async def test_exactly_as_many_are_granted_as_the_headroom_covers_in_each_of_200
         await one_run(world, Random(seed))
     async with await psycopg.AsyncConnection.connect(place.worker) as conn:
         assert await ledger_difference(conn) == []
+
+
+async def test_a_budget_row_that_vanishes_is_begun_again_by_the_next_reservation(
+    world: PostgresWorld, place: Place
+) -> None:
+    project = await world.project(cap=NanoUSD(5_000))
+    await world.batch(project, 3, queue="large")
+    first, second, third = await world.claim("large", limit=3)
+    assert isinstance(await world.reserve(first, 1_000), Granted)
+    assert isinstance(await world.reserve(second, 1_000), Granted)  # from now on the rows are known to exist
+    with psycopg.connect(place.superuser) as conn:
+        conn.execute("DELETE FROM budgets")
+
+    with pytest.raises(StoreUnavailable):
+        await world.reserve(third, 1_000)
+
+    assert isinstance(await world.reserve(third, 1_000), Granted)

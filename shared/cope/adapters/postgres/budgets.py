@@ -4,7 +4,7 @@ The order of locks is that of the scope's text: audits (`audit`), batches (`batc
 projects (`project`), so that the hottest row, the project's, is held shortest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from psycopg import AsyncCursor
@@ -46,6 +46,10 @@ class KnownBudgets:
             self._known.clear()
         # What this transaction has begun itself is gone again if it is rolled back.
         self._known.update(key for key in unknown if key not in begun)
+
+    def forget(self, keys: Iterable[BudgetKey]) -> None:
+        """These turned out to be missing (a database put back from a copy): they are begun again next time."""
+        self._known.difference_update(keys)
 
 
 async def ensure_budgets(conn: Connection, keys: Sequence[BudgetKey]) -> set[BudgetKey]:

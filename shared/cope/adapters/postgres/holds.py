@@ -16,7 +16,7 @@ from cope.adapters.postgres.journal import Note, write_notes
 from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, WHOLE_LIFE
 from cope.core.lifecycle import HoldReason
 
-_AT_ONCE = 5000
+_AT_ONCE, _FEWEST = 5000, 50
 
 _PROJECTS = """
 SELECT p.id, p.cap, to_char(now() AT TIME ZONE p.time_zone, 'YYYY-MM') AS month FROM projects p
@@ -47,8 +47,9 @@ GROUP BY t.batch_id, t.key_id
 
 _WAITING = """
 SELECT id, batch_id, key_id, coalesce(needed, 0) AS needed, priority, turn FROM tasks
-WHERE state = 'held' AND hold = 'budget' AND project_id = %s AND batch_id IS NOT DISTINCT FROM %s
-ORDER BY priority, turn, id LIMIT %s
+WHERE state = 'held' AND hold = 'budget' AND project_id = %(project)s AND batch_id IS NOT DISTINCT FROM %(batch)s
+  AND (%(spare)s::bigint IS NULL OR coalesce(needed, 0) <= %(spare)s)
+ORDER BY priority, turn, id LIMIT %(limit)s
 """
 
 _QUOTA = "SELECT id FROM tasks WHERE state = 'held' AND hold = 'provider_quota' AND not_before <= now() LIMIT %s"
@@ -108,7 +109,11 @@ async def _covered(conn: Connection) -> list[str]:
                 if key in left:
                     left[key] -= row["needed"]
         batches: list[str | None] = [key.scope for key in room if key.month == WHOLE_LIFE and left.get(key, 1) > 0]
-        queues = [await fetch(conn, _WAITING, [project_id, batch, _AT_ONCE]) for batch in [None, *batches]]
+        # Where no money is coming back, those that fit nowhere block nobody and need not be read at each sweep.
+        whole = BudgetKey(PROJECT_SCOPE, project_id, month)
+        look = {"project": project_id, "spare": None if whole in busy else left.get(whole)}
+        look["limit"] = max(_FEWEST, _AT_ONCE // (1 + len(batches)))
+        queues = [await fetch(conn, _WAITING, {**look, "batch": batch}) for batch in [None, *batches]]
         in_order = heapq.merge(*queues, key=itemgetter("priority", "turn", "id"))
         chosen += _fitting(in_order, project_id, month, left, busy)
     return chosen

@@ -10,6 +10,7 @@ from cope.adapters.postgres.identity import new_id
 from cope.adapters.postgres.money import HeldAttempt, write_ledger
 from cope.core import ids
 from cope.core.budget import Scope, scope_kind
+from cope.core.errors import StoreUnavailable
 from cope.core.ids import AttemptId
 from cope.core.lifecycle import AttemptState, HoldReason
 from cope.core.money import NanoUSD
@@ -59,6 +60,9 @@ async def _decide(
     wanted = sorted({key for keys in asking.values() for key in keys})
     await known.ensure(conn, wanted)
     left = await lock_budgets(conn, wanted)
+    if len(left) < len(wanted):
+        known.forget(wanted)
+        raise StoreUnavailable("a budget that was there is gone; it is begun again")
     taken: dict[BudgetKey, int] = defaultdict(int)
     grants: list[_Grant] = []
     for place, keys in asking.items():
