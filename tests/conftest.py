@@ -6,11 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from cope_local.postgres import EmbeddedPostgres
 from cope_local.redis import EmbeddedRedis
 
 _PASSWORD = "only-for-tests"
+
+# How long an example takes says what the machine is doing (in a new clone the first text builds a table for seconds),
+# not whether the code is right: like every unit test, these do not judge by the clock.
+settings.register_profile("cope", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("cope")
 
 
 @pytest.fixture(scope="session")

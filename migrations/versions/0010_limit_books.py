@@ -12,7 +12,6 @@ def upgrade() -> None:
     """Unlogged: after a crash of the server they are empty, and the limiter starts without a burst."""
     op.execute('CREATE UNLOGGED TABLE limit_books (name text COLLATE "C" PRIMARY KEY, state text NOT NULL)')
     op.execute("GRANT SELECT, INSERT, UPDATE ON limit_books TO cope_worker")
-    op.execute("GRANT SELECT ON limit_books TO cope_api")
 
 
 def downgrade() -> None:

@@ -152,10 +152,7 @@ async def open_worker(settings: Settings, app: Celery, resources: contextlib.Asy
 async def open_limiter(
     settings: Settings, catalog: ModelCatalog, resources: contextlib.AsyncExitStack, *, database_url: str
 ) -> Limiter:
-    """Rate limits in Redis if that is the broker, else or while it is away in Postgres; `resources` closes them.
-
-    The API's role may only read them: it asks for `headroom`.
-    """
+    """Rate limits in Redis if that is the broker, else or while it is away in Postgres; `resources` closes them."""
     kept_in: list[tuple[str, SharedLimiter]] = []
     if settings.broker_url.startswith(("redis://", "rediss://")):
         in_redis = RedisLimiter(settings.broker_url, catalog)

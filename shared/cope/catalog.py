@@ -136,6 +136,11 @@ def _entry(row: Mapping[str, Any], path: Path) -> ModelEntry:
             known = ", ".join(sorted(_ENTRY_KEYS))
             raise Misconfigured(f"{path}: unknown key {key!r} in a [[model]]. Known keys: {known}; [[model.endpoint]].")
     endpoints = endpoints_of(row, path)
+    if endpoints and row.get("batch_tier") and not ("base_url" in row and "api_key_env" in row):
+        raise Misconfigured(
+            f"{path}: model {row.get('name')!r}: batch_tier sends to the model's own address, not to an endpoint's: "
+            "give the [[model]] its `base_url` and `api_key_env`."
+        )
     if endpoints and "base_url" not in row:
         row = {**row, "base_url": endpoints[0].base_url}
     for key in ("name", "base_url", "tier", "context_length"):

@@ -47,7 +47,8 @@ def endpoints_of(row: Mapping[str, Any], path: Path) -> tuple[Endpoint, ...]:
         check_limits(one, where)
         values = {key: value for key, value in one.items() if key != "api_key_env"}
         key = key_of(one if "api_key_env" in one else row, where)
-        endpoints.append(Endpoint(**{"base_url": row.get("base_url"), "api_key": key, **values}))
+        own = {"base_url": row.get("base_url"), "tpm_counts": row.get("tpm_counts", "used")}
+        endpoints.append(Endpoint(**{**own, "api_key": key, **values}))
     return tuple(endpoints)
 
 

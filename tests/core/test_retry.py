@@ -50,9 +50,9 @@ def test_a_provider_without_money_is_a_hold_and_never_a_try():
     assert decide(ModelQuotaExhausted("pay", retry_after_s=60), 0, jitter=0.1) == HoldForQuota(60)
 
 
-def test_a_refused_key_holds_the_task_and_only_a_doubtful_refusal_counts_and_ends_one_day():
+def test_a_refused_key_holds_the_task_and_a_doubtful_refusal_is_a_counted_wait_that_ends_one_day():
     assert decide(ModelKeyRefused("401", certain=True), MAX_TRIES + 9, jitter=0.1) == HoldForQuota(300.0)
-    assert decide(ModelKeyRefused("403", certain=False), 0, jitter=0.1) == HoldForQuota(300.0, counts=True)
+    assert decide(ModelKeyRefused("403", certain=False), 0, jitter=0.1) == RetryLater(300.0, counts=True)
     assert isinstance(decide(ModelKeyRefused("403", certain=False), MAX_TRIES - 1, jitter=0.1), GiveUp)
 
 
@@ -68,3 +68,8 @@ def test_waits_are_spread_around_their_middle():
 def test_every_decision_has_a_description(error: ModelError):
     decision: RetryDecision = decide(error, 0, jitter=0.5)
     assert describe(decision)
+
+
+@pytest.mark.parametrize("told", [0.0, 0.2, 0.999])
+def test_a_429_is_never_answered_at_once_whatever_it_says(told: float):
+    assert decide(ModelRateLimited("slow", retry_after_s=told), 0, jitter=0.5) == RetryLater(1.0, counts=False)

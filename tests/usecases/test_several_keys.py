@@ -5,7 +5,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 from cope.adapters.memory import FixedClock, MemoryLimiter
-from cope.core.errors import ModelKeyRefused, ModelQuotaExhausted, ModelRateLimited, ModelUnreachable
+from cope.core.errors import (
+    ModelKeyRefused,
+    ModelOverloaded,
+    ModelQuotaExhausted,
+    ModelRateLimited,
+    ModelUnreachable,
+)
 from cope.core.lifecycle import HoldReason
 from cope.core.limits.hints import RateHints
 from cope.core.models import Endpoint, ModelCatalog, ModelEntry
@@ -209,3 +215,63 @@ async def test_a_task_that_money_refuses_gives_its_place_at_the_provider_back():
 
     (stand,) = await parts.limiter.headroom()
     assert (stand.used_calls, stand.used_slots) == (0, 0)
+
+
+async def test_both_endpoints_failing_for_ten_seconds_fail_no_task_for_good():
+    broken = True
+
+    def script(request: ChatRequest) -> ChatAnswer:
+        if broken:
+            raise ModelOverloaded("oops", answered=True)
+        return says("\\boxed{5}")
+
+    parts = parts_with(script, ONE, TWO)
+    batch = await submit(parts, line("a", model="large"))
+    for _ in range(20):
+        parts.clock.advance(0.5)
+        await settle(parts, rounds=6)
+    broken = False
+    for _ in range(40):
+        parts.clock.advance(5)
+        await settle(parts, rounds=6)
+
+    ended = await current(parts, batch)
+    assert (ended.done, ended.failed) == (1, 0)
+
+
+async def test_a_quota_that_is_back_ends_the_holds_though_another_key_stays_refused_for_good():
+    paid: set[str] = set()
+
+    def script(request: ChatRequest) -> ChatAnswer:
+        if request.model.endpoint == "one":
+            raise ModelKeyRefused("HTTP 401: no such key", certain=True)
+        if "two" not in paid:
+            raise ModelQuotaExhausted("pay", answered=True)
+        return says("\\boxed{5}")
+
+    parts = parts_with(script, ONE, TWO)
+    batch = await submit(parts, *(line(f"t{n}", model="large") for n in range(60)))
+    await settle_all(parts)
+    assert (await current(parts, batch)).held[HoldReason.PROVIDER_QUOTA] == 60
+
+    paid.add("two")
+    sweeper = Sweeper(parts, lease_s=LEASE_S, every_s=1)
+    for _ in range(12):
+        parts.clock.advance(30)
+        await sweeper._sweep()
+        await settle(parts, rounds=40)
+    assert (await current(parts, batch)).done == 60
+
+
+async def test_an_endpoint_whose_price_lapsed_does_not_keep_the_priced_one_idle():
+    parts = parts_with(lambda request: says("\\boxed{5}"), TWO, ONE)
+    parts = replace(parts, prices=PriceTable([PRICE, replace(CHEAP, effective_until=NOON_AND_A_MINUTE)]))
+    batch = await submit(parts, *(line(f"t{n}", model="large") for n in range(40)))
+    parts.clock.advance(61)
+    for _ in range(6):
+        await settle_all(parts)
+        parts.clock.advance(31)
+
+    assert set(called(parts)) == {"one"}
+    done = await current(parts, batch)
+    assert (done.done, done.failed, done.spent) == (40, 0, 40 * PRICE.cost(USAGE))

@@ -14,9 +14,20 @@ class ConfiguredQuotas:
         self._catalog = catalog
 
     async def quotas(self) -> Sequence[ProviderQuota]:
-        """One per paid model, by name."""
+        """By model and endpoint."""
         paid = (entry for entry in self._catalog.entries.values() if entry.tier is Tier.LARGE)
         return [
-            ProviderQuota(entry.name, entry.rpm, entry.tpm, entry.concurrency)
+            ProviderQuota(
+                called(self._catalog, place.model, place.endpoint),
+                place.limits.rpm,
+                place.limits.tpm,
+                place.limits.concurrency,
+            )
             for entry in sorted(paid, key=lambda entry: entry.name)
+            for place in entry.places
         ]
+
+
+def called(catalog: ModelCatalog, model: str, endpoint: str) -> str:
+    """How an endpoint's row is named: by its model alone where that has one place only."""
+    return model if len(catalog.entries[model].endpoints) < 2 else f"{model} at {endpoint}"

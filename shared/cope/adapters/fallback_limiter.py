@@ -1,12 +1,10 @@
 """One limiter out of several: the first whose store answers."""
 
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from cope.adapters.shared_limits import LimiterAway
 from cope.core.limits.types import Ask, Grant, Headroom, Report, Wait
 from cope.ports.limiter import Limiter
 
@@ -44,7 +42,7 @@ class FallbackLimiter:
                 self._current = name
             try:
                 return await limiter.acquire(model, ask)
-            except LimiterAway as away:
+            except Exception as away:  # a store that answers wrongly is no better than one that is away
                 self._missed(name, away)
         if self._current:
             logger.warning("no shared limiter answers: this process keeps to its own share of each rate limit")
@@ -55,9 +53,11 @@ class FallbackLimiter:
         """To the keeper of its ticket. If that one is away its slot expires and the estimate stands."""
         for name, limiter in self._shared:
             if name == grant.ticket.keeper:
+                if self._is_away(name):
+                    return
                 try:
                     await limiter.give_back(grant, report)
-                except LimiterAway as away:
+                except Exception as away:
                     self._missed(name, away)
                 return
         await self._alone.give_back(grant, report)
@@ -65,16 +65,19 @@ class FallbackLimiter:
     async def headroom(self) -> tuple[Headroom, ...]:
         """As the first limiter that answers sees it."""
         for name, limiter in self._present():
-            with contextlib.suppress(LimiterAway):
+            try:
                 return await limiter.headroom()
-            self._missed(name, None)
+            except Exception as away:
+                self._missed(name, away)
         return await self._alone.headroom()
 
     def _present(self) -> list[tuple[str, SharedLimiter]]:
-        now = time.monotonic()
-        return [(name, limiter) for name, limiter in self._shared if self._away_until.get(name, 0.0) <= now]
+        return [(name, limiter) for name, limiter in self._shared if not self._is_away(name)]
 
-    def _missed(self, name: str, away: LimiterAway | None) -> None:
-        if self._away_until.get(name, 0.0) <= time.monotonic():
-            logger.warning("the rate limiter in %s is away (%s)", name, away)
+    def _is_away(self, name: str) -> bool:
+        return self._away_until.get(name, 0.0) > time.monotonic()
+
+    def _missed(self, name: str, away: Exception) -> None:
+        if not self._is_away(name):
+            logger.warning("the rate limiter in %s is away (%s: %s)", name, type(away).__name__, away)
         self._away_until[name] = time.monotonic() + ASKED_AGAIN_AFTER_S

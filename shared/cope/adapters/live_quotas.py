@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from cope.adapters.configured_quotas import ConfiguredQuotas
+from cope.adapters.configured_quotas import ConfiguredQuotas, called
 from cope.core.limits.types import Headroom
 from cope.core.models import ModelCatalog
 from cope.core.stages import Tier
@@ -44,9 +44,8 @@ class LiveQuotas:
     def _quota(self, row: Headroom) -> ProviderQuota:
         now, limits = self._clock.now(), row.effective
         stopped_s = max(row.blocked_s, row.opens_s if row.state == "open" else 0.0)
-        alone = len(self._catalog.entries[row.model].endpoints) < 2
         return ProviderQuota(
-            model=row.model if alone else f"{row.model} at {row.endpoint}",
+            model=called(self._catalog, row.model, row.endpoint),
             rpm=limits.rpm,
             tpm=limits.tpm,
             concurrency=limits.concurrency,

@@ -1,5 +1,5 @@
--- The shared limiter's arithmetic, atomic over all endpoints of a model. It is core/limits/{group,book,breaker}.py,
--- line for line; tests/adapters/test_limiters.py holds the two together. Change both.
+-- The shared limiter's arithmetic, atomic over all endpoints of a model. It is that of
+-- core/limits/{group,book,breaker}.py; tests/limits/test_contract.py asks the same of both. Change both.
 --
 -- KEYS: for each place: group (hash), buckets (hash), slots (sorted set), account's purse (hash).
 -- ARGV: operation, now ("" is this server's clock), window_s, slack_s, line_s, then the operation's own.

@@ -100,7 +100,7 @@ class PriceTable:
 
         A model of the paid tier without a price in force raises `Unpriced`: it is refused, never free.
         """
-        if model.price_id is None and model.tier is Tier.SMALL:
+        if is_free(model):
             return None
         try:
             return self.at(model.price_id or model.served_name, now, tier)
@@ -177,3 +177,8 @@ def parse_moment(text: str) -> datetime:
 
 def _by_id_and_date(row: Price) -> tuple[str, str, datetime, datetime, str]:
     return row.price_id, row.tier, row.effective_at, row.added_at or _LONG_AGO, row.version
+
+
+def is_free(model: ModelEntry) -> bool:
+    """Whether nothing is ever paid for this model's calls: a small one without a price of its own."""
+    return model.price_id is None and model.tier is Tier.SMALL

@@ -8,7 +8,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class ProviderQuota:
-    """Limits of one paid model, over all workers and projects; None is no limit that we know of.
+    """Limits of one paid model, or one of its endpoints, over all workers and projects; None: no limit we know of.
 
     The `*_left` fields and `blocked_until` are a limiter's live state as of `as_of`; None where nobody publishes it.
     """
@@ -28,5 +28,5 @@ class ProviderQuotas(Protocol):
     """Tells the quotas. Never raises: who asks for limits is told the rest if a provider's are not known."""
 
     async def quotas(self) -> Sequence[ProviderQuota]:
-        """One per paid model, by name."""
+        """By model and endpoint."""
         ...

@@ -1,6 +1,7 @@
 """A paid call's place with the limiter: asked for, waited for a moment, given back once with what the call showed."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import assert_never
 
@@ -15,6 +16,8 @@ from cope.core.task import TaskSpec
 from cope.ports.limiter import Limiter
 from cope.ports.store import ClaimedTask, GiveBack
 from cope.usecases.chains import executor_messages, planner_messages
+
+logger = logging.getLogger(__name__)
 
 LONGEST_WAIT_IN_SLOT_S = 2.0
 
@@ -34,10 +37,14 @@ class Place:
         return self._grant.endpoint
 
     async def end(self, report: Report | None = None) -> None:
-        """The first time counts."""
-        if not self._ended:
-            self._ended = True
+        """The first time counts. Never raises: nobody's answer or money depends on the limiter's books."""
+        if self._ended:
+            return
+        self._ended = True
+        try:
             await self._limiter.give_back(self._grant, report or self.report)
+        except Exception:
+            logger.warning("a place could not be given back; it expires by itself", exc_info=True)
 
 
 async def find_place(

@@ -22,7 +22,7 @@ from cope.core.history import FinishedStep
 from cope.core.ids import AttemptId
 from cope.core.lifecycle import HoldReason
 from cope.core.limits import reports
-from cope.core.limits.types import UNKNOWN
+from cope.core.limits.types import UNKNOWN, UNUSED, Verdict
 from cope.core.models import ModelCatalog, ModelEntry
 from cope.core.money import ZERO, NanoUSD, Price, TokenUsage, format_usd
 from cope.core.parse_watch import line_parses
@@ -30,7 +30,7 @@ from cope.core.plans import GoalPlan
 from cope.core.policies.decision import Accept, Decision, Stop
 from cope.core.policies.degraded import best_vote
 from cope.core.policies.registry import next_decision
-from cope.core.prices import PriceTable
+from cope.core.prices import PriceTable, is_free
 from cope.core.prompts import PromptSet
 from cope.core.result import completion_body, failure
 from cope.core.stages import Step, Tier
@@ -150,7 +150,7 @@ class StepRun:
         entry = self._parts.catalog.entry(decision.model, param="model")
         plan = _Plan(decision, entry, self._parts.catalog.prompts(decision.model, decision.prompt_set))
         try:
-            if self._parts.prices.of_model(entry.variants[0], self._parts.clock.now()) is None:
+            if is_free(entry):
                 return await self._free_step(plan)
             if may_wait(task.spec, decision, entry, window_left_s=task.window_left_s, batch_off=task.batch_off):
                 return await self._gather(plan)
@@ -183,7 +183,12 @@ class StepRun:
         try:
             # The money is of the endpoint that was granted: its price bounds the call and settles it.
             plan = replace(plan, entry=plan.entry.at(place.endpoint))
-            price, amount = self._quote(plan)
+            try:
+                price, amount = self._quote(plan)
+            except Unpriced:
+                # Else this endpoint, never used, would be preferred for ever, and the priced ones would stand idle.
+                await place.end(replace(UNUSED, verdict=Verdict.OUTAGE))
+                raise
             reserved = await self._reserve(plan, price, amount)
             if isinstance(reserved, Granted):
                 return await self._pay(plan, price, amount, reserved, place)
@@ -210,8 +215,7 @@ class StepRun:
         dearest price that is or comes in force before a planner's call and an executor's after it can have ended."""
         prices, entry, now = self._parts.prices, plan.entry, self._parts.clock.now()
         price = prices.of_model(entry, now)
-        if price is None:
-            raise ValueError(f"model {entry.name!r} is free at endpoint {entry.endpoint!r} and paid elsewhere")
+        assert price is not None  # `is_free`
         bound = prices.bound(price.price_id, now, within_s=2 * entry.timeout_s, tier=price.tier)
         return price, step_worst_case(self._task.spec, plan.step, entry, plan.prompts, bound)
 
@@ -274,11 +278,15 @@ class StepRun:
             outcome = await chains.run()
         except ModelError as error:
             # The limiter first: once the task is given back another worker may ask for its next place at once.
-            await place.end(reports.of_error(error, jitter=self._parts.ids.jitter()))
+            report = reports.of_error(error, jitter=self._parts.ids.jitter())
+            if chains.answered or chains.open_calls:  # one call of several failed: the others' tokens were used
+                report = replace(report, calls=None, tokens=None)
+            await place.end(report)
             settlements, released = _after_failed_step(error, chains, price, granted, amount)
             return await self._after_error(error, settlements=settlements, released=released, endpoints=plan.entry)
         took_s = (self._parts.clock.now() - started).total_seconds()
-        await place.end(reports.of_answer(outcome.usage, outcome.hints, took_s=took_s))
+        # The money first: the place is ended by `_paid_step`, whatever is wrong with the limiter.
+        place.report = reports.of_answer(outcome.usage, outcome.hints, took_s=took_s)
         return await self._settle(plan, price, outcome, started, attempt_id=granted.attempt_id, amount=amount)
 
     async def _settle(
@@ -396,30 +404,24 @@ class StepRun:
         released: tuple[Granted, ...],
         endpoints: ModelEntry | None = None,
     ) -> CommitStatus | None:
-        """`endpoints`: the model of a paid call. If it has several, the task goes to another one at once, without
-        waiting for the one that failed; the limiter, which knows them all, holds it where none is left."""
+        """`endpoints`: the model of a paid call. If it has several, the task goes to each of them at once, without
+        waiting for the one that failed; once all have had their turn it waits as with a single one. The limiter, which
+        knows them all, holds it where none is left."""
         task = self._task
         decision = retry.decide(error, task.tries, jitter=self._parts.ids.jitter())
         released_ids = tuple(granted.attempt_id for granted in released)
         elsewhere = endpoints is not None and len(endpoints.endpoints) > 1
         match decision:
             case retry.RetryLater(delay_s, counts):
-                delay_s = 0.0 if elsewhere else delay_s
+                untried = endpoints is not None and task.tries + 1 < len(endpoints.endpoints)
+                delay_s = 0.0 if elsewhere and (untried or not counts) else delay_s
                 back = GiveBack(task.task_id, task.fence, delay_s=delay_s, count_try=counts, note=error.code)
-            case retry.HoldForQuota(_, counts) if elsewhere:
-                back = GiveBack(task.task_id, task.fence, count_try=counts, note=error.code)
-            case retry.HoldForQuota(recheck_s, counts) if endpoints is None:
+            case retry.HoldForQuota() if elsewhere:
+                back = GiveBack(task.task_id, task.fence, note=error.code)
+            case retry.HoldForQuota(recheck_s):
                 # A model of one's own knows no quota: its key is wrong. No breaker ends such a hold, so it is a wait.
-                back = GiveBack(task.task_id, task.fence, delay_s=recheck_s, count_try=counts, note=error.code)
-            case retry.HoldForQuota(recheck_s, counts):
-                back = GiveBack(
-                    task.task_id,
-                    task.fence,
-                    delay_s=recheck_s,
-                    hold=HoldReason.PROVIDER_QUOTA,
-                    count_try=counts,
-                    note=error.code,
-                )
+                hold = None if endpoints is None else HoldReason.PROVIDER_QUOTA
+                back = GiveBack(task.task_id, task.fence, delay_s=recheck_s, hold=hold, note=error.code)
             case retry.GiveUp(info):
                 state = next_state(task.spec, task.history, Stop(info), now=self._parts.clock.now())
                 return await self._ledger.commit(

@@ -36,6 +36,8 @@ class Sweeper:
         self._parts = parts
         self._lease_s = lease_s
         self._every_s = every_s
+        self._without_quota: set[str] | None = None
+        """The models that no endpoint served at the last look; None: nobody has looked yet."""
 
     async def run(self, stopping: Callable[[], bool]) -> None:
         """Until `stopping()` is true."""
@@ -63,13 +65,18 @@ class Sweeper:
                     leads = False
 
     async def _quota_is_back(self) -> bool:
-        """Whether no account lacks money or has its key refused: then nobody need be held for one any longer."""
+        """Whether holds for a quota may end now: no model lacks an endpoint with money and a good key, or one that did
+        has one again. Then all are let go, once: who still finds none is held again without a call."""
         try:
             stand = await self._parts.limiter.headroom()
         except Exception:
             logger.warning("the limiter could not be asked; quota holds wait for their time", exc_info=True)
             return False
-        return all(one.cause not in {Cause.QUOTA, Cause.KEY} for one in stand)
+        lacking = {one.model for one in stand if one.cause in {Cause.QUOTA, Cause.KEY}}
+        well = {one.model for one in stand if one.cause not in {Cause.QUOTA, Cause.KEY}}
+        before = lacking if self._without_quota is None else self._without_quota
+        self._without_quota = lacking - well
+        return not self._without_quota or bool(before - self._without_quota)
 
     async def _sweep(self) -> None:
         report = await self._parts.store.sweep(lease_s=self._lease_s, quota_is_back=await self._quota_is_back())

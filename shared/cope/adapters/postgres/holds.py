@@ -52,8 +52,15 @@ WHERE state = 'held' AND hold = 'budget' AND project_id = %(project)s AND batch_
 ORDER BY priority, turn, id LIMIT %(limit)s
 """
 
-_QUOTA = "SELECT id FROM tasks WHERE state = 'held' AND hold = 'provider_quota' AND not_before <= now() LIMIT %s"
-_QUOTA_IS_BACK = "SELECT id FROM tasks WHERE state = 'held' AND hold = 'provider_quota' LIMIT %s"
+# What is held by hand is left out here already: else it could fill the page, and nobody else's hold would ever end.
+_GOES_ON = """
+  t.project_id <> ALL (ARRAY(SELECT id FROM projects WHERE paused OR archived_at IS NOT NULL))
+  AND (t.batch_id IS NULL OR t.batch_id <> ALL (ARRAY(SELECT id FROM batches WHERE paused AND status = 'in_progress')))
+"""
+_QUOTA_IS_BACK = (
+    f"SELECT t.id FROM tasks t WHERE t.state = 'held' AND t.hold = 'provider_quota' AND {_GOES_ON} LIMIT %s"  # noqa: S608
+)
+_QUOTA = _QUOTA_IS_BACK.replace("LIMIT", "AND t.not_before <= now() LIMIT")
 
 _PAUSED = """
 SELECT t.id FROM tasks t JOIN projects p ON p.id = t.project_id
@@ -62,10 +69,10 @@ WHERE t.state = 'held' AND t.hold = 'paused' AND NOT p.paused AND p.archived_at 
 """
 
 
-_UNPARSABLE = """
+_UNPARSABLE = f"""
 SELECT t.id FROM tasks t JOIN batches b ON b.id = t.batch_id
-WHERE t.state = 'held' AND t.hold = 'unparsable' AND b.parse_watch <> 'paused' LIMIT %s
-"""
+WHERE t.state = 'held' AND t.hold = 'unparsable' AND b.parse_watch <> 'paused' AND {_GOES_ON} LIMIT %s
+"""  # noqa: S608
 
 
 async def resume_holds(conn: Connection, *, quota_is_back: bool = False) -> int:

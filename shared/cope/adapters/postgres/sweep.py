@@ -22,7 +22,7 @@ from cope.core.lifecycle import AttemptState, TaskState
 from cope.ports.store import SweepReport
 
 _AT_ONCE = 1000
-_PAGES_PER_BATCH = 20
+_PAGES_PER_BATCH, _PAGES_OF_HOLDS = 20, 200
 
 _Act: TypeAlias = Callable[[Connection], Awaitable[int]]
 
@@ -34,8 +34,13 @@ async def sweep(db: Database, policies: Policies, alerts: AlertWatch, *, quota_i
     async with db.transaction() as conn:
         released, unconfirmed = await _end_orphans(conn)
     expired = await _end_batches(db)
-    async with db.transaction() as conn:
-        resumed = await resume_holds(conn, quota_is_back=quota_is_back)
+    resumed = 0
+    for _ in range(_PAGES_OF_HOLDS):  # word of a quota comes once, so it lets everybody go; other holds have time
+        async with db.transaction() as conn:
+            page = await resume_holds(conn, quota_is_back=quota_is_back)
+        resumed += page
+        if not quota_is_back or not page:
+            break
     async with db.transaction() as conn:
         await tell_budget_holds(conn)
     alerted = await alerts.look(db)

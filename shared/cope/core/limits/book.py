@@ -211,7 +211,7 @@ def headroom_of(place: Place, group: Group, purse: Breaker, now: float) -> Headr
         endpoint=place.endpoint,
         group=place.group,
         configured=place.limits,
-        effective=replace(place.limits, rpm=int(rpm) or None, tpm=int(tpm) or None),
+        effective=replace(place.limits, rpm=_whole(rpm), tpm=_whole(tpm)),
         used_calls=min(1.0, group.calls / rpm) if rpm > 0 else 0.0,
         used_tokens=min(1.0, group.tokens / tpm) if tpm > 0 else 0.0,
         used_slots=min(1.0, len(group.slots) / slots) if slots else 0.0,
@@ -220,3 +220,8 @@ def headroom_of(place: Place, group: Group, purse: Breaker, now: float) -> Headr
         cause=None if shown.cause is None else Cause(shown.cause).value,
         opens_s=max(0.0, shown.until - now) if shown.cause is not None else 0.0,
     )
+
+
+def _whole(limit: float) -> int | None:
+    """A limit as it is shown: 0 is none, and a small one that was throttled is still a limit."""
+    return max(1, int(limit)) if limit > 0 else None

@@ -2,7 +2,7 @@
 
 The window decides: charges of the last `Pace.span_s` seconds never exceed the limit, so a provider with a sliding
 window never refuses. The pace only spreads them, and keeps us within the limit when the window's state was lost.
-`redis_limiter.lua` is this same arithmetic; `tests/adapters/test_limiters.py` holds both to it.
+`redis_limiter.lua` is this same arithmetic; `tests/limits/test_contract.py` holds both to it.
 """
 
 import math

@@ -12,6 +12,7 @@ from cope.core.errors import (
 from cope.core.limits.hints import RateHints, exhausted_s, trusted
 from cope.core.limits.types import UNUSED, Report, Verdict
 from cope.core.money import TokenUsage
+from cope.core.retry import SHORTEST_BLOCK_S
 
 DEFAULT_BLOCK_S = 5.0
 
@@ -49,7 +50,7 @@ def _block_s(hints: RateHints, jitter: float) -> float:
     """How long everybody stops after a 429: as told by `Retry-After`, else until what is used up is whole again."""
     told = trusted(hints.retry_after_s)
     if told is not None:
-        return told
+        return max(SHORTEST_BLOCK_S, told)
     resets = (
         exhausted_s(hints.remaining_calls, hints.reset_calls_s),
         exhausted_s(hints.remaining_tokens, hints.reset_tokens_s),
