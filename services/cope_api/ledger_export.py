@@ -27,8 +27,8 @@ COLUMNS = (
 
 @router.get("/v1/organization/ledger.csv")
 async def ledger_csv(request: Request) -> Response:
-    """Every row of a month (`month=all`: of all): RFC 4180, a header, amounts exact. What each kind means is in the
-    README; the costs of a month are its rows of kind settled, late, external and overrun, less refunded."""
+    """Every row of a month (`month=all`: of all): RFC 4180, a header, amounts exact. What each kind means is in
+    ops/guide/money.md; the costs of a month are its rows of kind settled, late, external and overrun, less refunded."""
     seen = await seen_by(request)
     told = request.query_params.get("month")
     month = None if told == "all" else month_query(request) or f"{seen.parts.clock.now():%Y-%m}"

@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 
+from cope.core.audit_sampling import share_text
 from cope.core.records import Batch
 
 Json = dict[str, Any]
@@ -26,6 +27,8 @@ def _body(batch: Batch, most_usd: str) -> Json:
     cope: Json = orjson.loads(batch.defaults)
     if batch.webhook_url is not None:
         cope["webhook_url"] = batch.webhook_url
+    if batch.audit_share is not None:
+        cope["audit_share"] = share_text(batch.audit_share)
     body: Json = {
         "input_file_id": batch.input_file_id,
         "endpoint": batch.endpoint,

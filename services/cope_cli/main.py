@@ -91,8 +91,11 @@ def quote_command(
     """Say what FILE will cost, and spend nothing: cope quote problems.csv --policy cope"""
     client, block = _address(context).client(), {} if kind is None else {"kind": kind}
     batch = quote(_console(), client, file, policy=policy, window=window, pilot_lines=pilot_lines, cope=block)
-    if not as_json and batch["cope"]["quote"] is not None:
-        print_quote(_console(), batch, str(client.base_url))
+    if batch["cope"]["quote"] is not None:
+        if as_json:
+            _print_json(batch)
+        else:
+            print_quote(_console(), batch, str(client.base_url))
         raise typer.Exit(0 if batch["status"] == "completed" else FAILED)
     _end(_console(), batch, as_json=as_json)
 

@@ -68,6 +68,11 @@ class Settings(BaseSettings):
     max_line_bytes: int = 8 * 1024**2
     max_json_depth: int = 64
 
+    @field_validator("large_rpm", "large_tpm", mode="before")
+    @classmethod
+    def _empty_is_no_limit(cls, value: object) -> object:
+        return None if value == "" else value
+
     @field_validator("default_cap_usd")
     @classmethod
     def _cap_is_money(cls, value: str) -> str:

@@ -331,3 +331,22 @@ async def test_an_overrun_is_a_webhook_too(world: World) -> None:
     assert json.loads(delivery.body)["data"]["overrun_nanousd"] == 1_500
     (event,) = await told(world, project)
     assert (event["percent"], event["overrun_nanousd"]) == (200, 1_500)
+
+
+async def test_a_second_batch_that_the_month_can_not_pay_is_noticed_though_no_budget_has_moved(world: World) -> None:
+    project = await world.project(cap=NanoUSD(1_000))
+    await alert(world, project, AlertKind.PERCENT, 100)
+    await world.batch(project, 1, queue="large", cap=NanoUSD(0))
+    await world.hold(await world.claim_one("large"), 10)
+    await world.batch(project, 1, queue="large")
+    paid = await world.claim_one("large")
+    granted = await world.send(paid, 600)
+    await world.commit(done(paid, step=large_step(600), bills=(bill(granted, 600),)))
+    await world.sweep()
+    assert await told(world, project) == []
+
+    await world.batch(project, 1, queue="large")
+    await world.hold(await world.claim_one("large"), 500)
+    await world.sweep()
+
+    assert len(await told(world, project)) == 1

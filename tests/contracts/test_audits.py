@@ -19,6 +19,7 @@ from cope.core.records import Batch, Project
 from cope.core.stages import Stage, Step, Tier
 from cope.core.task import StoreLevel
 from cope.ports.store import ClaimedTask, CommitStatus, GiveBack, Granted, Refused, StepCommit
+from tests.contracts import test_quotes
 from tests.contracts.world import LEASE_S, World, accepted, bill, done, fails, goes_on
 from tests.support import finished_step, make_spec, sample
 
@@ -403,3 +404,15 @@ async def test_the_share_of_nothing_known_is_refused(world: World) -> None:
     assert await world.api.set_audit_share(missing, WHOLE) is None  # type: ignore[arg-type]
     with pytest.raises(NotFound):
         await world.api.set_cap(missing, CENT, scope=AUDIT_SCOPE)  # type: ignore[arg-type]
+
+
+async def test_a_dry_run_is_never_audited_and_counts_in_no_population(world: World) -> None:
+    project = await world.project()
+    await world.api.set_cap(project.id, NanoUSD(10_000), scope=AUDIT_SCOPE)
+    await world.api.set_audit_share(project.id, WHOLE)
+    await test_quotes.ask(world, project)
+    await test_quotes.begin(world, await test_quotes.validation(world), lines=2)
+    await world.commit(*[replace(done(task), audit=accepted()) for task in await world.claim(limit=2)])
+
+    assert await world.claim("large", limit=9) == []
+    assert await world.api.audit_counts(project.id) == ()

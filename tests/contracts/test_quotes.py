@@ -8,7 +8,7 @@ from cope.core.lifecycle import BatchStatus
 from cope.core.money import TokenUsage
 from cope.core.parse_watch import WATCHED_LINES
 from cope.core.records import Batch, Project
-from cope.ports.store import BatchJob, NewBatch
+from cope.ports.store import BatchJob, NewBatch, ToDone
 from tests.contracts.world import LEASE_S, World, bill, done, goes_on, large_step, pages
 from tests.support import make_batch, make_file, make_new_task
 
@@ -124,6 +124,19 @@ async def test_the_past_is_this_projects_and_of_the_models_and_policies_asked_fo
     assert past.stage2 == {policy: (1, 2), "another": (0, 0)}
     nothing = await world.worker.past(mine.id, models=["other"], policies=[])
     assert (nothing.outputs, nothing.stage2) == ({}, {})
+
+
+async def test_a_stage_2_that_only_the_want_of_money_ended_is_no_example_of_one_that_settles(world: World):
+    project = await world.project()
+    policy = make_new_task().policy
+    await world.batch(project, 3, queue="large")
+    for number, task in enumerate(await world.claim("large", limit=3)):
+        end = done(task, step=large_step(), stage=2)
+        accepted = ToDone('{"answer": "5"}', 2, accepted=number == 0)
+        await world.commit(replace(end, next=accepted))
+
+    past = await world.worker.past(project.id, models=["large"], policies=[policy])
+    assert past.stage2 == {policy: (1, 2)}
 
 
 async def test_another_projects_dry_run_is_not_seen(world: World):

@@ -241,7 +241,8 @@ class MemoryWorld(World):
 
     def __init__(self) -> None:
         self.clock = FixedClock()
-        self.store = MemoryStore(self.clock, SequentialIds())
+        # Far from the ids that the tests make themselves: a store that repeats one would write over its task.
+        self.store = MemoryStore(self.clock, SequentialIds(10**9))
         super().__init__(self.store, self.store)
 
     async def advance(self, seconds: float) -> None:

@@ -184,6 +184,19 @@ async def test_a_paused_projects_gathered_calls_wait_and_its_sent_ones_still_com
     assert len(scene.provider.billed) == 4
 
 
+async def test_a_batch_held_by_hand_keeps_its_gathered_calls_from_leaving_until_it_is_resumed(world: World) -> None:
+    scene = Scene(world)
+    waiting = await scene.submit(2)
+    await scene.work()
+    await world.api.hold_batch(waiting.project_id, waiting.id)
+    assert not await scene.batcher.send_gathered()
+    assert scene.provider.batches == {}
+
+    await world.api.resume_batch(waiting.project_id, waiting.id)
+    await scene.to_the_end(waiting)
+    assert len(scene.provider.billed) == 2
+
+
 async def test_a_project_paused_between_upload_and_creation_keeps_its_calls_from_leaving(world: World) -> None:
     scene = Scene(world, large=replace(LARGE, batch=replace(TIER, min_lines=1)))
     kept, paused = await scene.submit(1), await scene.submit(1)

@@ -12,9 +12,10 @@ from typing import Protocol
 
 import orjson
 
+from cope.core.batch_tier import batch_price
 from cope.core.codec import encode_policy
 from cope.core.models import ModelCatalog
-from cope.core.money import Price
+from cope.core.money import Price, PriceTier
 from cope.core.policies.spec import PolicySpec
 from cope.core.prices import PriceTable
 from cope.core.prompts import Role
@@ -61,6 +62,7 @@ class Surveyor:
         self._window_s = window_s
         self._pilot_lines = pilot_lines
         self._now = now
+        self._used: set[tuple[str, PriceTier]] = set()
         self._survey = Survey(seed=seed, valid_at=int(now.timestamp()))
         self._groups: dict[tuple[str, str], int] = {}
         # By identity: the reader gives lines of equal policies one object, and the way holds it, so its id stays its.
@@ -108,8 +110,8 @@ class Surveyor:
         """The file's sums, and the pilot's tasks by line."""
         drawn = sorted(self._drawn, key=lambda entry: entry[1])
         self._survey.pilot = {row.task_id: line for _, _, row, line in drawn}
-        used = {step.price_id for group in self._survey.groups for step in group.steps}
-        later = [p.effective_at for p in self._parts.prices.rows if p.price_id in used and p.effective_at > self._now]
+        rows = [row for row in self._parts.prices.rows if (row.price_id, row.tier) in self._used]
+        later = [row.effective_at for row in rows if row.effective_at > self._now]
         self._survey.valid_until = int(min(later).timestamp()) if later else None
         return self._survey, [row for _, _, row, _ in drawn]
 
@@ -151,12 +153,14 @@ class Surveyor:
         """The dearest that is or comes in force at any of the model's endpoints while the batch may run: a quote's
         maximum binds wherever its calls go, until its window ends. An unpriced model was refused before."""
         entry, prices = self._parts.catalog.entry(rung.longest.model, param="body.model"), self._parts.prices
-        price = prices.of_model(entry, self._now)
-        if price is None:
-            return None
         within_s = self._window_s + 2 * entry.timeout_s
         own = [one for served in entry.variants if (one := prices.of_model(served, self._now)) is not None]
-        bounds = [prices.bound(one.price_id, self._now, within_s=within_s, tier=one.tier) for one in (price, *own)]
+        if not own:
+            return None
+        if entry.batch is not None:
+            own.append(batch_price(prices, entry, self._now))
+        bounds = [prices.bound(one.price_id, self._now, within_s=within_s, tier=one.tier) for one in own]
+        self._used.update((one.price_id, one.tier) for one in own)
         return replace(
             bounds[0],
             input_per_mtok=max(one.input_per_mtok for one in bounds),

@@ -82,7 +82,7 @@ def _pace(db: Tables, budget: Budget) -> Pace:
         spent=NanoUSD(budget.spent + budget.overrun),
         reserved=budget.reserved,
         unconfirmed=budget.unconfirmed,
-        last_day=NanoUSD(sum(amount for at, amount in booked if at > since)),
+        last_day=NanoUSD(max(0, sum(amount for at, amount in booked if at > since))),
         first_at=booked[0][0] if booked else None,
         batches=tuple(
             _open_batch(db, row)

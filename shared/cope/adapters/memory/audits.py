@@ -29,9 +29,12 @@ from cope.ports.store import NewTask, Page
 
 
 def consider(db: Tables, row: TaskRow, about: Auditable) -> None:
-    """Count an accepted answer, and make its audit if it is sampled. Nothing while the share is 0."""
+    """Count an accepted answer, and make its audit if it is sampled. Nothing while the share is 0, nor of a dry run."""
     project = db.project(row.project_id)
-    own = None if row.batch_id is None else db.batches[row.batch_id].batch.audit_share
+    batch = None if row.batch_id is None else db.batches[row.batch_id].batch
+    if batch is not None and batch.dry_run is not None:
+        return
+    own = None if batch is None else batch.audit_share
     share = project.audit_share if own is None else own
     if not share:
         return

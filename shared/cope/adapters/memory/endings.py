@@ -22,7 +22,7 @@ NEVER_EXECUTED = {
 
 def end_done(db: Tables, row: TaskRow, outcome: ToDone) -> None:
     """The task has its answer."""
-    row.stage, row.status, row.body = outcome.stage, 200, outcome.body
+    row.stage, row.accepted, row.status, row.body = outcome.stage, outcome.accepted, 200, outcome.body
     _end(db, row, TaskState.DONE)
 
 

@@ -169,6 +169,7 @@ def correct(db: Tables, attempt: AttemptRow, booked: int, billed: int) -> bool:
     cost = billed - overrun
     _book(db, attempt, spent=cost - had, overrun=overrun - overran)
     attempt.cost, attempt.overrun = NanoUSD(cost), NanoUSD(overrun)
+    db.bookings[attempt.project_id].append((db.now(), billed - booked))
     if billed > booked:
         write_correction(db, attempt, "overrun", billed - booked, 0)
         _stop_project(db, attempt, billed - booked)

@@ -192,7 +192,8 @@ class ProviderMixin(UpkeepMixin):
     def _sendable(self, line: ProviderLineRow) -> bool:
         task = self._db.tasks[line.task_id]
         owner = None if task.batch_id is None else self._db.batches[task.batch_id]
-        open_ = owner is None or (owner.watch is not ParseWatch.PAUSED and owner.ending is None)
+        waits = owner is not None and (owner.batch.paused or owner.watch is ParseWatch.PAUSED)
+        open_ = owner is None or (not waits and owner.ending is None)
         return self._wanted(line) and open_ and self._db.working(task.project_id)
 
     def _too_late(self, line: ProviderLineRow, below: float | None) -> bool:

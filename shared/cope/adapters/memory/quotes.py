@@ -35,7 +35,7 @@ class QuotesMixin:
             if row.project_id == project_id and row.state is TaskState.DONE and row.stage in {2, 3}:
                 counts = stage2.get(row.new.policy)
                 if counts is not None:
-                    counts[row.stage - 2] += 1
+                    counts[0 if row.stage == 2 and row.accepted else 1] += 1
         return Past(
             {key: tuple(tokens) for key, tokens in outputs.items() if tokens},
             {policy: (settled, not_settled) for policy, (settled, not_settled) in stage2.items()},

@@ -120,6 +120,7 @@ class TaskRow:
     history: History = ()
     ending: TaskState | None = None
     stage: int | None = None
+    accepted: bool | None = None
     status: int | None = None
     body: str | None = None
     error: ErrorInfo | None = None

@@ -27,11 +27,18 @@ _SHARE = 20
 
 _MONTH = "to_char(now() AT TIME ZONE p.time_zone, 'YYYY-MM')"
 
+# The first thousand held tasks are enough to say that one of them asks for more than the month still has with
+# everything in flight returned.
+_EXHAUSTED = """EXISTS (
+  SELECT FROM (SELECT t.needed FROM tasks t WHERE t.project_id = b.project_id AND t.state = 'held'
+                 AND t.hold = 'budget' LIMIT 1000) h
+  WHERE h.needed <= b.cap AND h.needed > b.cap - b.spent - b.unconfirmed)"""
+
 # Whatever an unfired alert depends on, in one comparable row per project. The hour is in it for the projections: they
 # change with time alone.
 _STANDINGS = f"""
 SELECT b.project_id, b.month, b.cap, b.spent, b.unconfirmed, b.overrun, a.changed_at, a.number, a.hour,
-  EXISTS (SELECT FROM budget_holds h WHERE h.project_id = b.project_id AND h.scope = '{PROJECT_SCOPE}') AS held
+  {_EXHAUSTED} AS exhausted
 FROM (
   SELECT s.project_id, m.month, max(s.changed_at) AS changed_at, count(*) AS number,
     CASE WHEN bool_or(s.kind = 'projected') THEN date_trunc('hour', now()) END AS hour
@@ -46,22 +53,19 @@ WHERE a.project_id = ANY (%s) AND (a.kind <> 'projected' OR %s) AND a.fired_mont
 ORDER BY a.id FOR NO KEY UPDATE OF a SKIP LOCKED
 """  # noqa: S608
 
-# Read after the lock: a cap that was changed before it is seen. The first thousand held tasks are enough to say that
-# one of them asks for more than the month still has with everything in flight returned.
+# Read after the lock: a cap that was changed before it is seen.
 _BUDGETS = f"""
-SELECT b.*, p.time_zone, now() AS now, EXISTS (
-  SELECT FROM (SELECT t.needed FROM tasks t WHERE t.project_id = b.project_id AND t.state = 'held'
-                 AND t.hold = 'budget' LIMIT 1000) h
-  WHERE h.needed <= b.cap AND h.needed > b.cap - b.spent - b.unconfirmed) AS exhausted
+SELECT b.*, p.time_zone, now() AS now, {_EXHAUSTED} AS exhausted
 FROM budgets b JOIN projects p ON p.id = b.project_id
 WHERE b.project_id = ANY (%s) AND b.scope = '{PROJECT_SCOPE}' AND b.month = {_MONTH}
 """  # noqa: S608
 
 _BOOKED = """
 SELECT w.project_id, (SELECT l.at FROM ledger l WHERE l.project_id = w.project_id ORDER BY l.at LIMIT 1) AS first_at,
-  (SELECT coalesce(sum(l.amount), 0)::bigint FROM ledger l
-   WHERE l.project_id = w.project_id AND l.at > now() - interval '24 hours'
-     AND l.kind IN ('settled', 'late', 'external', 'overrun')) AS last_day
+  (SELECT greatest(0, coalesce(sum(CASE WHEN l.kind = 'refunded' THEN -l.amount - l.freed ELSE l.amount END),
+                               0))::bigint
+   FROM ledger l WHERE l.project_id = w.project_id AND l.at > now() - interval '24 hours'
+     AND l.kind IN ('settled', 'late', 'external', 'overrun', 'refunded')) AS last_day
 FROM unnest(%s::text[]) AS w (project_id)
 """
 
@@ -182,10 +186,9 @@ async def _projections(conn: Connection, rows: Iterable[Row], wanted: set[Projec
 
 async def rearm(conn: Connection, project_id: str, before: NanoUSD | None, budget: Budget) -> None:
     """After a change of the project's cap, in its transaction: alerts whose sum now lies ahead may fire again."""
+    # All of the project's: one that a sweep is firing at this moment is not yet marked, and is waited for here.
     rows = await fetch(
-        conn,
-        "SELECT * FROM spend_alerts WHERE project_id = %s AND fired_month = %s ORDER BY id FOR NO KEY UPDATE",
-        [project_id, budget.month],
+        conn, "SELECT * FROM spend_alerts WHERE project_id = %s ORDER BY id FOR NO KEY UPDATE", [project_id]
     )
     armed = [alert.id for alert in map(alert_of, rows) if rearms(alert, before, budget)]
     if armed:

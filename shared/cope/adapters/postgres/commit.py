@@ -191,7 +191,8 @@ class _Work:
 
 async def _lock(conn: Connection, tasks: Sequence[tuple[str, bool, bool]]) -> dict[str, Row]:
     """Lock these (task, whether it ends, whether it may be audited) in order; with what pruning needs for those that
-    end, the share of their project or batch for those that may be audited, and the names of their steps."""
+    end, the share of their project or batch for those that may be audited (a dry run's are not: it costs nothing), and
+    the names of their steps."""
     ends: dict[str, bool] = {}
     audited: dict[str, bool] = {}
     for task_id, last, audit in tasks:
@@ -204,7 +205,7 @@ async def _lock(conn: Connection, tasks: Sequence[tuple[str, bool, bool]]) -> di
           t.seed, t.on_budget, CASE WHEN c.ends THEN t.payload END AS payload,
           CASE WHEN c.ends THEN ARRAY(SELECT s.data FROM steps s WHERE s.task_id = t.id ORDER BY s.at) END AS steps,
           ARRAY(SELECT s.name FROM steps s WHERE s.task_id = t.id) AS names,
-          CASE WHEN c.audited THEN coalesce(
+          CASE WHEN c.audited AND NOT EXISTS (SELECT FROM quotes q WHERE q.batch_id = t.batch_id) THEN coalesce(
             (SELECT b.audit_share FROM batches b WHERE b.id = t.batch_id),
             (SELECT p.audit_share FROM projects p WHERE p.id = t.project_id)) END AS share
         FROM tasks t JOIN unnest(%s::text[], %s::bool[], %s::bool[]) AS c (id, ends, audited) ON t.id = c.id

@@ -12,8 +12,8 @@ WAITING = "t.state = 'submitted' AND t.fence = l.fence"
 
 _STOPPED = """
   (SELECT p.paused OR p.archived_at IS NOT NULL FROM projects p WHERE p.id = t.project_id)
-  OR t.batch_id IS NOT NULL AND (SELECT b.parse_watch = 'paused' OR b.ending IS NOT NULL FROM batches b
-                                 WHERE b.id = t.batch_id)
+  OR t.batch_id IS NOT NULL AND (SELECT b.paused OR b.parse_watch = 'paused' OR b.ending IS NOT NULL
+                                 FROM batches b WHERE b.id = t.batch_id)
 """
 SENDABLE = f"{WAITING} AND t.ending IS NULL AND NOT ({_STOPPED})"
 

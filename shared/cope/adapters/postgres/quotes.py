@@ -31,8 +31,9 @@ SELECT model, step, usage FROM (
 """  # noqa: S608
 
 _STAGES = f"""
-SELECT policy_id, count(*) FILTER (WHERE stage = 2) AS settled, count(*) FILTER (WHERE stage = 3) AS not_settled
-FROM (SELECT project_id, policy_id, state, stage FROM tasks ORDER BY id DESC LIMIT {_LOOKED_AT}) t
+SELECT policy_id, count(*) FILTER (WHERE stage = 2 AND accepted) AS settled,
+  count(*) FILTER (WHERE stage = 3 OR stage = 2 AND NOT accepted) AS not_settled
+FROM (SELECT project_id, policy_id, state, stage, accepted FROM tasks ORDER BY id DESC LIMIT {_LOOKED_AT}) t
 WHERE project_id = %s AND policy_id = ANY (%s) AND state = 'done' GROUP BY policy_id
 """  # noqa: S608
 
