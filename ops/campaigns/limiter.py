@@ -263,7 +263,7 @@ async def _caller(limiter: RedisLimiter, model: OpenAIModel, entry: ModelEntry, 
     rng, number = random.Random(name), 0
     while True:
         text = _QUESTION.format(n=rng.randrange(1000), m=number)
-        tokens = len(text) // 4 + 20 + _OUTPUT
+        tokens = len(text) // 4 + 8 + _OUTPUT
         answer = await limiter.acquire("paid", Ask(tokens))
         if isinstance(answer, Wait):
             await asyncio.sleep(answer.seconds)

@@ -191,6 +191,41 @@ async def test_refusals_lower_the_rate_and_time_restores_it(bench: Bench):
     assert (await limiter.headroom())[0].effective.rpm == 600
 
 
+async def test_a_refusal_that_states_the_limits_we_knew_lowers_the_rate_only_a_little(bench: Bench):
+    limiter = await bench.limiter(model(endpoint(rpm=600)))
+    stated = Report(Verdict.RATE, tokens=0, block_s=10, hints=RateHints(limit_calls=600))
+    await limiter.give_back(await take(limiter), stated)
+
+    assert (await limiter.headroom())[0].effective.rpm == 588
+
+
+async def test_a_call_that_was_sent_late_counts_until_its_own_window_has_passed(bench: Bench):
+    limiter = await bench.limiter(model(endpoint(rpm=60, tpm=6_000)))
+    early = await take(limiter, 100)
+    bench.now += 2
+    late = await take(limiter, 100)
+    bench.now += 10
+    await limiter.give_back(early, Report(Verdict.FINE, tokens=100))
+    await limiter.give_back(late, Report(Verdict.FINE, tokens=300, late_s=9.5))
+    assert (await limiter.headroom())[0].used_tokens == pytest.approx(400 / 6_000)
+
+    bench.now += 53  # 65 and 63 s after their places: only the early one's window is over
+    (stand,) = await limiter.headroom()
+    assert (stand.used_calls, stand.used_tokens) == (pytest.approx(1 / 60), pytest.approx(300 / 6_000))
+    bench.now += 10
+    assert (await limiter.headroom())[0].used_calls == 0
+
+
+async def test_a_call_sent_so_late_that_its_place_was_forgotten_is_counted_again(bench: Bench):
+    limiter = await bench.limiter(model(endpoint(rpm=60)))
+    grant = await take(limiter)
+    bench.now += 70
+    assert (await limiter.headroom())[0].used_calls == 0
+    await limiter.give_back(grant, Report(Verdict.FINE, late_s=30))
+
+    assert (await limiter.headroom())[0].used_calls == pytest.approx(1 / 60)
+
+
 async def test_a_provider_that_states_less_than_configured_is_believed_and_one_that_states_more_is_not(bench: Bench):
     limiter = await bench.limiter(model(endpoint(rpm=600, tpm=50_000)))
     await limiter.give_back(await take(limiter), Report(Verdict.FINE, hints=RateHints(limit_calls=60)))

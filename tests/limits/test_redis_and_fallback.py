@@ -55,6 +55,26 @@ async def test_after_a_flush_nothing_is_granted_until_the_places_given_away_are_
     assert sum(isinstance(answer, Grant) for answer in answers) <= 1
 
 
+async def test_an_answer_that_comes_first_after_a_flush_does_not_spare_the_others_that_pause(
+    redis_server: EmbeddedRedis,
+):
+    before = RedisLimiter(redis_server.url, catalog("answered", rpm=600))
+    after = RedisLimiter(redis_server.url, catalog("answered", rpm=600))
+    grant = await before.acquire("answered", Ask(1))
+    assert isinstance(grant, Grant)
+    client = Redis.from_url(redis_server.url)
+    await client.flushall()
+    await client.aclose()
+    await before.give_back(grant, Report(Verdict.FINE))
+
+    answer = await after.acquire("answered", Ask(1))
+    await before.aclose()
+    await after.aclose()
+
+    assert isinstance(answer, Grant)
+    assert answer.wait_s == pytest.approx(0.75, abs=0.1)
+
+
 async def test_slots_of_calls_under_way_come_back_after_a_flush(
     redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
 ):

@@ -291,7 +291,7 @@ end
 
 -- ARGV[6..]: verdict, bucket, charged calls, tokens, used calls, tokens ("" unknown, for what is learned), left calls,
 -- left tokens, slots, ticket id, door probe, purse probe, block_s, took_s, told_s, rpm, tpm, then the hints: limit,
--- remaining, reset of calls, the same of tokens ("" is not said), and how long "nothing left" of each is to be trusted.
+-- remaining, reset of calls, the same of tokens ("" is not said), how long "nothing left" of each is to be trusted, and how late it left.
 -- Answers the causes of door and purse before and after.
 local function give_back()
   local a = {}
@@ -301,6 +301,10 @@ local function give_back()
   local door_probe, purse_probe = ARGV[16] == '1', ARGV[17] == '1'
   local g, purse = group(1), read(KEYS[4], PURSE)
   local door_was, purse_was = g.cause, purse.cause
+  if not g.known then
+    -- What was granted is not in these books: they were emptied since.
+    g.calls_at, g.tokens_at = now + line, now + line
+  end
   forget(g)
   for number = 0, a[9] - 1 do redis.call('ZREM', g.slots, id .. ':' .. number) end
 
@@ -311,7 +315,7 @@ local function give_back()
   if a[24] and (rpm <= 0 or g.calls < 0.9 * rpm) then blocked = math.max(blocked, now + a[24]) end
   if a[25] and (tpm <= 0 or g.tokens < 0.9 * tpm) then blocked = math.max(blocked, now + a[25]) end
   if verdict == 'rate' and now >= g.blocked then
-    g.throttle, g.throttle_at = math.max(0.1, 0.9 * throttle(g)), now
+    g.throttle, g.throttle_at = math.max(0.1, ((a[18] or a[21]) and 0.98 or 0.9) * throttle(g)), now
   end
   g.blocked = math.max(g.blocked, blocked)
   rpm, tpm = effective(g, a[16], a[17])
@@ -327,8 +331,12 @@ local function give_back()
   local kept = math.min(more_tokens, math.max(0, tokens - left_tokens))
   left_tokens, more_tokens = left_tokens + kept, more_tokens - kept
 
+  local sent_in = bucket + math.floor(a[26] / bucket_s)
   if bucket >= g.low and (redis.call('HEXISTS', g.buckets, field('c', bucket)) == 1) then
-    add(g, bucket, left_calls - calls, left_tokens - tokens)
+    add(g, bucket, -calls, -tokens)
+    add(g, sent_in, left_calls, left_tokens)
+  elseif sent_in > bucket and sent_in >= g.low then
+    add(g, sent_in, left_calls, left_tokens)
   end
   if verdict == 'unused' then
     if rpm > 0 then g.calls_at = g.calls_at - calls * unit(g, rpm) end

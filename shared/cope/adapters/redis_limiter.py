@@ -127,6 +127,7 @@ class RedisLimiter:
             place.limits.rpm or 0,
             place.limits.tpm or 0,
             *("" if value is None else repr(value) for value in said),
+            repr(report.late_s),
         ]
         was_door, door, was_purse, purse = await self._run("give_back", [place], arguments)
         log_breakers(place, (was_door, door), (was_purse, purse), report.verdict)

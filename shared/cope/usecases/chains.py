@@ -139,7 +139,8 @@ async def solution_sample(judge: AnswerJudge, spec: TaskSpec, step: Step, index:
 
 
 class ChainRunner:
-    """Runs the chains of one step. `gate` bounds the calls in flight over all steps of the process.
+    """Runs the chains of one step. `gate` bounds the calls in flight over all steps of the process; `on_send` is told
+    of each call as it leaves.
 
     Also after a failed run `usage` says what was answered (None: an answer did not say), `answered` how many calls that
     was, and `open_calls` how many were begun and have no answer, so that nobody knows whether they are billed.
@@ -156,6 +157,7 @@ class ChainRunner:
         gate: asyncio.Semaphore,
         request_id: str,
         on_end: Callable[[], None],
+        on_send: Callable[[], None] | None = None,
     ) -> None:
         self._parts = parts
         self._spec = spec
@@ -165,6 +167,7 @@ class ChainRunner:
         self._gate = gate
         self._request_id = request_id
         self._on_end = on_end
+        self._on_send = on_send
         self.usage: TokenUsage | None = TokenUsage()
         self.answered = self.open_calls = 0
         self._provider_id: str | None = None
@@ -233,6 +236,8 @@ class ChainRunner:
     async def _call(self, index: int, call: Call, messages: tuple[Message, ...]) -> ChatAnswer:
         request = chat_request(self._spec, call, self._entry, messages, request_id=self._request_id, index=index)
         async with self._gate:
+            if self._on_send is not None:
+                self._on_send()
             try:
                 answer = await self._parts.model.chat(request)
             except ModelError as error:

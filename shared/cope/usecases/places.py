@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import assert_never
 
 from cope.core.budget import output_limit
 from cope.core.lifecycle import HoldReason
 from cope.core.limits.types import UNUSED, Ask, Grant, Report, Wait, WaitReason
 from cope.core.models import ModelEntry
-from cope.core.money import input_token_bound
+from cope.core.problem import Message
 from cope.core.prompts import PromptSet
 from cope.core.stages import Step
 from cope.core.task import TaskSpec
@@ -25,9 +26,12 @@ LONGEST_WAIT_IN_SLOT_S = 2.0
 class Place:
     """A grant, given back once: `report` is what is said of it if nobody says more."""
 
-    def __init__(self, limiter: Limiter, grant: Grant) -> None:
+    def __init__(self, limiter: Limiter, grant: Grant, *, due: float) -> None:
+        """`due` is the event loop's time at which the grant's turn came, at the earliest that it may have been."""
         self._limiter = limiter
         self._grant = grant
+        self._due = due
+        self._late_s = 0.0
         self._ended = False
         self.report = UNUSED
 
@@ -36,13 +40,17 @@ class Place:
         """Where the call may go."""
         return self._grant.endpoint
 
+    def sending(self) -> None:
+        """A call of it leaves now. The last one counts: the provider's window goes by when a call reached it."""
+        self._late_s = max(0.0, asyncio.get_running_loop().time() - self._due)
+
     async def end(self, report: Report | None = None) -> None:
         """The first time counts. Never raises: nobody's answer or money depends on the limiter's books."""
         if self._ended:
             return
         self._ended = True
         try:
-            await self._limiter.give_back(self._grant, report or self.report)
+            await self._limiter.give_back(self._grant, replace(report or self.report, late_s=self._late_s))
         except Exception:
             logger.warning("a place could not be given back; it expires by itself", exc_info=True)
 
@@ -54,7 +62,9 @@ async def find_place(
 
     `on_limited` is told 0 for a task that got on, and the wait for one that the limiter puts off.
     """
+    clock = asyncio.get_running_loop()
     while True:
+        asked_at = clock.time()
         answer = await limiter.acquire(model, ask)
         match answer:
             case Grant():
@@ -64,7 +74,7 @@ async def find_place(
                 except BaseException:
                     await limiter.give_back(answer, UNUSED)
                     raise
-                return Place(limiter, answer)
+                return Place(limiter, answer, due=asked_at + answer.wait_s)
             case Wait(seconds, WaitReason.QUOTA):
                 on_limited(0.0)  # to be held is where it belongs: the others are to follow soon
                 return GiveBack(
@@ -89,6 +99,12 @@ def ask_of(spec: TaskSpec, step: Step, entry: ModelEntry, prompts: PromptSet) ->
     )
     calls = [call for call in (step.planner, step.executor) if call is not None]
     limit = sum(output_limit(entry, messages, call.max_tokens) for call in calls)
-    # A quarter of the byte bound is near the truth for English; the answer corrects the charge.
-    tokens = step.n * (len(calls) * (input_token_bound(tuple(m.content for m in messages)) // 4) + limit)
+    tokens = step.n * (len(calls) * _about(messages) + limit)
     return Ask(tokens, calls=step.n * len(calls), parallel=step.n)
+
+
+def _about(messages: Sequence[Message]) -> int:
+    """A prompt's tokens as providers estimate them on arrival: four bytes a token, and the few that a chat template
+    adds. Too much would leave a part of the limit unused where the estimate counts; too little is corrected by the
+    answer, and by what the provider says is left."""
+    return sum(-(-len(m.content.encode("utf-8", "surrogatepass")) // 4) + 4 for m in messages) + 3

@@ -273,7 +273,7 @@ class StepRun:
             self.paying = False
             return CommitStatus.FENCED
         place.report = UNKNOWN
-        started, chains = self._parts.clock.now(), self._chains(plan)
+        started, chains = self._parts.clock.now(), self._chains(plan, on_send=place.sending)
         try:
             outcome = await chains.run()
         except ModelError as error:
@@ -335,7 +335,7 @@ class StepRun:
 
     # ---- shared ----------------------------------------------------------------------------------------------------
 
-    def _chains(self, plan: _Plan) -> ChainRunner:
+    def _chains(self, plan: _Plan, on_send: Callable[[], None] | None = None) -> ChainRunner:
         return ChainRunner(
             self._parts,
             self._task.spec,
@@ -345,6 +345,7 @@ class StepRun:
             gate=self._gate,
             request_id=self._request_id(),
             on_end=self._on_chain_end,
+            on_send=on_send,
         )
 
     def _request_id(self) -> str:

@@ -114,7 +114,10 @@ class Book:
 
     def settle(self, place: Place, ticket: Ticket, report: Report, *, now: float) -> None:
         """The grant of `ticket` at `place` has ended."""
+        lost = place.group not in self.groups  # what was granted is not in these books: they were emptied since
         group, purse = self._group(place.group, now), self.purses.setdefault(place.account, Purse())
+        if lost:
+            groups.chill(group, self.pace, now)
         groups.forget(group, self.pace, now)
         groups.settle(group, place.limits, ticket, report, place.used(ticket, report), self.pace, now)
         told = report.hints.retry_after_s or 0.0

@@ -144,10 +144,7 @@ def charge(group: Group, limits: tuple[float, float], ask: Ask, pace: Pace, star
     """Enter the ask at its start; the bucket it went into."""
     rpm, tpm = limits
     bucket = math.floor(start / pace.bucket_s)
-    calls, tokens = group.buckets.get(bucket, (0, 0))
-    group.buckets[bucket] = (calls + ask.calls, tokens + ask.tokens)
-    group.calls += ask.calls
-    group.tokens += ask.tokens
+    _add(group, bucket, ask.calls, ask.tokens)
     if rpm > 0:
         group.calls_at = max(group.calls_at, start - pace.credit_s) + ask.calls * unit_s(group, pace, rpm, now)
     if tpm > 0:
@@ -172,11 +169,13 @@ def settle(
     # What a provider does not give back it keeps at the call's own time; the rest is of others, any time.
     kept = min(missing[1], max(0, ticket.tokens - tokens))
     tokens += kept
+    # The provider counts a call from when it got it: what was sent late leaves its window later too.
+    sent_in = ticket.bucket + math.floor(report.late_s / pace.bucket_s)
     if ticket.bucket >= group.low and ticket.bucket in group.buckets:
-        had = group.buckets[ticket.bucket]
-        group.buckets[ticket.bucket] = (had[0] + calls - ticket.calls, had[1] + tokens - ticket.tokens)
-        group.calls += calls - ticket.calls
-        group.tokens += tokens - ticket.tokens
+        _add(group, ticket.bucket, -ticket.calls, -ticket.tokens)
+        _add(group, sent_in, calls, tokens)
+    elif sent_in > ticket.bucket and sent_in >= group.low:
+        _add(group, sent_in, calls, tokens)
     if report.verdict is Verdict.UNUSED:
         if in_force[0] > 0:
             group.calls_at -= ticket.calls * unit_s(group, pace, in_force[0], now)
@@ -204,7 +203,9 @@ def _learn_limits(group: Group, limits: Limits, report: Report, now: float) -> N
     if report.verdict is Verdict.RATE and now >= group.blocked_until:
         # Only the first refusal of a wave: the others are of calls that were under way.
         recovered = min(1.0, group.throttle + max(0.0, now - group.throttle_at) / RECOVERS_IN_S)
-        group.throttle, group.throttle_at = max(LEAST_THROTTLE, 0.9 * recovered), now
+        # Where the refusal states its limits we know them, and only calls that came late or bunched can have met them.
+        stated = hints.limit_calls is not None or hints.limit_tokens is not None
+        group.throttle, group.throttle_at = max(LEAST_THROTTLE, (0.98 if stated else 0.9) * recovered), now
     group.blocked_until = max(group.blocked_until, until)
 
 
@@ -237,10 +238,14 @@ def _catch_up(group: Group, calls: int, tokens: int, pace: Pace, now: float) -> 
     for part in range(CATCH_UP_PARTS):
         bucket, more = newest - part * (240 // CATCH_UP_PARTS), rest if part == 0 else each
         if bucket >= group.low:
-            had = group.buckets.get(bucket, (0, 0))
-            group.buckets[bucket] = (had[0] + more[0], had[1] + more[1])
-            group.calls += more[0]
-            group.tokens += more[1]
+            _add(group, bucket, *more)
+
+
+def _add(group: Group, bucket: int, calls: int, tokens: int) -> None:
+    had = group.buckets.get(bucket, (0, 0))
+    group.buckets[bucket] = (had[0] + calls, had[1] + tokens)
+    group.calls += calls
+    group.tokens += tokens
 
 
 def slot_ids(ticket: Ticket) -> tuple[str, ...]:

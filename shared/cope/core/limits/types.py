@@ -118,13 +118,15 @@ class Verdict(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Report:
     """The end of a grant. `calls` and `tokens` are what was really used (None: unknown, the estimate stands);
-    `block_s` is how long the provider wants us all to stop; `took_s` is the call's duration where it is known."""
+    `block_s` is how long the provider wants us all to stop; `took_s` is the call's duration where it is known; `late_s`
+    how long after its place in the line the call left: it is charged to that moment."""
 
     verdict: Verdict
     calls: int | None = None
     tokens: int | None = None
     block_s: float = 0.0
     took_s: float | None = None
+    late_s: float = 0.0
     hints: RateHints = field(default=NO_HINTS)
 
 
