@@ -22,7 +22,7 @@ async def restore_notice(request: Request) -> Response:
 
 @router.post("/v1/organization/restore/release")
 async def release(request: Request) -> Response:
-    """Let the projects go on: 409 before a complete usage export was applied, unless `unreconciled` is true."""
+    """Let the projects go on: refused before a complete usage export was applied, unless `unreconciled` is true."""
     parts = await admin_of(request)
     raw = await raw_body(request)
     body = json_object(raw) if raw else {}

@@ -99,7 +99,7 @@ def test_a_restored_store_says_what_it_waits_for_and_is_released_only_when_told(
 
     assert findings(place)["restore"]["status"] == "fail"
     status, body, _ = send(place, "/organization/restore/release", b"{}", headers=OPERATOR)
-    assert (status, body["error"]["code"]) == (409, "restored_not_reconciled")  # type: ignore[index]
+    assert (status, body["error"]["code"]) == (422, "restored_not_reconciled")  # type: ignore[index]
     status, body, _ = send(place, "/organization/restore/release", b'{"unreconciled": "yes"}', headers=OPERATOR)
     assert (status, body["error"]["param"]) == (400, "unreconciled")  # type: ignore[index]
 

@@ -157,7 +157,7 @@ def copy_database(source_url: str, target_url: str, dump: Path, *, passwords: Pa
 
 
 def _make_room(conn: psycopg.Connection, superuser_url: str, database: str) -> None:
-    if not conn.execute("SELECT FROM pg_database WHERE datname = %s", [database]).fetchone():
+    if conn.execute("SELECT FROM pg_database WHERE datname = %s", [database]).fetchone() is None:
         return
     # One without tables was made by a first start and is in nobody's way.
     with psycopg.connect(with_database(superuser_url, database)) as inside:
