@@ -45,7 +45,7 @@ def main() -> None:
         elif arguments.command == "restore":
             restore_local(arguments.backup, arguments.data_dir, tell=_tell)
             print(
-                f"Restored. Start it with ./run up --data-dir {arguments.data_dir}. Every project is paused until "
+                f"Restored. Start it with ./run up --data-dir {arguments.data_dir}. Every project is paused until"
                 " the books are reconciled: cope restored says what is missing."
             )
         else:
