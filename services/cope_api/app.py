@@ -25,6 +25,7 @@ from cope_api import (
     audits,
     batches,
     costs,
+    doctor,
     doubt,
     failures,
     files,
@@ -34,6 +35,7 @@ from cope_api import (
     metrics,
     prices,
     receipts,
+    restored,
     spend_alerts,
     spend_limits,
     usage,
@@ -99,7 +101,7 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
         *(prices, spend_limits, spend_alerts, limits, usage),
         *(costs, receipts, ledger_export, doubt, metrics),
     )
-    parts = (files, batches, live, webhooks, admin, audits, *money)
+    parts = (files, batches, live, webhooks, admin, audits, restored, doctor, *money)
     for part in (router, *(module.router for module in parts)):
         app.include_router(part)
     app.state.counts = counts

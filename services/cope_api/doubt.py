@@ -109,6 +109,8 @@ async def reconcile_books(request: Request) -> Response:
         )
     finally:
         await spool.aclose()
+    if orders.apply and orders.complete is not None:
+        await parts.store.note_reconciled(*orders.complete)
     return json_response(_report(found, orders))
 
 

@@ -17,7 +17,9 @@ from rich.console import Console
 from cope_cli.address import Address, NoAddress, find_address
 from cope_cli.alerts import register
 from cope_cli.audit import audit
+from cope_cli.backup import register as register_backup
 from cope_cli.budget import budget
+from cope_cli.doctor import doctor
 from cope_cli.lines import BadInput, batch_lines
 from cope_cli.prices import prices
 from cope_cli.quote import print_quote, quote
@@ -29,8 +31,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(prices, name="prices")
 app.command()(budget)
 app.command()(audit)
+app.command()(doctor)
 FAILED, REFUSED, UNREACHABLE = 1, 2, 3
 register(app)
+register_backup(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 

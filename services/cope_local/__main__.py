@@ -1,4 +1,4 @@
-"""``python -m cope_local up|down|demo``: the whole service on this machine."""
+"""``python -m cope_local up|down|demo|restore|upgrade-data``: the whole service on this machine."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from cope_local.errors import CannotStart
+from cope_local.moves import restore_local, upgrade_data
 from cope_local.stack import Stack, running_supervisor
 
 _DOWN_TELL_AFTER_S = 10.0
@@ -25,6 +26,11 @@ def main() -> None:
     up.add_argument("--detach", action="store_true", help="return once it is ready")
     down = commands.add_parser("down", help="stop a stack")
     down.add_argument("--data-dir", type=Path, default=Path(".cope/stack"))
+    move = commands.add_parser("upgrade-data", help="move a stack's data into a newer Postgres; the old ones are kept")
+    move.add_argument("--data-dir", type=Path, default=Path(".cope/stack"))
+    back = commands.add_parser("restore", help="bring back what `cope backup` made, as a stack in a new directory")
+    back.add_argument("backup", type=Path)
+    back.add_argument("--data-dir", type=Path, required=True)
     demo = commands.add_parser("demo", help="solve a sample batch, show the table, stop")
     demo.add_argument("--problems", type=int, help="how many of the sample problems (default all 64)")
     arguments = parser.parse_args()
@@ -33,6 +39,15 @@ def main() -> None:
             _up(arguments.data_dir, arguments.port, detach=arguments.detach)
         elif arguments.command == "down":
             _down(arguments.data_dir)
+        elif arguments.command == "upgrade-data":
+            kept = upgrade_data(arguments.data_dir, tell=_tell)
+            print("The data are of this version already." if kept is None else f"Done. The old data are in {kept}.")
+        elif arguments.command == "restore":
+            restore_local(arguments.backup, arguments.data_dir, tell=_tell)
+            print(
+                f"Restored. Start it with ./run up --data-dir {arguments.data_dir}. Every project is paused until"
+                " the books are reconciled: cope restored says what is missing."
+            )
         else:
             from cope_local.demo import run_demo
 
@@ -42,6 +57,10 @@ def main() -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _tell(what: str) -> None:
+    print(f"  {what}", file=sys.stderr, flush=True)
 
 
 def _up(data_dir: Path, port: int | None, *, detach: bool) -> None:
@@ -54,7 +73,7 @@ def _up(data_dir: Path, port: int | None, *, detach: bool) -> None:
         stopping = True
 
     signal.signal(signal.SIGTERM, on_signal)
-    stack = Stack(data_dir, port=port, tell=lambda what: print(f"  {what}", file=sys.stderr, flush=True))
+    stack = Stack(data_dir, port=port, tell=_tell)
     stack.start()
     signal.signal(signal.SIGINT, on_signal)
     print(f"COPE is ready at {stack.base_url}; keys and addresses are in {stack.data_dir / 'stack.json'}", flush=True)

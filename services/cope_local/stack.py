@@ -119,6 +119,7 @@ class Stack:
             "webhook_secret": self.secrets.webhook_secret,
             "flower_url": f"http://cope:{self.secrets.flower}@127.0.0.1:{self.ports.flower}",
             "postgres_url": self._owner_url(),
+            "superuser_url": self._superuser_url(),
             "pid": os.getpid(),
             "started_at": process_start(os.getpid()),
             "pids": {name: server.pid for name, server in self._servers},
@@ -306,6 +307,10 @@ class Stack:
             env.setdefault("COPE_LARGE_PRICE", "gpt-4o-2024-08-06")
             env.setdefault("COPE_SMALL_ABORT", "rid")
         return env
+
+    def _superuser_url(self) -> str:
+        given = self._environment.get("DATABASE_URL")
+        return given or f"postgresql://postgres:{self.secrets.postgres}@127.0.0.1:{self.ports.postgres}/postgres"
 
     def _owner_url(self) -> str:
         return self._database_url("cope_owner", self.secrets.owner)

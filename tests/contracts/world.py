@@ -11,6 +11,7 @@ from psycopg import sql
 
 from cope.adapters.memory import FixedClock, MemoryStore, SequentialIds
 from cope.adapters.memory.ledger import write_external
+from cope.adapters.postgres.backup import mark_restored
 from cope.core.answers.model import AnswerKey
 from cope.core.audit import Stratum
 from cope.core.audit_sampling import Auditable
@@ -21,6 +22,7 @@ from cope.core.ids import AttemptId, BatchId, KeyId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus, HoldReason, TaskState
 from cope.core.money import NanoUSD, TokenUsage
 from cope.core.records import ApiKey, Batch, Budget, Delivery, Event, Project, TaskDetail
+from cope.core.restored import RestoreNotice
 from cope.core.result import error_body
 from cope.core.stages import Stage, Tier
 from cope.core.task import TaskSpec
@@ -69,6 +71,10 @@ class World(ABC):
     @abstractmethod
     async def book_external(self, project: Project, amount: int, *, key_id: KeyId | None = None) -> None:
         """Spend that was measured elsewhere, in this month's books."""
+
+    @abstractmethod
+    async def mark_restored(self, backup_at: datetime) -> None:
+        """As a restore leaves it: every project paused, until it is reconciled."""
 
     # ---- what comes in ---------------------------------------------------------------------------------------------
 
@@ -258,6 +264,13 @@ class MemoryWorld(World):
         for scope, at in scopes_of(None, key_id, month):
             db.budget(project.id, at, scope).spent += amount
 
+    async def mark_restored(self, backup_at: datetime) -> None:
+        db = self.store._db
+        held = tuple(sorted(id_ for id_, row in db.projects.items() if not row.project.paused))
+        for id_ in held:
+            await self.api.update_project(id_, paused=True)
+        db.restored = RestoreNotice(backup_at, db.now(), None, held)
+
 
 class PostgresWorld(World):
     """Real Postgres under its real roles. Its clock can't be moved, so every time in it is moved back instead."""
@@ -281,6 +294,9 @@ class PostgresWorld(World):
                     ),
                     [seconds],
                 )
+
+    async def mark_restored(self, backup_at: datetime) -> None:
+        mark_restored(self._superuser_url, backup_at)
 
     async def book_external(self, project: Project, amount: int, *, key_id: KeyId | None = None) -> None:
         with psycopg.connect(self._superuser_url) as conn:

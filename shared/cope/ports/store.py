@@ -34,6 +34,7 @@ from cope.core.records import (
 )
 from cope.core.task import OnBudget, TaskSpec
 from cope.ports.ledger import LedgerReads, Reconciling
+from cope.ports.operations import Operations
 from cope.ports.prices import PriceKeeper, PriceReader
 from cope.ports.spend import SpendStore
 
@@ -510,7 +511,7 @@ class Page(Generic[T]):
     has_more: bool
 
 
-class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Protocol):
+class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, Protocol):
     """What the API may do. Every method that takes a project sees that project's rows only, by row-level security."""
 
     async def find_key(self, key_hash: bytes) -> ApiKey | None:

@@ -14,6 +14,7 @@ from cope.core.ids import BatchId, FileId, KeyId, ProjectId
 from cope.core.lifecycle import TERMINAL_BATCH_STATUSES
 from cope.core.money import NanoUSD
 from cope.core.records import ApiKey, Budget, Project, StoredFile
+from cope.core.restored import not_reconciled
 from cope.ports.store import Page
 
 T = TypeVar("T")
@@ -37,6 +38,10 @@ class ApiProjectsMixin:
 
     async def create_project(self, project: Project, webhook_secret: str) -> Project:
         """The project as stored."""
+        notice = self._db.restored
+        if notice is not None and not project.paused:
+            project = replace(project, paused=True)
+            self._db.restored = replace(notice, held=(*notice.held, project.id))
         self._db.projects[project.id] = ProjectRow(project, webhook_secret)
         self._db.budget(project.id)
         return project
@@ -75,6 +80,8 @@ class ApiProjectsMixin:
         if row is None:
             return None
         project = row.project
+        if paused is False and project.paused and self._db.restored is not None:
+            raise not_reconciled()
         row.project = replace(
             project,
             name=project.name if name is None else name,

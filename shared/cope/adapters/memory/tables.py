@@ -41,6 +41,7 @@ from cope.core.lifecycle import (
 from cope.core.money import ZERO, NanoUSD, Price, PriceTier, TokenUsage
 from cope.core.parse_watch import ParseWatch
 from cope.core.records import ApiKey, Attempt, Batch, Budget, Event, Project, StoredFile, UsageRecord, WebhookEndpoint
+from cope.core.restored import RestoreNotice
 from cope.core.task import OnBudget, TaskSpec
 from cope.ports.provider_batches import ProviderState
 from cope.ports.store import NewTask
@@ -314,6 +315,8 @@ class Tables:
     """The scopes that were said to wait for money, and since when."""
     audits: dict[TaskId, Audit] = field(default_factory=dict)
     audit_population: Counter[tuple[ProjectId, str, BatchId | None, Stratum, int]] = field(default_factory=Counter)
+
+    restored: RestoreNotice | None = None
 
     def now(self) -> datetime:
         """The present, aware, UTC."""

@@ -1,5 +1,9 @@
 """Projects, keys, caps and files: `ApiStore`'s part for the operator and for uploads."""
 
+from typing import Any
+
+import psycopg
+
 from cope.adapters.postgres.alerts import rearm
 from cope.adapters.postgres.batches import insert_file
 from cope.adapters.postgres.budgets import BudgetKey, change_cap
@@ -15,6 +19,7 @@ from cope.core.errors import Conflict, NotFound
 from cope.core.ids import FileId, KeyId, ProjectId
 from cope.core.money import NanoUSD
 from cope.core.records import ApiKey, Budget, Project, StoredFile
+from cope.core.restored import not_reconciled
 from cope.ports.store import Page
 
 _MONTH = "SELECT to_char(now() AT TIME ZONE time_zone, 'YYYY-MM') AS month FROM projects WHERE id = %s"
@@ -49,7 +54,8 @@ class ApiProjects:
         """The project as stored."""
         async with self._db.transaction(project=project.id) as conn:
             await self._insert_project(conn, project, webhook_secret)
-        return project
+            row = await fetch_one(conn, "SELECT * FROM projects WHERE id = %s", [project.id])
+        return project if row is None else project_of(row)
 
     async def ensure_project(self, project: Project, key: ApiKey, webhook_secret: str) -> None:
         """Nothing where a key of this hash exists, revoked or not. Two starts at once: one waits for the other."""
@@ -94,7 +100,7 @@ class ApiProjects:
             if paused is not None or archived is not None:
                 deltas.touch(await batches_in_progress(conn, [project_id]))
                 await deltas.lock(conn)
-            row = await fetch_one(
+            row = await _guarded(
                 conn,
                 """
                 UPDATE projects SET name = coalesce(%(name)s, name), paused = coalesce(%(paused)s, paused),
@@ -322,3 +328,13 @@ async def _insert_key(conn: Connection, key: ApiKey) -> None:
             key.cap,
         ],
     )
+
+
+async def _guarded(conn: Connection, query: str, params: object) -> dict[str, Any] | None:
+    """An update of a project, which a restored store refuses to let go on (migration 0019)."""
+    try:
+        return await fetch_one(conn, query, params)
+    except psycopg.DatabaseError as refused:
+        if refused.sqlstate == "CP001":
+            raise not_reconciled() from None
+        raise

@@ -1,7 +1,7 @@
 """`ApiStore` on Postgres, as role `cope_api`: row-level security shows each transaction one project's rows, or none."""
 
 from cope.adapters.postgres.api_audits import ApiAudits
-from cope.adapters.postgres.api_ledger import ApiLedger
+from cope.adapters.postgres.api_facts import ApiFacts
 from cope.adapters.postgres.api_prices import ApiPrices
 from cope.adapters.postgres.api_spend import ApiSpend
 from cope.adapters.postgres.database import Database, fetch, fetch_one
@@ -15,7 +15,7 @@ from cope.core.records import Event, WebhookEndpoint
 from cope.ports.store import Page
 
 
-class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiLedger):
+class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiFacts):
     """One project at a time. `secret_key` is the Fernet key that webhook secrets are sealed with.
 
     Raises `StoreUnavailable` where the database does not answer. One instance per process and event loop.
@@ -33,10 +33,11 @@ class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiLedger):
         await self._db.close()
 
     async def ping(self) -> None:
-        """Raises `StoreUnavailable` unless the database answers and its schema is this version's."""
+        """Raises `StoreUnavailable` unless the database answers and its schema is this version's or newer."""
         async with self._db.connection() as conn:
             row = await fetch_one(conn, "SELECT version_num FROM alembic_version")
-        if row is None or row["version_num"] != SCHEMA:
+        # A newer one serves too: migrations only add, so that old and new processes work side by side in a roll-out.
+        if row is None or row["version_num"] < SCHEMA:
             found = "none" if row is None else row["version_num"]
             raise StoreUnavailable(f"the database's schema is {found}, this version needs {SCHEMA}: run the migrations")
 

@@ -39,7 +39,7 @@ from cope.ports.store import (
     WebhookOutcome,
 )
 
-_LEADER_LOCK = 0x6C656164
+LEADER_LOCK = 0x6C656164
 
 
 class PostgresWorkerStore(ProviderBatchMethods):
@@ -144,7 +144,7 @@ class PostgresWorkerStore(ProviderBatchMethods):
         conn = await psycopg.AsyncConnection.connect(
             self._db.url, autocommit=True, application_name="cope-leader", connect_timeout=10
         )
-        row = await (await conn.execute("SELECT pg_try_advisory_lock(%s)", [_LEADER_LOCK])).fetchone()
+        row = await (await conn.execute("SELECT pg_try_advisory_lock(%s)", [LEADER_LOCK])).fetchone()
         if row is not None and row[0]:
             self._leading = conn
             return True

@@ -1,0 +1,151 @@
+"""`cope doctor` and a restored store, through the API and the command line."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from cope.adapters.memory import (
+    FixedClock,
+    MemoryFiles,
+    MemoryStore,
+    MemoryWakeUp,
+    RecordingWebhookSender,
+    SequentialIds,
+)
+from cope.bootstrap import ApiParts
+from cope.core.models import ModelCatalog, ModelEntry
+from cope.core.prices import PriceTable
+from cope.core.prompts import BUILT_IN
+from cope.core.restored import RestoreNotice
+from cope.core.stages import Tier
+from cope.settings import Settings
+from cope_cli.main import app
+from cope_local.children import free_port
+from tests.api.serving import serving
+from tests.api.test_api import ADMIN, KEY, PRICE, Served, send
+
+OPERATOR = {"authorization": f"Bearer {ADMIN}"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A model that is served by the API itself, one that nobody serves, and a file store that is there."""
+    clock, ids, port = FixedClock(), SequentialIds(), free_port()
+    away = ModelEntry("away", "away", f"http://127.0.0.1:{port}/v1", Tier.LARGE, "instruct", 4096, price_id="p")
+    small = ModelEntry("small", "small", f"http://127.0.0.1:{port}/v1", Tier.SMALL, "instruct", 4096)
+    parts = ApiParts(
+        settings=Settings(
+            admin_key=SecretStr(ADMIN),
+            bootstrap_api_key=SecretStr(KEY),
+            broker_url="",
+            data_dir=tmp_path_factory.mktemp("files"),
+            default_cap_usd="unlimited",
+        ),
+        store=MemoryStore(clock, ids),
+        files=MemoryFiles(),
+        wake=MemoryWakeUp(),
+        catalog=ModelCatalog({"small": small, "away": away}, "small", "away", BUILT_IN),
+        prices=PriceTable([PRICE]),
+        clock=clock,
+        ids=ids,
+        webhooks=RecordingWebhookSender(),
+    )
+    with serving(parts) as url:
+        served_here = replace(small, base_url=url, api_key=KEY)
+        parts.catalog.entries["small"] = served_here  # type: ignore[index] - the port is known only now
+        yield Served(url, parts)
+
+
+def findings(place: Served) -> dict[str, dict[str, Any]]:
+    status, body, _ = send(place, "/organization/doctor", method="GET", headers=OPERATOR)
+    assert status == 200
+    return {one["check"]: one for one in body["findings"]}  # type: ignore[attr-defined, index]
+
+
+def test_the_doctor_says_what_is_well_and_how_to_mend_what_is_not(place: Served):
+    found = findings(place)
+
+    assert found["model small"]["status"] == "ok"
+    assert found["model away"]["status"] == "fail"
+    assert found["model away"]["mend"].startswith("Start the server at")
+    assert found["broker"]["message"] == "no broker is set"
+    assert found["default cap"]["status"] == "warn"
+    assert {found[name]["status"] for name in ("schema", "isolation", "ledger", "files", "prices", "clock")} == {"ok"}
+    assert next(iter(found.values()))["status"] == "fail"  # the worst first
+
+
+def test_only_the_operator_may_ask_the_doctor_or_about_a_restore(place: Served):
+    for path, method in (
+        ("/organization/doctor", "GET"),
+        ("/organization/restore", "GET"),
+        ("/organization/restore/release", "POST"),
+    ):
+        assert send(place, path, method=method)[0] in {401, 403}
+
+
+def test_a_restored_store_says_what_it_waits_for_and_is_released_only_when_told(place: Served):
+    store = place.parts.store
+    assert isinstance(store, MemoryStore)
+    now = place.parts.clock.now()
+    assert send(place, "/organization/restore", method="GET", headers=OPERATOR)[1]["restored"] is False
+    store._db.restored = RestoreNotice(now - timedelta(hours=3), now, None, ())
+
+    assert findings(place)["restore"]["status"] == "fail"
+    status, body, _ = send(place, "/organization/restore/release", b"{}", headers=OPERATOR)
+    assert (status, body["error"]["code"]) == (422, "restored_not_reconciled")  # type: ignore[index]
+    status, body, _ = send(place, "/organization/restore/release", b'{"unreconciled": "yes"}', headers=OPERATOR)
+    assert (status, body["error"]["param"]) == (400, "unreconciled")  # type: ignore[index]
+
+    export = "request_id,prompt_tokens,completion_tokens,cost_usd\n"
+    until, since = int(now.timestamp()), int((now - timedelta(hours=3)).timestamp())
+    query = f"?apply=true&complete_from={since}&complete_until={until}"
+    path = f"/organization/reconcile{query}"
+    status, body, _ = send(place, path, export.encode(), headers={**OPERATOR, "content-type": "text/csv"})
+    assert status == 200, body
+    status, body, _ = send(place, "/organization/restore/release", b"{}", headers=OPERATOR)
+    assert (status, body["released"], body["reconciled_at"]) == (200, True, until)
+    assert send(place, "/organization/restore", method="GET", headers=OPERATOR)[1]["restored"] is False
+
+
+def cli(place: Served, *words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["--base-url", place.url, "--api-key", KEY, "--admin-key", ADMIN, *words])
+    return result.exit_code, result.output
+
+
+def test_the_command_line_shows_the_same_and_fails_where_something_fails(place: Served):
+    code, text = cli(place, "doctor", "--json")
+    assert code == 1
+    assert json.loads(text)["status"] == "fail"
+    code, text = cli(place, "doctor")
+    assert (code, "model away" in text) == (1, True)
+    code, text = cli(place, "restored")
+    assert (code, json.loads(text)["restored"]) == (0, False)
+    code, text = cli(place, "restored", "--release")
+    assert (code, json.loads(text)["released"]) == (0, False)
+
+
+def test_backup_and_restore_refuse_by_name_what_they_lack(
+    place: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.delenv("COPE_DATA_DIR", raising=False)
+    code, text = cli(place, "backup", "copy")
+    assert (code, "no database: give --database-url" in text) == (2, True)
+    code, text = cli(place, "backup", "copy", "--database-url", "postgresql://x@127.0.0.1:9/x")
+    assert (code, "no folder of files" in text) == (2, True)
+    code, text = cli(
+        place, "backup", "copy", "--database-url", f"postgresql://x@127.0.0.1:{free_port()}/x", "--files", "."
+    )
+    assert code == 3
+    address = ["--database-url", "postgresql://x@127.0.0.1:9/x", "--files", "files"]
+    code, text = cli(place, "restore", str(tmp_path), *address)
+    assert (code, "no manifest.json in it" in text) == (2, True)
+    assert list(tmp_path.iterdir()) == []
