@@ -45,7 +45,10 @@ class BatchWaiter:
 
     async def wait(self, request: Request, batch_id: BatchId, timeout_s: float) -> None:
         """Until the batch is over, the time is, or the caller has gone."""
-        waited = self._waiting.setdefault(batch_id, _Waited())
+        waited = self._waiting.get(batch_id)
+        if waited is None:
+            waited = self._waiting[batch_id] = _Waited()
+            self._look.set()  # it may have ended since the caller looked
         waited.waiters += 1
         until = time.monotonic() + timeout_s
         try:
