@@ -26,6 +26,8 @@ PROJECT_TABLES = [
     "files",
     "batches",
     "quotes",
+    "batch_ends",
+    "batch_pace",
     "tasks",
     "steps",
     "attempts",
