@@ -23,7 +23,7 @@ _GAP_S = 60.0
 _CHUNKS = 8
 _FLOOR = 0.1  # no rate is known better than to a tenth: the next hour need not be like the last ten minutes
 _Z90 = 1.2816
-_MOST_ROUNDS = 0.9
+_MOST_ROUNDS = 0.5  # no policy brings a task before one model more than twice
 
 _Count: TypeAlias = tuple[datetime, int]
 

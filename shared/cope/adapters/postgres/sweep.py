@@ -175,11 +175,16 @@ async def _end_batches(db: Database, endings: EndWatch) -> int:
             """,
         )
     for batch, line in endings.due(ending):
-        after: int | None = line
-        for _ in range(_PAGES_PER_BATCH):
-            async with db.transaction() as conn:
-                after = await end_batch_tasks(conn, batch["id"], TaskState(batch["ending"]), after=after)
-            if after is None:
-                break
-        endings.came_to(batch, after)
+        endings.came_to(batch, await _end_some(db, batch, line))
     return len(expired)
+
+
+async def _end_some(db: Database, batch: Row, line: int) -> int | None:
+    """Some pages from behind `line` on, so that a large batch does not hold up the rest of the sweep."""
+    for _ in range(_PAGES_PER_BATCH):
+        async with db.transaction() as conn:
+            more = await end_batch_tasks(conn, batch["id"], TaskState(batch["ending"]), after=line)
+        if more is None:
+            return None
+        line = more
+    return line
