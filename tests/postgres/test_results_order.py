@@ -6,6 +6,8 @@ import json
 import psycopg
 import pytest
 
+from cope.adapters.postgres.ending import EndWatch, end_batch_tasks
+from cope.core.lifecycle import TaskState
 from cope.core.records import Batch
 from cope.ports.store import ResultLine
 from tests.contracts.test_reading import names, read
@@ -119,12 +121,29 @@ async def test_a_page_of_long_answers_is_short(world: PostgresWorld) -> None:
     assert sizes == [1] * 5
 
 
-async def test_a_cancelled_batch_is_walked_through_in_pages_to_its_last_line(world: PostgresWorld) -> None:
+async def test_a_batch_that_is_to_end_is_walked_through_in_pages_to_its_last_line(
+    world: PostgresWorld, place: Place
+) -> None:
     project = await world.project()
-    batch = await world.batch(project, 25_000)
-    await world.api.cancel_batch(project.id, batch.id)
-    await world.sweep()
+    batch = await world.batch(project, 250)
+    tasks = await world.claim(limit=3)
+    await world.commit(*[done(task) for task in tasks])
+    async with await psycopg.AsyncConnection.connect(place.worker) as conn:
+        after, pages = await end_batch_tasks(conn, batch.id, TaskState.CANCELLED, limit=100), 1
+        while after is not None:
+            after, pages = await end_batch_tasks(conn, batch.id, TaskState.CANCELLED, after=after, limit=100), pages + 1
 
-    lines, told = await read(world, batch, limit=30_000)
+    assert pages == 3
+    lines, told = await read(world, batch)
+    assert (len(lines), sum(line.failed for line in lines), told.incomplete) == (250, 247, False)
 
-    assert (len(lines), told.incomplete) == (25_000, False)
+
+def test_a_walk_goes_on_where_it_stopped_and_after_its_end_leaves_a_large_batch_alone_for_a_while() -> None:
+    watch, large = EndWatch(), {"id": "batch_1", "total": 10_000_000}
+    assert watch.due([large]) == [(large, -1)]
+    watch.came_to(large, 5_000)
+    assert watch.due([large]) == [(large, 5_000)]
+    watch.came_to(large, None)
+    assert watch.due([large]) == []
+    assert watch.due([]) == []
+    assert watch.due([large]) == [(large, -1)], "forgotten with the batch"

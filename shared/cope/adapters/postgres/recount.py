@@ -38,7 +38,8 @@ FROM t, was WHERE b.id = %(id)s
 RETURNING (was.total, was.done, was.failed, was.stage1, was.stage2, was.stage3, was.held_budget, was.held_quota,
            was.held_paused, was.held_unparsable)
   IS DISTINCT FROM (t.total, t.done, t.failed, t.stage1, t.stage2, t.stage3, t.held_budget, t.held_quota,
-                    t.held_paused, t.held_unparsable) AS differed
+                    t.held_paused, t.held_unparsable) AS differed,
+  b.ends IS DISTINCT FROM t.done + t.failed AS unnumbered
 """
 
 
