@@ -36,9 +36,11 @@ from cope_api import (
     prices,
     receipts,
     restored,
+    results,
     spend_alerts,
     spend_limits,
     usage,
+    waiting,
     webhooks,
 )
 from cope_api.context import Gate, list_body, parts_of, project_of
@@ -87,13 +89,17 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
             await reread_or_go_on(parts.store, parts.prices)
             for missing in unpriced(parts.catalog, parts.prices, parts.clock.now()):
                 logger.warning("%s", missing)
+            app.state.batch_waiter = waiting.BatchWaiter(parts)
+            app.state.waiter.also(app.state.batch_waiter.hear)
             waiter = asyncio.create_task(app.state.waiter.run())
+            batch_waiter = asyncio.create_task(app.state.batch_waiter.run())
             watcher = asyncio.create_task(watch_prices(parts, lambda: False))
             await parts.wake.poke("upkeep")  # connects to the broker now, not under the first batch
             yield
             waiter.cancel()
+            batch_waiter.cancel()
             watcher.cancel()
-            await asyncio.gather(waiter, watcher, return_exceptions=True)
+            await asyncio.gather(waiter, batch_waiter, watcher, return_exceptions=True)
 
     app = FastAPI(title="COPE", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     failures.install(app)
@@ -101,7 +107,7 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
         *(prices, spend_limits, spend_alerts, limits, usage),
         *(costs, receipts, ledger_export, doubt, metrics),
     )
-    parts = (files, batches, live, webhooks, admin, audits, restored, doctor, *money)
+    parts = (files, batches, results, waiting, live, webhooks, admin, audits, restored, doctor, *money)
     for part in (router, *(module.router for module in parts)):
         app.include_router(part)
     app.state.counts = counts

@@ -86,7 +86,7 @@ async def create(request: Request) -> Response:
         NewBatch(batch, hashlib.sha256(raw).digest(), key, retry=int(retries[:4]) if retries.isdigit() else 0)
     )
     await parts.wake.poke("upkeep")
-    return await _show(parts, made)
+    return await show(parts, made)
 
 
 def _defaults(cope: BatchCope) -> str:
@@ -139,7 +139,8 @@ async def list_batches(request: Request) -> Response:
     return json_response(list_body(await shown(parts, page.items), page.has_more))
 
 
-async def _batch(request: Request, batch_id: str) -> tuple[ApiParts, Batch]:
+async def find_batch(request: Request, batch_id: str) -> tuple[ApiParts, Batch]:
+    """The parts, and the caller's batch. Raises `NotFound`."""
     parts, project_id, _ = await project_of(request)
     batch = await parts.store.get_batch(project_id, BatchId(clean_id(batch_id)))
     if batch is None:
@@ -150,44 +151,45 @@ async def _batch(request: Request, batch_id: str) -> tuple[ApiParts, Batch]:
 @router.get("/v1/batches/{batch_id}")
 async def retrieve(request: Request, batch_id: str) -> Response:
     """One batch, with what its audits say."""
-    parts, batch = await _batch(request, batch_id)
-    return await _show(parts, batch, audited=True)
+    parts, batch = await find_batch(request, batch_id)
+    return await show(parts, batch, audited=True)
 
 
 @router.post("/v1/batches/{batch_id}/cancel")
 async def cancel(request: Request, batch_id: str) -> Response:
     """Begin no further step; finished lines are kept, and a paid call under way commits first."""
-    parts, batch = await _batch(request, batch_id)
+    parts, batch = await find_batch(request, batch_id)
     if batch.status in TERMINAL_BATCH_STATUSES:
         raise Conflict(f"The batch is {batch.status.value} already.", code="batch_not_cancellable")
     cancelled = await parts.store.cancel_batch(batch.project_id, batch.id)
     await parts.wake.poke("upkeep")
-    return await _show(parts, cancelled or batch)
+    return await show(parts, cancelled or batch)
 
 
 @router.post("/v1/batches/{batch_id}/hold")
 async def hold(request: Request, batch_id: str) -> Response:
     """Hold a batch by hand: nothing of it is begun until it is resumed, and its completion window stands still."""
-    parts, batch = await _batch(request, batch_id)
+    parts, batch = await find_batch(request, batch_id)
     held = await parts.store.hold_batch(batch.project_id, batch.id) or batch
     if not held.paused:
         raise Conflict(
             f"The batch is {held.status.value}: only one that is validating or in_progress can be held.",
             code="batch_not_holdable",
         )
-    return await _show(parts, held)
+    return await show(parts, held)
 
 
 @router.post("/v1/batches/{batch_id}/resume")
 async def resume(request: Request, batch_id: str) -> Response:
     """Go on with a batch that was held by hand, or waits because its first answers could not be read. Any other stays
     as it is."""
-    parts, batch = await _batch(request, batch_id)
+    parts, batch = await find_batch(request, batch_id)
     resumed = await parts.store.resume_batch(batch.project_id, batch.id)
-    return await _show(parts, resumed or batch)
+    return await show(parts, resumed or batch)
 
 
-async def _show(parts: ApiParts, batch: Batch, *, audited: bool = False) -> Response:
+async def show(parts: ApiParts, batch: Batch, *, audited: bool = False) -> Response:
+    """A batch as JSON; `audited` adds what its audits say."""
     (body,) = await shown(parts, [batch])
     if audited:
         body["cope"]["audit"] = await batch_audit(parts, batch)
@@ -197,7 +199,7 @@ async def _show(parts: ApiParts, batch: Batch, *, audited: bool = False) -> Resp
 @router.get("/v1/batches/{batch_id}/tasks")
 async def list_tasks(request: Request, batch_id: str) -> Response:
     """The batch's tasks with their histories, a page at a time."""
-    parts, batch = await _batch(request, batch_id)
+    parts, batch = await find_batch(request, batch_id)
     state = text_query(request, "status")
     if state is not None and state not in tuple(TaskState):
         raise BadRequest(f"`status` must be one of {', '.join(TaskState)}.", param="status")

@@ -1,12 +1,13 @@
 """Why a batch waits, since when, and when it goes on by itself."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from cope.bootstrap import ApiParts
 from cope.core.budget import Scope, next_month_start, scope_kind
+from cope.core.eta import Eta, PaceSample, estimate
 from cope.core.ids import KeyId
 from cope.core.lifecycle import BatchStatus, HoldReason
 from cope.core.money import NanoUSD, format_usd
@@ -52,11 +53,21 @@ class _Months:
 
 
 async def shown(parts: ApiParts, batches: Iterable[Batch]) -> list[dict[str, Any]]:
-    """Batches of one project as JSON. Two statements more where one of them waits for money, else none."""
+    """Batches of one project as JSON. Two statements more where one of them waits for money, one more where one is in
+    progress, else none."""
     listed, now = list(batches), parts.clock.now()
     waiting = next((batch for batch in listed if batch.held.get(HoldReason.BUDGET)), None)
     months = None if waiting is None else await _months(parts, waiting, now)
-    return [batch_json(batch, now, _hold(batch, months)) for batch in listed]
+    running = [batch for batch in listed if batch.status is BatchStatus.IN_PROGRESS]
+    paces = await parts.store.paces(running[0].project_id, [batch.id for batch in running]) if running else {}
+    return [batch_json(batch, _hold(batch, months), _eta(batch, paces.get(batch.id, ()), now)) for batch in listed]
+
+
+def _eta(batch: Batch, samples: Sequence[PaceSample], now: datetime) -> Eta | None:
+    began_at, work = batch.in_progress_at, batch.workload
+    if batch.status is not BatchStatus.IN_PROGRESS or began_at is None or work is None:
+        return None
+    return estimate(work, samples, began_at=began_at, now=now, hold=_reason(batch))
 
 
 async def _months(parts: ApiParts, batch: Batch, now: datetime) -> _Months:

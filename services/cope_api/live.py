@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import orjson
@@ -41,6 +41,11 @@ class LiveWaiter:
         self._parts = parts
         self._waiting: dict[TaskId, asyncio.Future[LiveResult]] = {}
         self._look = asyncio.Event()
+        self._hearers: list[Callable[[str], None]] = []
+
+    def also(self, hear: Callable[[str], None]) -> None:
+        """Tell `hear` too of everything that was announced over Redis."""
+        self._hearers.append(hear)
 
     async def wait(self, task_id: TaskId) -> LiveResult:
         """The task's end. Several callers may wait for one task (an SDK's retry joins the first call)."""
@@ -85,8 +90,11 @@ class LiveWaiter:
                     await channel.subscribe(LIVE_CHANNEL)
                     async for message in channel.listen():
                         data = message.get("data")
-                        if isinstance(data, bytes) and TaskId(data.decode("ascii", "replace")) in self._waiting:
+                        name = data.decode("ascii", "replace") if isinstance(data, bytes) else ""
+                        if TaskId(name) in self._waiting:
                             self._look.set()
+                        for hear in self._hearers:
+                            hear(name)
             await asyncio.sleep(2.0)
 
 

@@ -1,6 +1,6 @@
 """Records as the JSON that OpenAI's client reads, with our `cope` blocks beside it."""
 
-from datetime import datetime
+from collections import Counter
 from typing import Any
 
 import orjson
@@ -8,6 +8,7 @@ import orjson
 from cope.core.audit_sampling import share_text
 from cope.core.budget import Scope, scope_kind
 from cope.core.codec import encode_usage
+from cope.core.eta import Eta
 from cope.core.history import FinishedStep
 from cope.core.lifecycle import TERMINAL_BATCH_STATUSES, BatchStatus
 from cope.core.money import format_usd
@@ -33,7 +34,7 @@ def file_json(file: StoredFile) -> Json:
     }
 
 
-def batch_json(batch: Batch, now: datetime, hold: Json | None) -> Json:
+def batch_json(batch: Batch, hold: Json | None, eta: Eta | None) -> Json:
     """OpenAI's Batch; a held batch stays `in_progress` and says so in `cope.hold` (see `cope_api.holds`)."""
     errors = [{"code": e.code, "message": e.message, "param": e.param, "line": e.line} for e in batch.errors]
     return {
@@ -81,8 +82,8 @@ def batch_json(batch: Batch, now: datetime, hold: Json | None) -> Json:
             "spent_usd": format_usd(batch.spent),
             "reserved_usd": format_usd(batch.reserved),
             "unconfirmed_usd": format_usd(batch.unconfirmed),
-            "eta": _eta(batch, now, hold),
-            "errors": [{"code": code, "message": None, "count": count} for code, count in batch.error_counts.items()],
+            "eta": None if eta is None else {"p50": eta.p50, "p90": eta.p90, "limited_by": eta.limited_by},
+            "errors": _errors(batch),
         },
     }
 
@@ -99,17 +100,15 @@ def _outcome(batch: Batch) -> str | None:
     return "partly_failed" if batch.done else "all_failed"
 
 
-def _eta(batch: Batch, now: datetime, hold: Json | None) -> Json | None:
-    """Seconds left at the rate so far; the p90 allows for a third less of it. None before the first result."""
-    ended = batch.done + batch.failed
-    if batch.status is not BatchStatus.IN_PROGRESS or not ended or batch.in_progress_at is None:
-        return None
-    left = (batch.total - ended) * (now - batch.in_progress_at).total_seconds() / ended
-    return {
-        "p50": round(left),
-        "p90": round(left * 1.5),
-        "limited_by": None if hold is None else hold["reason"],
-    }
+def _errors(batch: Batch) -> list[Json]:
+    """How many lines ended with which code, the most frequent first, and what the first of each said. Of a file that
+    was refused: its lines' errors, of which at most the first 1,000 were kept."""
+    counts: Counter[str] = Counter(batch.error_counts)
+    messages = dict(batch.error_messages)
+    for error in batch.errors:
+        counts[error.code] += 1
+        messages.setdefault(error.code, error.message)
+    return [{"code": code, "message": messages.get(code), "count": count} for code, count in counts.most_common()]
 
 
 def task_json(task: TaskDetail) -> Json:

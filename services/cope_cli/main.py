@@ -1,6 +1,7 @@
 """`cope`: submit batches, watch them, read results, see why a task escalated, manage money and keys.
 
-Exit codes: 0 done · 1 the batch or line failed · 2 refused or wrongly called · 3 the service can't be reached.
+Exit codes: 0 done · 1 the batch or line failed · 2 refused or wrongly called · 3 the service can't be reached · 4 `cope
+wait` gave up.
 """
 
 import json
@@ -20,6 +21,7 @@ from cope_cli.audit import audit
 from cope_cli.backup import register as register_backup
 from cope_cli.budget import budget
 from cope_cli.doctor import doctor
+from cope_cli.follow import results, wait
 from cope_cli.lines import BadInput, batch_lines
 from cope_cli.prices import prices
 from cope_cli.quote import print_quote, quote
@@ -57,7 +59,7 @@ def submit(
     policy: Annotated[str, typer.Option(help="A policy or a configured model, such as cope@0.75,0.5.")] = "cope",
     kind: Annotated[str | None, typer.Option(help="math, choice or exact.")] = None,
     store: Annotated[str | None, typer.Option(help="full, answers or none.")] = None,
-    window: Annotated[str, typer.Option(help="Completion window, 1h to 7d.")] = "24h",
+    window: Annotated[str, typer.Option(help="Completion window, 1h to 7d, or none.")] = "24h",
     webhook_url: Annotated[str | None, typer.Option(help="Told when the batch ends.")] = None,
     max_cost: Annotated[str | None, typer.Option(help="What the whole batch may cost, in USD.")] = None,
     on_budget: Annotated[str | None, typer.Option(help="When the money is gone: hold, best_vote or fail.")] = None,
@@ -88,7 +90,7 @@ def quote_command(
     file: Path,
     policy: Annotated[str, typer.Option(help="A policy or a configured model, such as cope@0.75,0.5.")] = "cope",
     kind: Annotated[str | None, typer.Option(help="math, choice or exact.")] = None,
-    window: Annotated[str, typer.Option(help="Completion window, 1h to 7d.")] = "24h",
+    window: Annotated[str, typer.Option(help="Completion window, 1h to 7d, or none.")] = "24h",
     pilot_lines: Annotated[int | None, typer.Option(help="Lines tried on the small model, 0 to 2000.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -108,25 +110,6 @@ def quote_command(
 def watch_command(context: typer.Context, batch: str, as_json: Json = False) -> None:
     """Show a batch's progress until it ends, for example: cope watch batch_01…"""
     _end(_console(), watch(_console(), _address(context).client(), batch), as_json=as_json)
-
-
-@app.command()
-def results(
-    context: typer.Context,
-    batch: str,
-    errors: Annotated[bool, typer.Option("--errors", help="The error file instead.")] = False,
-) -> None:
-    """Write a finished batch's lines to standard output, for example: cope results batch_01… > out.jsonl"""
-    client = _address(context).client()
-    found = client.batches.retrieve(batch)
-    file_id = found.error_file_id if errors else found.output_file_id
-    if file_id is None:
-        if errors and found.status == "completed":
-            return
-        _fail(f"batch {batch} is {found.status} and has no such file yet", FAILED)
-    with client.files.with_streaming_response.content(str(file_id)) as content:
-        for chunk in content.iter_bytes():
-            sys.stdout.buffer.write(chunk)
 
 
 @app.command()
@@ -202,7 +185,7 @@ def webhooks(
         _print_json(_get(client, "/webhook_endpoints"))
 
 
-for command in (spend, receipt, reconcile):
+for command in (spend, receipt, reconcile, results, wait):
     app.command()(command)
 
 

@@ -3,12 +3,14 @@
 (The openai client reads whole answers, and its way to send raw bytes differs over the versions that we support.)
 """
 
+import contextlib
 import json
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
+from http.client import HTTPResponse
 from typing import IO
 
 import typer
@@ -27,6 +29,16 @@ def stream(
 
     What goes wrong becomes one line and an exit code. Raises `NoAddress` if the operator's key is needed and missing.
     """
+    with answer(address, path, query, admin=admin, body=body) as opened:
+        while piece := opened.read(_PIECE):
+            yield piece
+
+
+@contextlib.contextmanager
+def answer(
+    address: Address, path: str, query: Mapping[str, str], *, admin: bool = False, body: IO[bytes] | None = None
+) -> Iterator[HTTPResponse]:
+    """The open answer, with its headers. Errors as `stream` has them, also while it is read."""
     if admin and not address.admin_key:
         raise NoAddress("this needs the admin key: give --admin-key or set COPE_ADMIN_KEY")
     url = f"{address.base_url.rstrip('/')}{path}?{urllib.parse.urlencode(query)}"
@@ -37,9 +49,8 @@ def stream(
     if body is not None:
         request.add_header("Content-Type", "text/csv")
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - checked
-            while piece := answer.read(_PIECE):
-                yield piece
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as opened:  # noqa: S310 - checked
+            yield opened
     except urllib.error.HTTPError as refused:
         with refused:
             _end(_message(refused), REFUSED if refused.code < 500 else UNREACHABLE)

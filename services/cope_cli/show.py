@@ -40,9 +40,28 @@ def summary(batch: dict[str, Any]) -> str:
     parts.append(f"${cope.get('spent_usd', '0')}")
     if cope.get("hold"):
         parts.append(f"held: {cope['hold']['reason']}")
-    if cope.get("eta"):
-        parts.append(f"ETA {cope['eta']['p50']} s")
+    parts += _eta(cope.get("eta"))
+    if cope.get("outcome") == "all_failed":
+        parts.append("EVERY LINE FAILED")
     return " · ".join(parts)
+
+
+def _eta(eta: dict[str, Any] | None) -> list[str]:
+    """How long it will take, at least as likely as not and 9 times in 10, and what it waits for."""
+    if eta is None:
+        return []
+    parts = []
+    if eta["p50"] is not None:
+        parts.append(f"ETA {_span(eta['p50'])} (90 %: {_span(eta['p90'])})")
+    if eta["limited_by"] is not None:
+        parts.append(f"limited by {eta['limited_by'].replace('_', ' ')}")
+    return parts
+
+
+def _span(seconds: int) -> str:
+    if seconds < 120:
+        return f"{seconds} s"
+    return f"{seconds // 60} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def batches_table(batches: list[dict[str, Any]]) -> Table:

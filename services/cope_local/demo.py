@@ -139,7 +139,7 @@ def _watch(console: Console, stack: Stack, client: OpenAI, policy: str, batch: B
 
 def _progress(cope: dict[str, Any]) -> str:
     stages = " ".join(f"S{stage}:{count}" for stage, count in sorted(cope["by_stage"].items()))
-    eta = "" if not cope["eta"] else f" · ETA {cope['eta']['p50']} s"
+    eta = "" if not cope["eta"] or cope["eta"]["p50"] is None else f" · ETA {cope['eta']['p50']} s"
     return f"{stages or 'no stage yet'} · ${cope['spent_usd']}{eta}"
 
 

@@ -113,7 +113,7 @@ class World(ABC):
         *,
         queue: str = "small",
         priority: int = 0,
-        expires_in_s: float = 86_400,
+        expires_in_s: float | None = 86_400,
         webhook_url: str | None = None,
         cap: NanoUSD | None = None,
         key_id: KeyId | None = None,
@@ -124,9 +124,8 @@ class World(ABC):
         job = await self.worker.claim_validation(lease_s=LEASE_S)
         assert job is not None
         rows = [make_new_task(line, queue=queue, priority=priority) for line in range(1, lines + 1)]
-        count = await self.worker.ingest(
-            job, pages(rows), model=lambda: "cope", expires_in=timedelta(seconds=expires_in_s)
-        )
+        window = None if expires_in_s is None else timedelta(seconds=expires_in_s)
+        count = await self.worker.ingest(job, pages(rows), model=lambda: "cope", expires_in=window)
         assert count == lines
         return await self.see(job.batch)
 
@@ -172,7 +171,8 @@ class World(ABC):
 
     async def lines(self, batch: Batch, *, failed: bool, by_input: bool = True) -> list[ResultLine]:
         """All result lines of one kind."""
-        return [line async for page in self.worker.results(batch.id, failed=failed, by_input=by_input) for line in page]
+        pages = self.worker.results(batch.id, by_input=by_input)
+        return [line async for page in pages for line in page if line.failed is failed]
 
     async def events(self, project: Project) -> tuple[Event, ...]:
         """Every event so far, sequenced."""

@@ -159,7 +159,7 @@ def test_what_cannot_be_carried_out_is_refused_by_name(change: dict[str, object]
         ({"cope": {"stop": "first_pass"}}, "cope.stop"),
         ({"cope": {"policy": "frugalgpt"}}, "cope.policy"),
         ({"model": "cascade-vote"}, "model"),
-        ({"cope": {"on_expiry": "fail"}}, "cope.on_expiry"),
+        ({"cope": {"on_expiry": "best_vote"}}, "cope.on_expiry"),
     ],
 )
 def test_what_is_documented_but_not_built_says_so(change: dict[str, object], param: str):
@@ -344,3 +344,9 @@ def test_the_audits_share_is_the_batchs_and_never_a_lines():
         parse({**ASK, "cope": {"audit_share": "0.02"}})
     with pytest.raises(BadRequest, match=r"`cope\.audit_share` must be a share from 0 to 1"):
         batch("2")
+
+
+def test_on_expiry_may_say_what_happens_anyway_and_nothing_unheard_of():
+    assert parse({**ASK, "cope": {"on_expiry": "fail"}}) == parse(ASK)
+    with pytest.raises(BadRequest, match="on_expiry"):
+        parse({**ASK, "cope": {"on_expiry": "later"}})

@@ -26,6 +26,8 @@ PROJECT_TABLES = [
     "files",
     "batches",
     "quotes",
+    "batch_ends",
+    "batch_pace",
     "tasks",
     "steps",
     "attempts",
@@ -72,6 +74,11 @@ async def fill(world: PostgresWorld) -> str:
     await world.worker.form_provider_batch(  # type: ignore[attr-defined]
         ProviderBatchId(f"pbat_{project.id}"), "large", lines=9, size=999, lease_s=30
     )
+    with psycopg.connect(world._superuser_url) as conn:  # as the sweep does, every few seconds
+        conn.execute(
+            "INSERT INTO batch_pace (batch_id, project_id, small_steps, large_steps, leased) VALUES (%s, %s, 1, 0, 0)",
+            [batch.id, project.id],
+        )
     return project.id
 
 

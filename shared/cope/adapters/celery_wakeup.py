@@ -1,4 +1,4 @@
-"""Wake-ups as Celery messages, and the announcement of ended live calls over Redis. Both are hints only."""
+"""Wake-ups as Celery messages, and the announcement of ended live calls and batches over Redis. Both are hints only."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from celery import Celery
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from cope.core.ids import TaskId
+from cope.core.ids import BatchId, TaskId
 
 logger = logging.getLogger(__name__)
 
@@ -84,15 +84,15 @@ class CeleryWakeUp:
             self._away_until = time.monotonic() + _AWAY_S
             logger.warning("the broker is away (%s): queues are polled meanwhile", type(away).__name__)
 
-    async def announce(self, task_ids: Sequence[TaskId]) -> None:
-        """Publish ended live calls for the API processes that wait."""
+    async def announce(self, ended: Sequence[TaskId | BatchId]) -> None:
+        """Publish what has ended for the API processes that wait."""
         if self._redis is None or time.monotonic() < self._away_until:
             return
         try:
-            for task_id in task_ids:
-                await self._redis.publish(LIVE_CHANNEL, task_id)
+            for name in ended:
+                await self._redis.publish(LIVE_CHANNEL, name)
         except (RedisError, OSError):
-            logger.debug("live calls could not be announced; the API polls")
+            logger.debug("what has ended could not be announced; the API polls")
 
     async def aclose(self) -> None:
         """Close connections; hints under way may be lost."""

@@ -7,9 +7,11 @@ one of ten, the k-th batch of a project gets a k-th of the share of its first, a
 
 from datetime import timedelta
 
+LONGEST = timedelta(days=7)
 
-def stride(window: timedelta, open_batches: int) -> int:
+
+def stride(window: timedelta | None, open_batches: int) -> int:
     """Turns between two lines of a batch, ≥ 1: its completion window in hours, times the batches that its project has
-    in progress with it (`open_batches` ≥ 1, itself included)."""
-    hours = max(1, round(window / timedelta(hours=1)))
+    in progress with it (`open_batches` ≥ 1, itself included). Without a window, as for the longest one."""
+    hours = max(1, round((LONGEST if window is None else window) / timedelta(hours=1)))
     return hours * max(1, open_batches)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from cope.core.errors import ErrorInfo
+from cope.core.eta import Workload
 from cope.core.history import History
 from cope.core.ids import (
     AttemptId,
@@ -99,6 +100,7 @@ class Batch:
     `dry_run` is the most lines a dry run tries on the small model (its tasks are these lines), None for a real batch;
     `quote` is what it found out, as JSON text, once it has ended.
     `audit_share` (in millionths) takes the place of the project's; None: the project's holds.
+    `error_messages` has what the first line of each code said; `workload` is what an ETA is reckoned from.
     """
 
     id: BatchId
@@ -143,6 +145,8 @@ class Batch:
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     error_counts: Mapping[str, int] = field(default_factory=dict)
+    error_messages: Mapping[str, str] = field(default_factory=dict)
+    workload: Workload | None = None
     dry_run: int | None = None
     quote: str | None = None
     audit_share: int | None = None

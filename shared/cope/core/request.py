@@ -271,6 +271,8 @@ def check_cope_keys(cope: Mapping[str, object], where: str, *, batch: bool) -> N
         if key in _COPE_KEYS or (batch and key in BATCH_ONLY_KEYS):
             continue
         param = f"{where}.{key}"
+        if key == "on_expiry" and as_choice(cope[key], param, ("fail", "best_vote")) == "fail":
+            continue  # what happens to every line that has no answer when its batch expires
         if key in BATCH_ONLY_KEYS:
             raise BadRequest(
                 f"`{key}` belongs to the batch, not to a line: move it to the batch's `cope`.", param=param

@@ -15,6 +15,7 @@ from cope.core.audit import Audit, AuditState, StratumCounts
 from cope.core.audit_sampling import Auditable
 from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, Scope
 from cope.core.errors import ErrorInfo
+from cope.core.eta import PaceSample
 from cope.core.history import FinishedStep, History
 from cope.core.ids import AttemptId, BatchId, DeliveryId, EndpointId, FileId, KeyId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus, HoldReason, TaskState
@@ -42,6 +43,8 @@ T = TypeVar("T")
 
 # ---- claiming ------------------------------------------------------------------------------------------------------
 
+NO_END_S = 1e9
+
 
 @dataclass(frozen=True, slots=True)
 class ClaimedTask:
@@ -49,7 +52,8 @@ class ClaimedTask:
 
     `crashes` counts leases that ran out; `tries` counts provider errors. `batch_id` is None for a live call and for an
     audit, for which nobody waits; so is `window_left_s`: what is left of the batch's completion window, negative once
-    it is over. `batch_off` names the step that no longer waits for the provider's batch (empty: none).
+    it is over, `NO_END_S` where it never is. `batch_off` names the step that no longer waits for the provider's batch
+    (empty: none).
     """
 
     spec: TaskSpec
@@ -302,7 +306,8 @@ class NewTask(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ResultLine:
-    """One finished task of a batch, in the order asked for. `body` is JSON text; `status` None: never executed."""
+    """One finished task of a batch, in the order asked for. `body` is JSON text; `status` None: never executed.
+    `failed`: it belongs in the error file. `place` is what `after` must be to go on behind it."""
 
     task_id: TaskId
     custom_id: str
@@ -310,6 +315,18 @@ class ResultLine:
     status: int | None
     body: str | None
     error: ErrorInfo | None
+    failed: bool = False
+    place: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ResultWindow:
+    """How far the lines behind an offset go: the last one that has ended (in the order asked for), the greatest offset
+    there can be, and whether there are, or will be, more behind `last`."""
+
+    last: int
+    known: int
+    incomplete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,11 +411,11 @@ class WorkerStore(PriceReader, Protocol):
         rows: AsyncIterator[Sequence[NewTask]],
         *,
         model: Callable[[], str | None],
-        expires_in: timedelta,
+        expires_in: timedelta | None,
     ) -> int | None:
         """COPY all rows and set the batch `in_progress`, in one transaction; the number of tasks, or None if the job
         was lost or the batch cancelled (then nothing is written). `model` is asked after the last row. An error from
-        `rows` rolls all of it back and is raised again."""
+        `rows` rolls all of it back and is raised again. `expires_in` None: the batch never expires."""
         ...
 
     async def put_survey(self, job: BatchJob, survey: str) -> None:
@@ -414,12 +431,16 @@ class WorkerStore(PriceReader, Protocol):
         step, the latest) and of these policies (as encoded). Looks no further back than it can without effort."""
         ...
 
-    async def fail_validation(self, job: BatchJob, errors: Sequence[LineError]) -> None:
-        """The batch ends as `failed` with these errors; event and webhooks are written with it."""
+    async def fail_validation(
+        self, job: BatchJob, errors: Sequence[LineError], *, output: StoredFile | None = None
+    ) -> bool:
+        """The batch ends as `failed` with these errors and an (empty) output file; event and webhooks are written with
+        it. False if the job was lost."""
         ...
 
-    def results(self, batch_id: BatchId, *, failed: bool, by_input: bool) -> AsyncIterator[Sequence[ResultLine]]:
-        """Pages of the batch's output lines (`failed` False) or error lines, never all in memory."""
+    def results(self, batch_id: BatchId, *, by_input: bool) -> AsyncIterator[Sequence[ResultLine]]:
+        """Pages of the batch's lines that have ended, never all in memory: in the order of the input, or of their
+        commits, which never changes afterwards."""
         ...
 
     async def finish_batch(
@@ -596,6 +617,33 @@ class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, Pr
         self, project_id: ProjectId, batch_id: BatchId, *, state: str | None, after: TaskId | None, limit: int
     ) -> Page[TaskDetail]: ...
     async def create_live_task(self, new: NewLiveTask) -> TaskId: ...
+
+    # what is read of a batch
+    async def result_window(
+        self, project_id: ProjectId, batch_id: BatchId, *, after: int, limit: int, by_input: bool
+    ) -> ResultWindow | None:
+        """Up to `limit` lines behind offset `after`. By completion an offset is the number of lines before it, and what
+        stands at one never changes. `by_input` it is the line's number in the input file, and only lines are counted in
+        front of which every line has ended."""
+        ...
+
+    async def result_page(
+        self, project_id: ProjectId, batch_id: BatchId, *, after: int, last: int, by_input: bool
+    ) -> Sequence[ResultLine]:
+        """The next lines behind `after`, as many as are fit to be held at once, and none behind `last`. Empty: there
+        are no more, or they are not kept any longer."""
+        ...
+
+    async def paces(
+        self, project_id: ProjectId, batch_ids: Sequence[BatchId]
+    ) -> Mapping[BatchId, tuple[PaceSample, ...]]:
+        """What the sweep saw of these batches in the last minutes, by time."""
+        ...
+
+    async def ended_batches(self, batch_ids: Sequence[BatchId]) -> set[BatchId]:
+        """Those of these batches that are over, of any project (the ids are the caller's own)."""
+        ...
+
     async def live_results(self, task_ids: Sequence[TaskId]) -> list[LiveResult]:
         """Those of these tasks that have ended, of any project (the ids are unguessable and the caller's own)."""
         ...

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from cope.core.ids import TaskId
+from cope.core.ids import BatchId, TaskId
 
 
 class Clock(Protocol):
@@ -39,8 +39,8 @@ class WakeUp(Protocol):
         """Say that `queue` has work. Never raises: a broker that is away must not fail the caller."""
         ...
 
-    async def announce(self, task_ids: Sequence[TaskId]) -> None:
-        """Say that these live tasks have ended, to whoever waits for them. Never raises."""
+    async def announce(self, ended: Sequence[TaskId | BatchId]) -> None:
+        """Say that these live tasks or batches have ended, to whoever waits for them. Never raises."""
         ...
 
 

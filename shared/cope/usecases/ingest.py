@@ -13,6 +13,7 @@ import orjson
 
 from cope.core.codec import encode_payload, encode_policy
 from cope.core.errors import BadRequest
+from cope.core.fairness import LONGEST
 from cope.core.ids import TASK, FileId, TaskId, compact
 from cope.core.models import ModelCatalog
 from cope.core.policies.spec import PolicySpec
@@ -28,6 +29,7 @@ from cope.ports.store import BatchJob, NewTask, WorkerStore
 from cope.ports.support import Clock, IdMaker, WakeUp
 from cope.usecases.dry_run import Surveyor, seed_of
 from cope.usecases.keep import keep_job
+from cope.usecases.result_files import ResultFile
 from cope.usecases.run_step import first_queue
 from cope.usecases.watch_prices import reread_or_go_on
 
@@ -36,6 +38,7 @@ _PAGE = 1000
 _LONGEST_CUSTOM_ID = 512
 _LINE_KEYS = frozenset({"custom_id", "method", "url", "body"})
 _WINDOW_UNITS = {"h": 3600, "d": 86400}
+NO_WINDOW = "none"
 
 
 class IngestParts(Protocol):
@@ -76,17 +79,29 @@ async def ingest_next(parts: IngestParts, *, lease_s: float) -> bool:
         await reread_or_go_on(parts.store, parts.prices)  # no line is refused for a price added a moment ago
         surveyor = await _surveyor(parts, job.batch)
         rows = _Rows(parts, job.batch, kind, surveyor)
-        window = timedelta(seconds=window_seconds(job.batch.completion_window))
+        window_s = window_seconds(job.batch.completion_window)
+        window = None if window_s is None else timedelta(seconds=window_s)
         try:
             pages = rows.pages() if surveyor is None else _pilot(parts, job, rows, surveyor)
             await parts.store.ingest(job, pages, model=rows.only_model, expires_in=window)
         except InvalidFile as invalid:
-            await parts.store.fail_validation(job, invalid.errors)
+            await _fail(parts, job, invalid.errors)
             await parts.wake.poke("webhooks")
             return True
         for queue in rows.queues:
             await parts.wake.poke(queue)
     return True
+
+
+async def _fail(parts: IngestParts, job: BatchJob, errors: Sequence[LineError]) -> None:
+    """The batch ends. It has an empty output file, as whatever ends without an answer; a dry run has none at all."""
+    output = None
+    if job.batch.dry_run is None:
+        output = await (await ResultFile.begin(parts, job.batch, "output")).end()
+    if await parts.store.fail_validation(job, errors, output=output):
+        await parts.wake.announce([job.batch.id])
+    elif output is not None:
+        await parts.files.delete(output.id)
 
 
 async def _surveyor(parts: IngestParts, batch: Batch) -> Surveyor | None:
@@ -95,7 +110,7 @@ async def _surveyor(parts: IngestParts, batch: Batch) -> Surveyor | None:
         return None
     file = await parts.store.file(batch.input_file_id)
     seed = seed_of(batch, "" if file is None else file.sha256)
-    window_s = window_seconds(batch.completion_window)
+    window_s = window_seconds(batch.completion_window) or LONGEST.total_seconds()
     return Surveyor(parts, seed=seed, pilot_lines=batch.dry_run, now=parts.clock.now(), window_s=window_s)
 
 
@@ -111,14 +126,20 @@ async def _pilot(
         yield tasks
 
 
-def window_seconds(window: str) -> int:
-    """Seconds of a completion window such as ``"24h"`` or ``"7d"``. Raises `BadRequest` outside 1 hour to 7 days."""
+def window_seconds(window: str) -> int | None:
+    """Seconds of a completion window such as ``"24h"`` or ``"7d"``; None for ``"none"``, which never ends. Raises
+    `BadRequest` outside 1 hour to 7 days."""
+    if window == NO_WINDOW:
+        return None
     number, unit = window[:-1], window[-1:]
     if number.isascii() and number.isdigit() and len(number) <= 3 and unit in _WINDOW_UNITS:
         seconds = int(number) * _WINDOW_UNITS[unit]
-        if 3600 <= seconds <= 7 * 86400:
+        if 3600 <= seconds <= LONGEST.total_seconds():
             return seconds
-    raise BadRequest("`completion_window` is a number of hours or days from '1h' to '7d'.", param="completion_window")
+    raise BadRequest(
+        "`completion_window` is a number of hours or days from '1h' to '7d', or 'none' (the batch never expires).",
+        param="completion_window",
+    )
 
 
 class _Rows:

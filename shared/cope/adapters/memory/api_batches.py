@@ -8,6 +8,7 @@ from datetime import timedelta
 from cope.adapters.memory.api_projects import ApiProjectsMixin, page_of
 from cope.adapters.memory.endings import close_batch, end_or_wait
 from cope.adapters.memory.journal import note
+from cope.adapters.memory.reading import workload
 from cope.adapters.memory.standstill import refresh
 from cope.adapters.memory.tables import BatchRow, TaskRow, is_open
 from cope.core.errors import Conflict
@@ -42,11 +43,11 @@ class ApiBatchesMixin(ApiProjectsMixin):
     async def get_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
         """This project's batch, or None."""
         owner = self._batch(project_id, batch_id)
-        return None if owner is None else self._shown(owner.batch)
+        return None if owner is None else self._shown(owner)
 
     async def list_batches(self, project_id: ProjectId, *, after: BatchId | None, limit: int) -> Page[Batch]:
         """Newest first."""
-        mine = (self._shown(o.batch) for o in self._db.batches.values() if o.batch.project_id == project_id)
+        mine = (self._shown(o) for o in self._db.batches.values() if o.batch.project_id == project_id)
         return page_of(mine, after=after, limit=limit, ascending=False, id_of=lambda batch: batch.id)
 
     async def cancel_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
@@ -193,9 +194,10 @@ class ApiBatchesMixin(ApiProjectsMixin):
         owner = self._db.batches.get(batch_id)
         return owner if owner is not None and owner.batch.project_id == project_id else None
 
-    def _shown(self, batch: Batch) -> Batch:
-        tasks = self._db.batch_tasks.get(batch.id, ())
-        return replace(batch, submitted=sum(1 for row in tasks if row.state is TaskState.SUBMITTED))
+    def _shown(self, owner: BatchRow) -> Batch:
+        tasks = self._db.batch_tasks.get(owner.batch.id, ())
+        submitted = sum(1 for row in tasks if row.state is TaskState.SUBMITTED)
+        return replace(owner.batch, submitted=submitted, workload=workload(self._db, owner))
 
     def _provider_batch(self, row: TaskRow) -> ProviderBatchView | None:
         if row.state is not TaskState.SUBMITTED:

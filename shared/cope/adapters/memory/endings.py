@@ -95,15 +95,17 @@ def _end(db: Tables, row: TaskRow, state: TaskState) -> None:
 def _counted(batch: Batch, row: TaskRow) -> Batch:
     done = row.state is TaskState.DONE
     stage = str(row.stage) if done else "failed"
-    errors = dict(batch.error_counts)
+    errors, messages = dict(batch.error_counts), dict(batch.error_messages)
     if row.error is not None:
         errors[row.error.code] = errors.get(row.error.code, 0) + 1
+        messages.setdefault(row.error.code, row.error.message)
     return replace(
         batch,
         done=batch.done + done,
         failed=batch.failed + (not done),
         by_stage={**batch.by_stage, stage: batch.by_stage.get(stage, 0) + 1},
         error_counts=errors,
+        error_messages=messages,
     )
 
 

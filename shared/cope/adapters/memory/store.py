@@ -7,13 +7,22 @@ from cope.adapters.memory.clock import FixedClock, SequentialIds
 from cope.adapters.memory.operations import OperationsMixin
 from cope.adapters.memory.prices import PricesMixin
 from cope.adapters.memory.provider import ProviderMixin
+from cope.adapters.memory.reading import ReadingMixin
 from cope.adapters.memory.tables import Tables
 from cope.ports.provider_batches import ProviderBatchStore
 from cope.ports.store import ApiStore
 from cope.ports.support import Clock, IdMaker
 
 
-class MemoryStore(AuditsMixin, ApiSpendMixin, ApiLedgerMixin, OperationsMixin, ProviderMixin, PricesMixin):
+class MemoryStore(
+    AuditsMixin,
+    ApiSpendMixin,
+    ApiLedgerMixin,
+    OperationsMixin,
+    ProviderMixin,
+    PricesMixin,
+    ReadingMixin,
+):
     """`ApiStore` and `WorkerStore` without a database: for tests, examples and trying things out.
 
     Exact under asyncio: no method awaits between reading and writing. Not for threads, and not for millions of tasks:

@@ -6,6 +6,7 @@ from cope.adapters.memory import money
 from cope.adapters.memory.alerts import tell_alerts, tell_budget_holds
 from cope.adapters.memory.endings import close_batch, end_unexecuted
 from cope.adapters.memory.journal import note, sequence
+from cope.adapters.memory.reading import sample
 from cope.adapters.memory.standstill import end_hold
 from cope.adapters.memory.tables import BudgetRow, Tables, TaskRow
 from cope.adapters.memory.work import WorkMixin
@@ -26,6 +27,7 @@ class SweepMixin(WorkMixin):
         resumed = _resume(self._db, quota_is_back=quota_is_back)
         tell_budget_holds(self._db)
         alerted = tell_alerts(self._db)
+        sample(self._db)
         return SweepReport(
             reclaimed=reclaimed,
             released=released,

@@ -15,6 +15,7 @@ from cope.core.audit import Audit, Stratum
 from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, WHOLE_LIFE, Scope, month_of, scope_kind, scopes_of
 from cope.core.codec import decode_task
 from cope.core.errors import ErrorInfo
+from cope.core.eta import PaceSample
 from cope.core.history import History
 from cope.core.ids import (
     AlertId,
@@ -44,7 +45,7 @@ from cope.core.records import ApiKey, Attempt, Batch, Budget, Event, Project, St
 from cope.core.restored import RestoreNotice
 from cope.core.task import OnBudget, TaskSpec
 from cope.ports.provider_batches import ProviderState
-from cope.ports.store import NewTask
+from cope.ports.store import NO_END_S, NewTask
 from cope.ports.support import Clock, IdMaker
 
 
@@ -77,6 +78,9 @@ class BatchRow:
     watch: ParseWatch = ParseWatch.WATCHING
     retries: int = 0
     survey: str | None = None
+    small_steps: int = 0
+    large_steps: int = 0
+    pace: list[PaceSample] = field(default_factory=list)
 
     @property
     def lacks_files(self) -> bool:
@@ -372,8 +376,10 @@ class Tables:
     def window_left_s(self, row: TaskRow) -> float | None:
         """What is left of its batch's completion window; a batch that stands still stands still here too."""
         batch = None if row.batch_id is None else self.batches[row.batch_id].batch
-        if batch is None or batch.expires_at is None:
+        if batch is None:
             return None
+        if batch.expires_at is None:
+            return NO_END_S
         return (batch.expires_at - (batch.held_since or self.now())).total_seconds()
 
     def attempts_of(self, row: TaskRow, *states: AttemptState) -> Iterator[AttemptRow]:

@@ -8,15 +8,13 @@ from cope.adapters.memory.journal import note, note_and_deliver
 from cope.adapters.memory.quotes import QuotesMixin
 from cope.adapters.memory.standstill import refresh
 from cope.adapters.memory.sweep import SweepMixin
-from cope.adapters.memory.tables import BatchRow, TaskRow
+from cope.adapters.memory.tables import BatchRow
 from cope.core.errors import Conflict
 from cope.core.fairness import stride
-from cope.core.ids import BatchId, FileId, ProjectId
+from cope.core.ids import FileId, ProjectId
 from cope.core.lifecycle import BatchStatus, TaskState
 from cope.core.records import Batch, Delivery, LineError, Project, StoredFile
-from cope.ports.store import BatchJob, NewTask, ResultLine, WebhookOutcome
-
-_PAGE_LINES = 1000
+from cope.ports.store import BatchJob, NewTask, WebhookOutcome
 
 
 class UpkeepMixin(QuotesMixin, SweepMixin):
@@ -45,7 +43,7 @@ class UpkeepMixin(QuotesMixin, SweepMixin):
         rows: AsyncIterator[Sequence[NewTask]],
         *,
         model: Callable[[], str | None],
-        expires_in: timedelta,
+        expires_in: timedelta | None,
     ) -> int | None:
         """Rows are gathered first and written in one go, so an error from `rows` leaves nothing behind."""
         gathered = [row async for page in rows for row in page]
@@ -74,7 +72,7 @@ class UpkeepMixin(QuotesMixin, SweepMixin):
             status=BatchStatus.IN_PROGRESS if gathered else BatchStatus.FINALIZING,
             in_progress_at=now,
             finalizing_at=None if gathered else now,
-            expires_at=now + expires_in,
+            expires_at=None if expires_in is None else now + expires_in,
             total=len(gathered),
             model=model(),
         )
@@ -82,21 +80,25 @@ class UpkeepMixin(QuotesMixin, SweepMixin):
         note(self._db, owner.batch.project_id, "batch.in_progress", batch_id=owner.batch.id, total=len(gathered))
         return len(gathered)
 
-    async def fail_validation(self, job: BatchJob, errors: Sequence[LineError]) -> None:
+    async def fail_validation(
+        self, job: BatchJob, errors: Sequence[LineError], *, output: StoredFile | None = None
+    ) -> bool:
         """Nothing happens if the job was lost."""
         owner = self._owned(job)
         if owner is None or owner.batch.status is not BatchStatus.VALIDATING:
-            return
+            return False
         owner.job_until = None
-        owner.batch = replace(owner.batch, status=BatchStatus.FAILED, failed_at=self._db.now(), errors=tuple(errors))
+        if output is not None:
+            self._db.files[output.id] = output
+        owner.batch = replace(
+            owner.batch,
+            status=BatchStatus.FAILED,
+            failed_at=self._db.now(),
+            errors=tuple(errors),
+            output_file_id=None if output is None else output.id,
+        )
         note_and_deliver(self._db, owner.batch)
-
-    async def results(self, batch_id: BatchId, *, failed: bool, by_input: bool) -> AsyncIterator[Sequence[ResultLine]]:
-        """Pages of at most 1,000 lines, each as the tasks were when the first page was asked for."""
-        rows = [r for r in self._db.batch_tasks.get(batch_id, ()) if r.ended and _failed(r) is failed]
-        rows.sort(key=lambda row: row.new.line if by_input else row.rank)
-        for start in range(0, len(rows), _PAGE_LINES):
-            yield [_line(row) for row in rows[start : start + _PAGE_LINES]]
+        return True
 
     async def finish_batch(
         self, job: BatchJob, *, output: StoredFile | None, error: StoredFile | None, quote: str | None = None
@@ -197,18 +199,3 @@ def _closed(owner: BatchRow, batch: Batch, now: datetime) -> Batch:
 def _refuse_doubles(rows: Sequence[NewTask]) -> None:
     if len({row.custom_id for row in rows}) != len(rows):
         raise Conflict("Two lines of this batch have the same custom_id.")
-
-
-def _failed(row: TaskRow) -> bool:
-    return row.state is not TaskState.DONE
-
-
-def _line(row: TaskRow) -> ResultLine:
-    return ResultLine(
-        task_id=row.id,
-        custom_id=row.new.custom_id,
-        line=row.new.line,
-        status=row.status,
-        body=row.body,
-        error=row.error,
-    )

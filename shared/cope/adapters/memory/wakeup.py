@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from cope.core.ids import TaskId
+from cope.core.ids import BatchId, TaskId
 
 
 class MemoryWakeUp:
-    """Keeps the names of the queues poked and the tasks announced, in order. `broken=True` loses every hint."""
+    """Keeps the names of the queues poked and what was announced, in order. `broken=True` loses every hint."""
 
     def __init__(self, *, broken: bool = False) -> None:
         self.poked: list[str] = []
-        self.announced: list[TaskId] = []
+        self.announced: list[TaskId | BatchId] = []
         self._broken = broken
 
     async def poke(self, queue: str) -> None:
@@ -18,7 +18,7 @@ class MemoryWakeUp:
         if not self._broken:
             self.poked.append(queue)
 
-    async def announce(self, task_ids: Sequence[TaskId]) -> None:
-        """Note the tasks."""
+    async def announce(self, ended: Sequence[TaskId | BatchId]) -> None:
+        """Note them."""
         if not self._broken:
-            self.announced.extend(task_ids)
+            self.announced.extend(ended)

@@ -14,6 +14,7 @@ from cope.core.history import FinishedStep, step_named
 from cope.core.ids import AttemptId, TaskId
 from cope.core.lifecycle import HoldReason, TaskState
 from cope.core.parse_watch import ParseWatch, verdict
+from cope.core.stages import Tier
 from cope.ports.store import (
     ClaimedTask,
     CommitStatus,
@@ -186,6 +187,8 @@ class WorkMixin:
         )
         if row.batch_id is not None:
             owner = self._db.batches[row.batch_id]
+            owner.small_steps += step.tier is Tier.SMALL
+            owner.large_steps += step.tier is Tier.LARGE
             owner.batch = replace(
                 owner.batch,
                 prompt_tokens=owner.batch.prompt_tokens + step.usage.prompt,

@@ -1,21 +1,17 @@
 """Upkeep jobs on batches: leased by `job_fence` and `job_until`, ended by the write that only the holder can make."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import orjson
 
-from cope.adapters.postgres.database import Connection, Database, Row, fetch, fetch_one
+from cope.adapters.postgres.database import Connection, fetch_one
 from cope.adapters.postgres.journal import note_and_deliver
 from cope.adapters.postgres.quotes import put_quote
 from cope.adapters.postgres.records import BATCH, batch_of
-from cope.adapters.postgres.taskrows import decode_error
-from cope.core.ids import BatchId, TaskId
 from cope.core.lifecycle import BatchStatus
 from cope.core.records import LineError, StoredFile
-from cope.ports.store import BatchJob, ResultLine
-
-_PAGE_LINES = 1000
+from cope.ports.store import BatchJob
 
 NEW = "status = 'validating'"
 LACKS_FILES = "status IN ('finalizing', 'cancelling') AND done + failed >= total"
@@ -51,24 +47,32 @@ async def renew_job(conn: Connection, job: BatchJob, *, lease_s: float) -> bool:
     return renewed.rowcount == 1
 
 
-async def fail_validation(conn: Connection, job: BatchJob, errors: Sequence[LineError]) -> None:
-    """Nothing happens if the job was lost."""
+async def fail_validation(
+    conn: Connection, job: BatchJob, errors: Sequence[LineError], *, output: StoredFile | None
+) -> bool:
+    """Nothing happens, and False, if the job was lost."""
     row = await fetch_one(
         conn,
         f"""
-        UPDATE batches SET status = 'failed', failed_at = now(), errors = %(errors)s, job_until = NULL
+        UPDATE batches SET status = 'failed', failed_at = now(), errors = %(errors)s, job_until = NULL,
+          output_file_id = %(output)s
         WHERE {_OWNED} AND {NEW} RETURNING project_id, webhook_url
         """,  # noqa: S608
         {
             "id": job.batch.id,
             "fence": job.fence,
             "errors": orjson.dumps([asdict(error) for error in errors]).decode(),
+            "output": None if output is None else output.id,
         },
     )
-    if row is not None:
-        await note_and_deliver(
-            conn, project_id=row["project_id"], batch_id=job.batch.id, status="failed", url=row["webhook_url"]
-        )
+    if row is None:
+        return False
+    if output is not None:
+        await insert_file(conn, output)
+    await note_and_deliver(
+        conn, project_id=row["project_id"], batch_id=job.batch.id, status="failed", url=row["webhook_url"]
+    )
+    return True
 
 
 async def finish_batch(
@@ -117,39 +121,6 @@ async def insert_file(conn: Connection, file: StoredFile) -> None:
                 %(expires_at)s)
         """,
         asdict(file),
-    )
-
-
-async def results(
-    db: Database, batch_id: BatchId, *, failed: bool, by_input: bool
-) -> AsyncIterator[Sequence[ResultLine]]:
-    """Pages in the order of the input lines, or in the order the tasks ended.
-
-    A cursor over the sorted ids alone, then a page of bodies at a time: neither side ever holds them all.
-    """
-    states = ["failed", "cancelled", "expired"] if failed else ["done"]
-    order = "line" if by_input else "finished_at, line"
-    async with db.transaction() as conn, conn.cursor(name="results") as cursor:
-        await cursor.execute(
-            f"SELECT id FROM tasks WHERE batch_id = %s AND state = ANY (%s) ORDER BY {order}",  # noqa: S608
-            [batch_id, states],
-        )
-        while page := [row[0] for row in await cursor.fetchmany(_PAGE_LINES)]:
-            rows = {row["id"]: row for row in await fetch(conn, _BODIES, [page])}
-            yield [_line(rows[task_id]) for task_id in page]
-
-
-_BODIES = "SELECT id, custom_id, line, status, result, error FROM tasks WHERE id = ANY (%s)"
-
-
-def _line(row: Row) -> ResultLine:
-    return ResultLine(
-        task_id=TaskId(row["id"]),
-        custom_id=row["custom_id"],
-        line=row["line"],
-        status=row["status"],
-        body=row["result"],
-        error=decode_error(row["error"]),
     )
 
 

@@ -6,7 +6,7 @@ from cope.adapters.postgres.database import Connection, Row, fetch
 from cope.core.codec import decode_policy, decode_step, decode_task
 from cope.core.ids import BatchId, KeyId, ProjectId, TaskId
 from cope.core.policies.spec import PolicySpec
-from cope.ports.store import ClaimedTask, Lease
+from cope.ports.store import NO_END_S, ClaimedTask, Lease
 
 LIVE_FIRST = -1_000_000_000
 """Added to a live call's priority number, so that it comes before every batch's task."""
@@ -24,9 +24,9 @@ _WORKABLE = """
        OR (SELECT b.status = 'in_progress' AND b.ending IS NULL FROM batches b WHERE b.id = t.batch_id))
 """
 
-# Seconds; a batch that stands still stands still here too.
-WINDOW_LEFT = """(SELECT extract(epoch FROM b.expires_at - coalesce(b.held_since, now()))::float8 FROM batches b
-   WHERE b.id = t.batch_id)"""
+# Seconds; a batch that stands still stands still here too. Of a batch without an end, as much as anybody asks for.
+WINDOW_LEFT = f"""(SELECT coalesce(extract(epoch FROM b.expires_at - coalesce(b.held_since, now()))::float8, {NO_END_S})
+   FROM batches b WHERE b.id = t.batch_id)"""  # noqa: S608
 
 # Every due row that could be taken is locked; of these, a poisoned first one is taken alone, else only sound ones.
 CLAIM = f"""

@@ -16,6 +16,7 @@ from cope.adapters.postgres.taskrows import TaskRef, TaskWrite, count, never_exe
 from cope.core.budget import AUDIT_SCOPE
 from cope.core.codec import encode_step
 from cope.core.lifecycle import TaskState
+from cope.core.stages import Tier
 from cope.ports.store import (
     CommitStatus,
     GiveBack,
@@ -153,6 +154,10 @@ class _Work:
         self._new_steps.append((one.task_id, step.name, data))
         delta = self._deltas.of(row["batch_id"], row["project_id"])
         delta.usage += step.usage
+        if step.tier is Tier.SMALL:
+            delta.small_steps += 1
+        else:
+            delta.large_steps += 1
         if one.parses is not None:
             delta.judged += 1
             delta.parsed += one.parses
@@ -202,7 +207,7 @@ async def _lock(conn: Connection, tasks: Sequence[tuple[str, bool, bool]]) -> di
         conn,
         """
         SELECT t.id, t.fence, t.state, t.hold, t.ending, t.project_id, t.batch_id, t.key_id, t.custom_id, t.policy_id,
-          t.seed, t.on_budget, CASE WHEN c.ends THEN t.payload END AS payload,
+          t.line, t.queue, t.seed, t.on_budget, CASE WHEN c.ends THEN t.payload END AS payload,
           CASE WHEN c.ends THEN ARRAY(SELECT s.data FROM steps s WHERE s.task_id = t.id ORDER BY s.at) END AS steps,
           ARRAY(SELECT s.name FROM steps s WHERE s.task_id = t.id) AS names,
           CASE WHEN c.audited AND NOT EXISTS (SELECT FROM quotes q WHERE q.batch_id = t.batch_id) THEN coalesce(
@@ -218,7 +223,8 @@ async def _lock(conn: Connection, tasks: Sequence[tuple[str, bool, bool]]) -> di
 
 def _ref(row: Row) -> TaskRef:
     return TaskRef(
-        row["id"], row["project_id"], row["batch_id"], row["custom_id"], is_audit=row["key_id"] == AUDIT_SCOPE
+        *(row["id"], row["project_id"], row["batch_id"], row["custom_id"], row["line"], row["queue"]),
+        is_audit=row["key_id"] == AUDIT_SCOPE,
     )
 
 

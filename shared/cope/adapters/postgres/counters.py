@@ -1,5 +1,8 @@
 """Batch counters: every change of a transaction becomes one row of one UPDATE.
 
+The lines that ended are numbered in the same statement, under the batch's lock, which is held until the commit: a line
+of a lower number is always there for whoever sees a higher one.
+
 Held time does not count: a batch stands still while any of its tasks is held, it is paused or its project does not
 work.
 `held_since` says since when; when it goes on, `expires_at` moves by that long.
@@ -15,6 +18,8 @@ from cope.core import ids
 from cope.core.lifecycle import HoldReason
 from cope.core.money import TokenUsage
 from cope.core.parse_watch import WATCHED_LINES
+
+LONGEST_MESSAGE = 500
 
 HELD_COLUMNS = {
     HoldReason.BUDGET: "held_budget",
@@ -34,6 +39,11 @@ class BatchDelta:
     stages: Counter[int] = field(default_factory=Counter)
     held: Counter[HoldReason] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
+    messages: dict[str, str] = field(default_factory=dict)
+    lines: list[int] = field(default_factory=list)
+    at_large: int = 0
+    small_steps: int = 0
+    large_steps: int = 0
     spent: int = 0
     judged: int = 0
     parsed: int = 0
@@ -76,7 +86,7 @@ class BatchDeltas:
         rows = [(batch_id, self._by_batch[batch_id]) for batch_id in self.batch_ids]
         await conn.execute(_ADD, [[batch_id for batch_id, _ in rows], new_ids(ids.EVENT, len(rows)), *_columns(rows)])
         errors = [
-            (batch_id, code, delta.project_id, count)
+            (batch_id, code, delta.project_id, count, delta.messages.get(code, "")[:LONGEST_MESSAGE] or None)
             for batch_id, delta in rows
             for code, count in delta.errors.items()
         ]
@@ -100,7 +110,12 @@ def _columns(rows: list[tuple[str, BatchDelta]]) -> list[list[str] | list[int]]:
         columns["reasoning"].append(delta.usage.reasoning)
         columns["judged"].append(delta.judged)
         columns["parsed"].append(delta.parsed)
-    return [[delta.project_id for _, delta in rows], *columns.values()]
+        columns["at_large"].append(delta.at_large)
+        columns["small_steps"].append(delta.small_steps)
+        columns["large_steps"].append(delta.large_steps)
+    # An array of arrays can't be taken apart by rows, so each batch's lines come as text.
+    lines = [f"{{{','.join(map(str, delta.lines))}}}" for _, delta in rows]
+    return [[delta.project_id for _, delta in rows], *columns.values(), lines]
 
 
 _ADD = f"""
@@ -108,9 +123,10 @@ WITH d AS (
   SELECT n.*, p.paused OR p.archived_at IS NOT NULL AS stopped, p.pause_unparsable
   FROM unnest(%s::text[], %s::text[], %s::text[], %s::int[], %s::int[], %s::int[], %s::int[], %s::int[],
               %s::int[], %s::int[], %s::int[], %s::int[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
-              %s::bigint[], %s::int[], %s::int[])
+              %s::bigint[], %s::int[], %s::int[], %s::int[], %s::int[], %s::int[], %b::text[])
     AS n (id, event_id, project_id, done, failed, stage1, stage2, stage3, held_budget, held_quota, held_paused,
-          held_unparsable, spent, prompt, cached, completion, reasoning, judged, parsed)
+          held_unparsable, spent, prompt, cached, completion, reasoning, judged, parsed, at_large, small_steps,
+          large_steps, lines)
   JOIN projects p ON p.id = n.project_id
 ), added AS (
   UPDATE batches b SET
@@ -122,6 +138,8 @@ WITH d AS (
     prompt_tokens = b.prompt_tokens + d.prompt, cached_tokens = b.cached_tokens + d.cached,
     completion_tokens = b.completion_tokens + d.completion, reasoning_tokens = b.reasoning_tokens + d.reasoning,
     judged = b.judged + d.judged, parsed = b.parsed + d.parsed,
+    ends = b.ends + cardinality(d.lines::int[]), at_large = b.at_large + d.at_large,
+    small_steps = b.small_steps + d.small_steps, large_steps = b.large_steps + d.large_steps,
     parse_watch = CASE WHEN b.parse_watch <> 'watching' OR b.judged + d.judged < {WATCHED_LINES} THEN b.parse_watch
                   WHEN d.pause_unparsable AND 2 * (b.parsed + d.parsed) < b.judged + d.judged THEN 'paused'
                   ELSE 'passed' END,
@@ -142,7 +160,10 @@ WITH d AS (
       THEN b.expires_at ELSE b.expires_at + (now() - b.held_since) END
   FROM d WHERE b.id = d.id
   RETURNING b.id, b.project_id, d.event_id, b.status = 'finalizing' AND b.finalizing_at = now() AS ended,
-    b.parse_watch = 'paused' AND b.paused_at = now() AS pauses
+    b.parse_watch = 'paused' AND b.paused_at = now() AS pauses, b.ends, d.lines
+), numbered AS (
+  INSERT INTO batch_ends (batch_id, upto, project_id, lines)
+  SELECT id, ends, project_id, lines::int[] FROM added WHERE ends IS NOT NULL AND lines <> '{{}}'
 )
 INSERT INTO events (id, project_id, batch_id, type, data)
 SELECT event_id, project_id, id, CASE WHEN ended THEN 'batch.finalizing' ELSE 'batch.paused' END,
@@ -151,7 +172,8 @@ FROM added WHERE ended OR pauses
 """  # noqa: S608
 
 _ADD_ERRORS = """
-INSERT INTO batch_errors AS e (batch_id, code, project_id, count)
-SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])
-ON CONFLICT (batch_id, code) DO UPDATE SET count = e.count + excluded.count
+INSERT INTO batch_errors AS e (batch_id, code, project_id, count, message)
+SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[])
+ON CONFLICT (batch_id, code) DO UPDATE SET count = e.count + excluded.count,
+  message = coalesce(e.message, excluded.message)
 """

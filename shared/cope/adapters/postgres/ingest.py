@@ -32,7 +32,8 @@ _OWNED = "SELECT FROM batches WHERE id = %s AND job_fence = %s AND status = 'val
 
 _START = """
 UPDATE batches SET status = CASE WHEN %(total)s > 0 THEN 'in_progress' ELSE 'finalizing' END, in_progress_at = now(),
-  finalizing_at = CASE WHEN %(total)s = 0 THEN now() END, expires_at = now() + %(expires_in)s, total = %(total)s,
+  finalizing_at = CASE WHEN %(total)s = 0 THEN now() END, expires_at = now() + %(expires_in)s::interval,
+  total = %(total)s, at_large = %(large)s, first_large = %(large)s,
   model = %(model)s, job_until = NULL
 WHERE id = %(id)s AND job_fence = %(fence)s AND status = 'validating' AND job_until IS NOT NULL
 """
@@ -48,7 +49,7 @@ async def ingest(
     rows: AsyncIterator[Sequence[NewTask]],
     *,
     model: Callable[[], str | None],
-    expires_in: timedelta,
+    expires_in: timedelta | None,
 ) -> int:
     """COPY all rows and start the batch; how many. Raises `JobLost` (roll back) or whatever `rows` raises.
 
@@ -65,7 +66,14 @@ async def ingest(
     total = pages.count
     started = await conn.execute(
         _START,
-        {"id": job.batch.id, "fence": job.fence, "total": total, "model": model(), "expires_in": expires_in},
+        {
+            "id": job.batch.id,
+            "fence": job.fence,
+            "total": total,
+            "large": pages.large,
+            "model": model(),
+            "expires_in": expires_in,
+        },
     )
     if started.rowcount != 1:
         raise JobLost
@@ -77,7 +85,7 @@ async def ingest(
     return total
 
 
-async def _stride(conn: Connection, batch: Batch, window: timedelta) -> int:
+async def _stride(conn: Connection, batch: Batch, window: timedelta | None) -> int:
     row = await fetch_one(
         conn,
         "SELECT count(*) AS open FROM batches WHERE project_id = %s AND status = 'in_progress'",
@@ -101,6 +109,7 @@ class _Pages:
         self.policies: dict[str, str] = {}
         """Ids of the policies met, by their text: the caller's to store, once no COPY is open."""
         self.count = 0
+        self.large = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -119,6 +128,7 @@ class _Pages:
         first = self.count
         lines = [self._line(row, first + ordinal) for ordinal, row in enumerate(page)]
         self.count += len(page)
+        self.large += sum(row.queue == "large" for row in page)
         self._seen.update([compact(row.custom_id) for row in page])
         if len(self._seen) != self.count:
             raise Conflict("Two lines of this batch have the same custom_id.")

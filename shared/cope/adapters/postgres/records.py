@@ -9,6 +9,7 @@ from cope.adapters.postgres.database import Row
 from cope.adapters.postgres.sealing import Sealer
 from cope.adapters.postgres.taskrows import decode_error
 from cope.core.codec import decode_step
+from cope.core.eta import Workload
 from cope.core.ids import (
     AttemptId,
     BatchId,
@@ -46,8 +47,8 @@ SELECT b.*,
   CASE WHEN b.held_budget > 0 THEN (SELECT min(h.needed) FROM (
     SELECT t.needed FROM tasks t WHERE t.project_id = b.project_id AND t.batch_id = b.id AND t.state = 'held'
       AND t.hold = 'budget' ORDER BY t.priority, t.turn, t.id LIMIT 1000) h) END AS needed,
-  CASE WHEN b.failed > 0 THEN (SELECT json_object_agg(e.code, e.count)::text FROM batch_errors e
-    WHERE e.batch_id = b.id) END AS error_counts,
+  CASE WHEN b.failed > 0 THEN (SELECT json_agg(json_build_array(e.code, e.message, e.count) ORDER BY e.count DESC,
+    e.code)::text FROM batch_errors e WHERE e.batch_id = b.id) END AS error_counts,
   (SELECT count(*) FROM tasks t WHERE t.batch_id = b.id AND t.state = 'submitted') AS submitted,
   q.pilot_lines AS dry_run, q.quote
 FROM batches b LEFT JOIN quotes q ON q.batch_id = b.id
@@ -117,6 +118,7 @@ def budget_of(row: Row) -> Budget:
 
 def batch_of(row: Row) -> Batch:
     """From a row of `BATCH`."""
+    errors: list[tuple[str, str | None, int]] = orjson.loads(row["error_counts"]) if row["error_counts"] else []
     return Batch(
         id=BatchId(row["id"]),
         project_id=ProjectId(row["project_id"]),
@@ -159,10 +161,23 @@ def batch_of(row: Row) -> Batch:
         cached_tokens=row["cached_tokens"],
         completion_tokens=row["completion_tokens"],
         reasoning_tokens=row["reasoning_tokens"],
-        error_counts=orjson.loads(row["error_counts"]) if row["error_counts"] else {},
+        error_counts={code: count for code, _, count in errors},
+        error_messages={code: message for code, message, _ in errors if message},
+        workload=_workload(row),
         dry_run=row["dry_run"],
         quote=row["quote"],
         audit_share=row["audit_share"],
+    )
+
+
+def _workload(row: Row) -> Workload:
+    return Workload(
+        total=row["total"],
+        ended=row["done"] + row["failed"],
+        at_large=row["at_large"],
+        first_large=row["first_large"],
+        small_steps=row["small_steps"],
+        large_steps=row["large_steps"],
     )
 
 

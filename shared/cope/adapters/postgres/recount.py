@@ -2,6 +2,7 @@
 
 from cope.adapters.postgres.counters import BatchDeltas
 from cope.adapters.postgres.database import Connection, fetch_one
+from cope.adapters.postgres.results import number_lines
 
 # The larger the batch, the more seldom: a recount reads all its tasks while its commits wait.
 _NEXT = """
@@ -23,7 +24,8 @@ WITH t AS (
     count(*) FILTER (WHERE hold = 'budget') AS held_budget,
     count(*) FILTER (WHERE hold = 'provider_quota') AS held_quota,
     count(*) FILTER (WHERE hold = 'paused') AS held_paused,
-    count(*) FILTER (WHERE hold = 'unparsable') AS held_unparsable
+    count(*) FILTER (WHERE hold = 'unparsable') AS held_unparsable,
+    count(*) FILTER (WHERE queue = 'large' AND state IN ('ready', 'leased', 'held', 'submitted')) AS at_large
   FROM tasks WHERE batch_id = %(id)s
 ), was AS (
   SELECT total, done, failed, stage1, stage2, stage3, held_budget, held_quota, held_paused, held_unparsable
@@ -31,12 +33,13 @@ WITH t AS (
 )
 UPDATE batches b SET counted_at = now(), total = t.total, done = t.done, failed = t.failed, stage1 = t.stage1,
   stage2 = t.stage2, stage3 = t.stage3, held_budget = t.held_budget, held_quota = t.held_quota,
-  held_paused = t.held_paused, held_unparsable = t.held_unparsable
+  held_paused = t.held_paused, held_unparsable = t.held_unparsable, at_large = t.at_large
 FROM t, was WHERE b.id = %(id)s
 RETURNING (was.total, was.done, was.failed, was.stage1, was.stage2, was.stage3, was.held_budget, was.held_quota,
            was.held_paused, was.held_unparsable)
   IS DISTINCT FROM (t.total, t.done, t.failed, t.stage1, t.stage2, t.stage3, t.held_budget, t.held_quota,
-                    t.held_paused, t.held_unparsable) AS differed
+                    t.held_paused, t.held_unparsable) AS differed,
+  b.ends IS DISTINCT FROM t.done + t.failed AS unnumbered
 """
 
 
@@ -50,6 +53,8 @@ async def recount_one(conn: Connection) -> int:
     if batch is None:
         return 0
     row = await fetch_one(conn, _COUNT, {"id": batch["id"]})
+    if row is not None and row["unnumbered"]:  # ended by a worker of a version that numbered no lines
+        await number_lines(conn, batch["id"])
     deltas = BatchDeltas()
     deltas.touch([(batch["id"], batch["project_id"])])
     await deltas.write(conn)

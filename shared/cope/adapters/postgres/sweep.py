@@ -8,11 +8,13 @@ from cope.adapters.postgres.budget_holds import tell_budget_holds
 from cope.adapters.postgres.claim import Policies, due
 from cope.adapters.postgres.counters import BatchDeltas
 from cope.adapters.postgres.database import Connection, Database, Row, fetch
-from cope.adapters.postgres.ending import AT_ONCE, end_batch_tasks
+from cope.adapters.postgres.ending import EndWatch, end_batch_tasks
 from cope.adapters.postgres.holds import resume_holds
 from cope.adapters.postgres.journal import Note, write_notes
 from cope.adapters.postgres.money import Books, held_attempt
+from cope.adapters.postgres.pace import PaceWatch
 from cope.adapters.postgres.recount import recount_one
+from cope.adapters.postgres.results import number_one
 from cope.adapters.postgres.sequencer import sequence_events
 from cope.adapters.postgres.settlement import close_books
 from cope.adapters.postgres.steps import prune_ended
@@ -22,18 +24,26 @@ from cope.core.lifecycle import AttemptState, TaskState
 from cope.ports.store import SweepReport
 
 _AT_ONCE = 1000
-_PAGES_PER_BATCH, _PAGES_OF_HOLDS = 20, 200
+_PAGES_PER_BATCH, _PAGES_OF_HOLDS = 5, 200
 
 _Act: TypeAlias = Callable[[Connection], Awaitable[int]]
 
 
-async def sweep(db: Database, policies: Policies, alerts: AlertWatch, *, quota_is_back: bool = False) -> SweepReport:
+async def sweep(
+    db: Database,
+    policies: Policies,
+    alerts: AlertWatch,
+    pace: PaceWatch,
+    endings: EndWatch,
+    *,
+    quota_is_back: bool = False,
+) -> SweepReport:
     """Once over everything; what it did."""
     reclaimed = await _repeat(db, lambda conn: _reclaim(conn, policies))
     released = unconfirmed = 0
     async with db.transaction() as conn:
         released, unconfirmed = await _end_orphans(conn)
-    expired = await _end_batches(db)
+    expired = await _end_batches(db, endings)
     resumed = 0
     for _ in range(_PAGES_OF_HOLDS):  # word of a quota comes once, so it lets everybody go; other holds have time
         async with db.transaction() as conn:
@@ -46,6 +56,9 @@ async def sweep(db: Database, policies: Policies, alerts: AlertWatch, *, quota_i
     alerted = await alerts.look(db)
     async with db.transaction() as conn:
         repaired = await recount_one(conn)
+    async with db.transaction() as conn:
+        await number_one(conn)
+    await pace.look(db)
     sequenced = 0
     async with db.transaction() as conn:
         sequenced = await sequence_events(conn)
@@ -86,7 +99,7 @@ async def _reclaim(conn: Connection, policies: Policies) -> int:
         FROM (SELECT id FROM tasks WHERE state = 'leased' AND lease_until <= now()
               ORDER BY lease_until LIMIT %s FOR NO KEY UPDATE SKIP LOCKED) late
         WHERE t.id = late.id
-        RETURNING t.id, t.project_id, t.batch_id, t.custom_id, t.crashes, t.ending, t.key_id
+        RETURNING t.id, t.project_id, t.batch_id, t.custom_id, t.line, t.queue, t.crashes, t.ending, t.key_id
         """,
         [_AT_ONCE],
     )
@@ -94,7 +107,10 @@ async def _reclaim(conn: Connection, policies: Policies) -> int:
         return 0
     await write_notes(conn, [_reclaimed(row) for row in rows if row["key_id"] != AUDIT_SCOPE])
     writes = [
-        never_executed(TaskRef(r["id"], r["project_id"], r["batch_id"], r["custom_id"]), TaskState(r["ending"]))
+        never_executed(
+            TaskRef(r["id"], r["project_id"], r["batch_id"], r["custom_id"], r["line"], r["queue"]),
+            TaskState(r["ending"]),
+        )
         for r in rows
         if r["ending"] is not None
     ]
@@ -136,7 +152,7 @@ async def _end_orphans(conn: Connection) -> tuple[int, int]:
     return released, len(attempts) - released
 
 
-async def _end_batches(db: Database) -> int:
+async def _end_batches(db: Database, endings: EndWatch) -> int:
     """Windows that ran out, and the tasks of batches that are to end. A window stands still while the batch does."""
     async with db.transaction() as conn:
         expired = await fetch(
@@ -154,14 +170,21 @@ async def _end_batches(db: Database) -> int:
         ending = await fetch(
             conn,
             """
-            SELECT id, ending FROM batches
+            SELECT id, ending, total FROM batches
             WHERE status IN ('in_progress', 'cancelling') AND ending IS NOT NULL AND done + failed < total ORDER BY id
             """,
         )
-    for batch in ending:
-        for _ in range(_PAGES_PER_BATCH):
-            async with db.transaction() as conn:
-                looked_at = await end_batch_tasks(conn, batch["id"], TaskState(batch["ending"]))
-            if looked_at < AT_ONCE:
-                break
+    for batch, line in endings.due(ending):
+        endings.came_to(batch, await _end_some(db, batch, line))
     return len(expired)
+
+
+async def _end_some(db: Database, batch: Row, line: int) -> int | None:
+    """Some pages from behind `line` on, so that a large batch does not hold up the rest of the sweep."""
+    for _ in range(_PAGES_PER_BATCH):
+        async with db.transaction() as conn:
+            more = await end_batch_tasks(conn, batch["id"], TaskState(batch["ending"]), after=line)
+        if more is None:
+            return None
+        line = more
+    return line

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    DateTime,
     Index,
     Integer,
     SmallInteger,
@@ -96,7 +97,8 @@ class BatchRow(SQLModel, table=True):
     expired. `job_fence` and `job_until` lease the upkeep job; `counted_at` is the last recount. `judged` lines of
     which `parsed` could be read decide what `parse_watch` becomes; `retries` is the highest SDK retry that found it.
     `cap` bounds the batch's whole life, NULL is none of its own. `paused`: somebody said to hold it. `audit_share`
-    NULL is the project's."""
+    NULL is the project's. `ends` counts the lines in `batch_ends`, NULL until the sweep has numbered those of a batch
+    from before there was that table. `at_large` unfinished tasks have a step of the large model before them."""
 
     __tablename__ = "batches"
     __table_args__ = (
@@ -119,6 +121,7 @@ class BatchRow(SQLModel, table=True):
             postgresql_where=text("status IN ('validating', 'in_progress', 'finalizing', 'cancelling')"),
         ),
         Index("batches_paused", "id", postgresql_where=text("paused")),
+        Index("batches_unnumbered", "id", postgresql_where=text("ends IS NULL")),
     )
     id: str = identifier(key=True)
     project_id: str = of_project()
@@ -175,6 +178,11 @@ class BatchRow(SQLModel, table=True):
     cap: int | None = big(null=True)
     paused: bool = column(Boolean(), default="false")
     audit_share: int | None = whole(null=True)
+    ends: int | None = whole(null=True, default="0")
+    at_large: int = whole(default="0")
+    first_large: int = whole(default="0")
+    small_steps: int = big(default="0")
+    large_steps: int = big(default="0")
 
 
 class QuoteRow(SQLModel, table=True):
@@ -190,13 +198,38 @@ class QuoteRow(SQLModel, table=True):
 
 
 class BatchErrorRow(SQLModel, table=True):
-    """How many of a batch's tasks ended with which error code."""
+    """How many of a batch's tasks ended with which error code, and what the first of them said."""
 
     __tablename__ = "batch_errors"
     batch_id: str = identifier(key=True)
     code: str = words(key=True)
     project_id: str = identifier()
     count: int = big()
+    message: str | None = words(null=True)
+
+
+class BatchEndsRow(SQLModel, table=True):
+    """The lines of a batch that one commit ended; `upto` is how many had ended with them. Without a gap, and in the
+    order of the commits: given under the batch's row lock."""
+
+    __tablename__ = "batch_ends"
+    batch_id: str = identifier(key=True)
+    upto: int = column(Integer(), key=True)
+    project_id: str = identifier()
+    lines: list[int] = column(ARRAY(Integer()))
+
+
+class BatchPaceRow(SQLModel, table=True):
+    """A batch in progress as a sweep saw it, every few seconds for the last minutes: what its ETA is reckoned from."""
+
+    __tablename__ = "batch_pace"
+    __table_args__ = {"prefixes": ["UNLOGGED"]}
+    batch_id: str = identifier(key=True)
+    at: datetime = column(DateTime(timezone=True), key=True, default="now()")
+    project_id: str = identifier()
+    small_steps: int = big()
+    large_steps: int = big()
+    leased: int = whole()
 
 
 class TaskRow(SQLModel, table=True):
@@ -223,6 +256,11 @@ class TaskRow(SQLModel, table=True):
             postgresql_where=text("needed IS NOT NULL AND state IN ('ready', 'leased')"),
         ),
         Index("tasks_batch", "batch_id", "line", postgresql_where=text("batch_id IS NOT NULL")),
+        Index(
+            "tasks_unsuccessful",
+            *("batch_id", "line"),
+            postgresql_where=text("state IN ('failed', 'cancelled', 'expired')"),
+        ),
         Index("tasks_live", "project_id", "body_hash", postgresql_where=text("body_hash IS NOT NULL")),
     )
     id: str = identifier(key=True)

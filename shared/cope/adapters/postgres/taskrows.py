@@ -27,6 +27,8 @@ class TaskRef:
     project_id: str
     batch_id: str | None
     custom_id: str | None
+    line: int
+    queue: str
     hold: HoldReason | None = None
     is_audit: bool = False
 
@@ -79,8 +81,13 @@ def count(writes: Sequence[TaskWrite], deltas: BatchDeltas) -> None:
             delta.stages[write.stage or 0] += 1
         elif write.state in TERMINAL_TASK_STATES:
             delta.failed += 1
+        if write.state in TERMINAL_TASK_STATES:
+            delta.lines.append(write.task.line)
         if write.error is not None:
             delta.errors[write.error.code] += 1
+            delta.messages.setdefault(write.error.code, write.error.message)
+        goes_large = write.state not in TERMINAL_TASK_STATES and (write.queue or write.task.queue) == "large"
+        delta.at_large += goes_large - (write.task.queue == "large")
 
 
 def notes_of(writes: Sequence[TaskWrite]) -> list[Note]:

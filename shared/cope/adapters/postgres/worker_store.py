@@ -6,11 +6,13 @@ from datetime import timedelta
 
 import psycopg
 
-from cope.adapters.postgres import batches, claim, commit, prices, quotes, reserve, webhooks
+from cope.adapters.postgres import batches, claim, commit, prices, quotes, reserve, results, webhooks
 from cope.adapters.postgres.alerts import AlertWatch
 from cope.adapters.postgres.budgets import KnownBudgets
 from cope.adapters.postgres.database import Connection, Database, fetch_one
+from cope.adapters.postgres.ending import EndWatch
 from cope.adapters.postgres.ingest import JobLost, ingest
+from cope.adapters.postgres.pace import PaceWatch
 from cope.adapters.postgres.partitions import Partitions
 from cope.adapters.postgres.provider_store import ProviderBatchMethods
 from cope.adapters.postgres.records import file_of, project_of
@@ -41,6 +43,8 @@ from cope.ports.store import (
 
 LEADER_LOCK = 0x6C656164
 
+_UNNUMBERED = "SELECT FROM batches WHERE id = %s AND ends IS DISTINCT FROM total"
+
 
 class PostgresWorkerStore(ProviderBatchMethods):
     """Over all projects. `secret_key` is the Fernet key that webhook secrets are sealed with.
@@ -55,6 +59,8 @@ class PostgresWorkerStore(ProviderBatchMethods):
         self._budgets = KnownBudgets()
         self._partitions = Partitions()
         self._alerts = AlertWatch()
+        self._pace = PaceWatch()
+        self._endings = EndWatch()
         self._leading: Connection | None = None
 
     async def open(self) -> None:
@@ -122,7 +128,9 @@ class PostgresWorkerStore(ProviderBatchMethods):
     async def sweep(self, *, lease_s: float, quota_is_back: bool = False) -> SweepReport:
         """Several transactions. `lease_s` is not needed: every lease's end stands in its row."""
         await self._partitions.make_ahead(self._db)
-        return await sweep(self._db, self._policies, self._alerts, quota_is_back=quota_is_back)
+        return await sweep(
+            self._db, self._policies, self._alerts, self._pace, self._endings, quota_is_back=quota_is_back
+        )
 
     async def sequence_events(self) -> int:
         """Only the sweep's last part: give new events their offsets. Cheap enough for every 100 ms."""
@@ -172,7 +180,10 @@ class PostgresWorkerStore(ProviderBatchMethods):
     async def claim_finalisation(self, *, lease_s: float) -> BatchJob | None:
         """The oldest batch that only lacks its files."""
         async with self._db.transaction() as conn:
-            return await batches.claim_job(conn, batches.LACKS_FILES, lease_s=lease_s)
+            job = await batches.claim_job(conn, batches.LACKS_FILES, lease_s=lease_s)
+            if job is not None and await fetch_one(conn, _UNNUMBERED, [job.batch.id]) is not None:
+                await results.number_lines(conn, job.batch.id)
+            return job
 
     async def renew_batch_job(self, job: BatchJob, *, lease_s: float) -> bool:
         """False if it was lost."""
@@ -185,7 +196,7 @@ class PostgresWorkerStore(ProviderBatchMethods):
         rows: AsyncIterator[Sequence[NewTask]],
         *,
         model: Callable[[], str | None],
-        expires_in: timedelta,
+        expires_in: timedelta | None,
     ) -> int | None:
         """All rows and the batch's start, or nothing."""
         with contextlib.suppress(JobLost):
@@ -193,14 +204,16 @@ class PostgresWorkerStore(ProviderBatchMethods):
                 return await ingest(conn, job, rows, model=model, expires_in=expires_in)
         return None
 
-    async def fail_validation(self, job: BatchJob, errors: Sequence[LineError]) -> None:
+    async def fail_validation(
+        self, job: BatchJob, errors: Sequence[LineError], *, output: StoredFile | None = None
+    ) -> bool:
         """Nothing happens if the job was lost."""
         async with self._db.transaction() as conn:
-            await batches.fail_validation(conn, job, errors)
+            return await batches.fail_validation(conn, job, errors, output=output)
 
-    def results(self, batch_id: BatchId, *, failed: bool, by_input: bool) -> AsyncIterator[Sequence[ResultLine]]:
-        """Pages of at most 1,000 lines. Holds a connection until it is exhausted or closed."""
-        return batches.results(self._db, batch_id, failed=failed, by_input=by_input)
+    def results(self, batch_id: BatchId, *, by_input: bool) -> AsyncIterator[Sequence[ResultLine]]:
+        """Pages of at most 500 lines or 4 MiB, each a transaction of its own."""
+        return results.all_pages(self._db, batch_id, by_input=by_input)
 
     async def put_survey(self, job: BatchJob, survey: str) -> None:
         """Nothing happens if the job was lost."""
