@@ -59,6 +59,11 @@ NOTHING: dict[str, tuple[Reach, object]] = {
     "delete_endpoint": (lambda api, v: api.delete_endpoint(v.stranger.id, v.endpoint_id), False),
     "list_keys": (lambda api, v: api.list_keys(v.stranger.id), ()),
     "audit_counts": (lambda api, v: api.audit_counts(v.stranger.id, batch_id=v.batch.id), ()),
+    "result_window": (
+        lambda api, v: api.result_window(v.stranger.id, v.batch.id, after=0, limit=10, by_input=False),
+        None,
+    ),
+    "paces": (lambda api, v: api.paces(v.stranger.id, [v.batch.id]), {}),
     "list_events": (lambda api, v: api.list_events(v.stranger.id, after=0, limit=100, batch_id=v.batch.id), ()),
 }
 
@@ -82,6 +87,7 @@ ELSEWHERE = {
     "unconfirmed_ages": "test_ledger_reports.py",
     "settle_unconfirmed": "test_reconcile.py",
     "correct": "test_reconcile.py",
+    "result_page": "test_reading.py",
 }
 
 

@@ -72,9 +72,9 @@ class World(ABC):
     async def book_external(self, project: Project, amount: int, *, key_id: KeyId | None = None) -> None:
         """Spend that was measured elsewhere, in this month's books."""
 
-    @abstractmethod
     async def mark_restored(self, backup_at: datetime) -> None:
         """As a restore leaves it: every project paused, until it is reconciled."""
+        raise AssertionError(f"nothing was restored here, nor from {backup_at}")
 
     # ---- what comes in ---------------------------------------------------------------------------------------------
 

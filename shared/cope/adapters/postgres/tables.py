@@ -671,3 +671,16 @@ class BudgetHoldRow(SQLModel, table=True):
     project_id: str = identifier(key=True)
     scope: str = identifier(key=True)
     since: datetime = moment(default="now()")
+
+
+class RestoreRow(SQLModel, table=True):
+    """The store was restored from a backup: a single row while its projects wait to be let go on."""
+
+    __tablename__ = "restores"
+    __table_args__ = (CheckConstraint("id = 1", name="restores_one_check"),)
+    id: int = column(SmallInteger(), key=True, default="1")
+    backup_at: datetime = moment()
+    restored_at: datetime = moment(default="now()")
+    reconciled_at: datetime | None = moment(null=True)
+    released_at: datetime | None = moment(null=True)
+    held: list[str] = column(ARRAY(Text()), default="'{}'")
