@@ -18,6 +18,7 @@ from cope_cli.address import Address, NoAddress, find_address
 from cope_cli.alerts import register
 from cope_cli.audit import audit
 from cope_cli.budget import budget
+from cope_cli.events import events
 from cope_cli.lines import BadInput, batch_lines
 from cope_cli.prices import prices
 from cope_cli.quote import print_quote, quote
@@ -29,6 +30,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(prices, name="prices")
 app.command()(budget)
 app.command()(audit)
+app.command()(events)
 FAILED, REFUSED, UNREACHABLE = 1, 2, 3
 register(app)
 

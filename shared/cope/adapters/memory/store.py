@@ -4,6 +4,8 @@ from cope.adapters.memory.api_ledger import ApiLedgerMixin
 from cope.adapters.memory.api_spend import ApiSpendMixin
 from cope.adapters.memory.audits import AuditsMixin
 from cope.adapters.memory.clock import FixedClock, SequentialIds
+from cope.adapters.memory.event_consumers import EventConsumersMixin
+from cope.adapters.memory.event_log import EventLogMixin
 from cope.adapters.memory.prices import PricesMixin
 from cope.adapters.memory.provider import ProviderMixin
 from cope.adapters.memory.tables import Tables
@@ -12,7 +14,9 @@ from cope.ports.store import ApiStore
 from cope.ports.support import Clock, IdMaker
 
 
-class MemoryStore(AuditsMixin, ApiSpendMixin, ApiLedgerMixin, ProviderMixin, PricesMixin):
+class MemoryStore(
+    AuditsMixin, ApiSpendMixin, ApiLedgerMixin, ProviderMixin, PricesMixin, EventLogMixin, EventConsumersMixin
+):
     """`ApiStore` and `WorkerStore` without a database: for tests, examples and trying things out.
 
     Exact under asyncio: no method awaits between reading and writing. Not for threads, and not for millions of tasks:

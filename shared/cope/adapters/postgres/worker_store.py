@@ -10,6 +10,7 @@ from cope.adapters.postgres import batches, claim, commit, prices, quotes, reser
 from cope.adapters.postgres.alerts import AlertWatch
 from cope.adapters.postgres.budgets import KnownBudgets
 from cope.adapters.postgres.database import Connection, Database, fetch_one
+from cope.adapters.postgres.event_relay import EventRelay
 from cope.adapters.postgres.ingest import JobLost, ingest
 from cope.adapters.postgres.partitions import Partitions
 from cope.adapters.postgres.provider_store import ProviderBatchMethods
@@ -42,7 +43,7 @@ from cope.ports.store import (
 _LEADER_LOCK = 0x6C656164
 
 
-class PostgresWorkerStore(ProviderBatchMethods):
+class PostgresWorkerStore(ProviderBatchMethods, EventRelay):
     """Over all projects. `secret_key` is the Fernet key that webhook secrets are sealed with.
 
     Raises `StoreUnavailable` where the database does not answer. One instance per process and event loop.
@@ -64,6 +65,7 @@ class PostgresWorkerStore(ProviderBatchMethods):
     async def aclose(self) -> None:
         """Close connections; a led sweep is free for another process."""
         await self._stop_leading()
+        await self._stop_relaying()
         await self._db.close()
 
     # ---- the straight line of a task -------------------------------------------------------------------------------
