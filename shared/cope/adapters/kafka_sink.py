@@ -9,6 +9,7 @@ tests run against.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,8 +18,10 @@ import orjson
 from confluent_kafka import KafkaException, Producer
 
 from cope.core import cloud_events
-from cope.core.errors import SinkUnavailable
+from cope.core.errors import Misconfigured, SinkUnavailable
 from cope.core.records import Event
+
+logger = logging.getLogger(__name__)
 
 _FLUSH_S = 0.5
 _PATIENCE_S = 60.0
@@ -32,18 +35,20 @@ class KafkaSink:
     def __init__(self, bootstrap: str, topic: str, options: Mapping[str, str]) -> None:
         self._topic = topic
         self._failed: list[str] = []
-        self._producer = Producer(
-            {
-                "client.id": "cope-relay",
-                "linger.ms": 5,
-                "compression.type": "lz4",
-                **options,
-                "bootstrap.servers": bootstrap,
-                "enable.idempotence": True,
-                "message.timeout.ms": 0,
-                "error_cb": lambda _: None,  # brokers that are away are tried again; what matters is in the reports
-            }
-        )
+        settings = {
+            "client.id": "cope-relay",
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            **options,
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            "message.timeout.ms": 0,
+            "error_cb": lambda _: None,  # brokers that are away are tried again; what matters is in the reports
+        }
+        try:
+            self._producer = Producer(settings, logger=logger)
+        except KafkaException as wrong:
+            raise Misconfigured(f"COPE_KAFKA_BOOTSTRAP or COPE_KAFKA_OPTIONS can't be used: {wrong}") from None
 
     async def publish(self, events: Sequence[Event]) -> None:
         """Returns once the brokers have them all. Raises `SinkUnavailable` after a minute without progress."""
