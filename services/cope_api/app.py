@@ -25,8 +25,11 @@ from cope_api import (
     audits,
     batches,
     costs,
+    dead_letters,
     doctor,
     doubt,
+    event_consumers,
+    events,
     failures,
     files,
     ledger_export,
@@ -85,6 +88,7 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
             parts = await open_parts(resources)
             app.state.parts, app.state.gate, app.state.waiter = parts, Gate(parts), live.LiveWaiter(parts)
             app.state.ledger_checks = metrics.LedgerChecks(parts)
+            app.state.event_feed = await events.open_feed(parts, resources)
             await _ensure_project(parts)
             await reread_or_go_on(parts.store, parts.prices)
             for missing in unpriced(parts.catalog, parts.prices, parts.clock.now()):
@@ -107,7 +111,9 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
         *(prices, spend_limits, spend_alerts, limits, usage),
         *(costs, receipts, ledger_export, doubt, metrics),
     )
-    parts = (files, batches, results, waiting, live, webhooks, admin, audits, restored, doctor, *money)
+    log = (events, event_consumers, dead_letters)
+    work = (files, batches, results, waiting, live, webhooks, audits)
+    parts = (*work, admin, restored, doctor, *log, *money)
     for part in (router, *(module.router for module in parts)):
         app.include_router(part)
     app.state.counts = counts

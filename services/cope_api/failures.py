@@ -19,6 +19,7 @@ _STATUS: dict[type[errors.CopeError], int] = {
     errors.BadRequest: 400,
     errors.NotFound: 404,
     errors.Conflict: 422,
+    errors.Gone: 410,
     errors.TooLarge: 413,
     errors.BudgetExhausted: 429,
     errors.Unauthorized: 401,

@@ -21,6 +21,7 @@ from cope_cli.audit import audit
 from cope_cli.backup import register as register_backup
 from cope_cli.budget import budget
 from cope_cli.doctor import doctor
+from cope_cli.events import events
 from cope_cli.follow import results, wait
 from cope_cli.lines import BadInput, batch_lines
 from cope_cli.prices import prices
@@ -34,6 +35,7 @@ app.add_typer(prices, name="prices")
 app.command()(budget)
 app.command()(audit)
 app.command()(doctor)
+app.command()(events)
 FAILED, REFUSED, UNREACHABLE = 1, 2, 3
 register(app)
 register_backup(app)

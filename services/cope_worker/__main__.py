@@ -9,6 +9,7 @@ import sys
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_shutting_down
 
 from cope.adapters.celery_wakeup import QUEUES
+from cope.bootstrap import open_event_sink
 from cope.catalog import load_catalog, load_prices
 from cope.core.errors import Misconfigured
 from cope.settings import Settings
@@ -66,6 +67,7 @@ def _checked_settings() -> Settings:
         settings.need("secret_key")
         load_catalog(settings)
         load_prices(settings)
+        open_event_sink(settings)
     except (Misconfigured, ValueError) as wrong:
         sys.stderr.write(f"cope_worker: {wrong}\n")
         raise SystemExit(2) from None

@@ -27,6 +27,7 @@ from cope.core.errors import Conflict, Misconfigured, Unpriced
 from cope.core.models import ModelCatalog
 from cope.core.prices import PriceTable
 from cope.ports.answers import AnswerJudge
+from cope.ports.events import EventSink
 from cope.ports.files import FileStore
 from cope.ports.limiter import Limiter
 from cope.ports.model import ChatModel
@@ -163,6 +164,20 @@ async def open_limiter(
     await in_postgres.open()
     kept_in.append(("postgres", in_postgres))
     return FallbackLimiter(kept_in, LocalLimiter(catalog, share=1 / settings.large_processes))
+
+
+def open_event_sink(settings: Settings) -> Callable[[], EventSink] | None:
+    """What the event log is relayed to, made anew after each failure; None where no setting names it. Raises
+    `Misconfigured` where the client for it is not installed."""
+    if not settings.kafka_bootstrap:
+        return None
+    try:
+        from cope.adapters.kafka_sink import KafkaSink
+    except ImportError:
+        raise Misconfigured(
+            "COPE_KAFKA_BOOTSTRAP is set, but the Kafka client is not installed: pip install 'cope-service[kafka]'."
+        ) from None
+    return lambda: KafkaSink(settings.kafka_bootstrap, settings.kafka_topic, settings.kafka_options)
 
 
 def _webhooks(settings: Settings) -> HttpWebhookSender:

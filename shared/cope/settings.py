@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     large_batch_turnaround_s: float = Field(default=86_400.0, gt=0)
     large_batch_price: str = ""
 
+    kafka_bootstrap: str = ""
+    kafka_topic: str = "cope.events"
+    kafka_options: dict[str, str] = Field(default_factory=dict)
+
     lease_s: float = Field(default=30.0, gt=0)
     sweep_s: float = Field(default=1.0, gt=0)
     max_file_bytes: int = 4 * 1024**3

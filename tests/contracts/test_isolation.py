@@ -9,11 +9,12 @@ import pytest
 
 from cope.core.alerts import AlertKind
 from cope.core.errors import NotFound
-from cope.core.ids import AlertId, EndpointId, FileId, KeyId, TaskId
+from cope.core.ids import AlertId, DeliveryId, EndpointId, FileId, KeyId, TaskId
 from cope.core.money import NanoUSD
 from cope.core.records import Batch, Project
 from cope.ports.store import ApiStore, Granted, Page
 from tests.contracts.test_alerts import alert
+from tests.contracts.test_dead_letters import dead_letter
 from tests.contracts.test_external_usage import usage
 from tests.contracts.world import World
 from tests.support import make_endpoint, make_file, make_key
@@ -32,6 +33,7 @@ class Victim:
     key_id: KeyId
     endpoint_id: EndpointId
     alert_id: AlertId
+    dead_id: DeliveryId
 
 
 Reach = Callable[[ApiStore, Victim], Awaitable[object]]
@@ -64,6 +66,18 @@ NOTHING: dict[str, tuple[Reach, object]] = {
         None,
     ),
     "paces": (lambda api, v: api.paces(v.stranger.id, [v.batch.id]), {}),
+    "get_consumer": (lambda api, v: api.get_consumer(v.stranger.id, "group"), None),
+    "list_consumers": (lambda api, v: api.list_consumers(v.stranger.id), ()),
+    "delete_consumer": (lambda api, v: api.delete_consumer(v.stranger.id, "group"), False),
+    "list_dead_letters": (
+        lambda api, v: api.list_dead_letters(v.stranger.id, endpoint_id=None, after=None, limit=10),
+        (),
+    ),
+    "get_dead_letter": (lambda api, v: api.get_dead_letter(v.stranger.id, v.dead_id), None),
+    "replay_dead_letters": (
+        lambda api, v: api.replay_dead_letters(v.stranger.id, ids=[v.dead_id], endpoint_id=None),
+        (),
+    ),
     "list_events": (lambda api, v: api.list_events(v.stranger.id, after=0, limit=100, batch_id=v.batch.id), ()),
 }
 
@@ -85,6 +99,13 @@ ELSEWHERE = {
     "ledger_difference": "test_ledger_reports.py",
     "unconfirmed": "test_ledger_reports.py",
     "unconfirmed_ages": "test_ledger_reports.py",
+    "put_consumer": "test_event_consumers.py",
+    "join_consumer": "test_event_consumers.py",
+    "commit_offset": "test_event_consumers.py",
+    "seek_consumer": "test_event_consumers.py",
+    "read_events": "test_event_log.py",
+    "event_bounds": "test_event_log.py",
+    "offset_at": "test_event_log.py",
     "settle_unconfirmed": "test_reconcile.py",
     "correct": "test_reconcile.py",
     "result_page": "test_reading.py",
@@ -103,8 +124,10 @@ async def victim(world: World) -> Victim:
     endpoint = await world.api.create_endpoint(make_endpoint(project.id))
     mine = await alert(world, project, AlertKind.PERCENT, 50)
     await world.api.record_usage(usage(project, 10))
+    await world.api.put_consumer(project.id, "group", types=None, committed=0)
+    dead_id = await dead_letter(world, project)
     await world.sweep()
-    return Victim(project, stranger, batch, task_id, live_id, file.id, key.id, endpoint.id, mine.id)
+    return Victim(project, stranger, batch, task_id, live_id, file.id, key.id, endpoint.id, mine.id, dead_id)
 
 
 @pytest.mark.parametrize("method", sorted(NOTHING))
@@ -179,6 +202,8 @@ async def everything(world: World, victim: Victim) -> tuple[object, ...]:
         [(key.id, key.revoked_at) for key in await api.list_keys(mine)],
         (await api.list_alerts(mine)) or None,
         (await api.list_usage(mine, after=None, limit=10)) or None,
+        await api.get_consumer(mine, "group"),
+        await api.get_dead_letter(mine, victim.dead_id),
     )
 
 

@@ -5,11 +5,13 @@ CopeError
 │   └── NotAvailableYet       a documented option whose feature is not built
 ├── NotFound                  no such thing, or not in this project
 ├── Conflict                  the same idempotency key with another body, a state that forbids the action
+├── Gone                      it was there and is no longer kept
 ├── TooLarge                  a body, file, line or nesting over its limit
 ├── BudgetExhausted           a cap refuses the worst case of a paid call
 ├── Unauthorized / Forbidden  no key, a wrong key / a key that may not
 ├── Misconfigured             a setting is missing or contradicts another; the process must not start
 │   └── Unpriced              a paid model without a price in force: refused, never free
+├── SinkUnavailable           what the event log is relayed to did not take it: retryable
 ├── AnswerHelperUnavailable   no process that reads answers can be started: retryable, nobody's answer is to blame
 └── ModelError                a model call failed
     ├── ModelUnreachable      nothing was sent, or an idempotent call broke: retryable
@@ -68,6 +70,12 @@ class Conflict(CopeError):
     code = "conflict"
 
 
+class Gone(CopeError):
+    """It was there once and is no longer kept. The message says what is."""
+
+    code = "gone"
+
+
 class TooLarge(CopeError):
     """Over a limit on bytes, lines, line length or nesting."""
 
@@ -109,6 +117,13 @@ class Unpriced(Misconfigured):
     """A paid model has no price in force at the moment. The message holds the command that adds one."""
 
     code = "model_not_priced"
+
+
+class SinkUnavailable(CopeError):
+    """What the event log is relayed to did not take all of it."""
+
+    code = "sink_unavailable"
+    retryable = True
 
 
 class AnswerHelperUnavailable(CopeError):

@@ -277,7 +277,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One state change. `offset` is assigned by the sequencer: gapless order of commit, None until then."""
+    """One state change. `offset` is assigned by the sequencer: 1, 2, 3 … in its project's log, None until then."""
 
     offset: int | None
     id: EventId

@@ -26,7 +26,6 @@ from cope.core.records import (
     Batch,
     Budget,
     Delivery,
-    Event,
     LineError,
     Project,
     StoredFile,
@@ -34,6 +33,7 @@ from cope.core.records import (
     WebhookEndpoint,
 )
 from cope.core.task import OnBudget, TaskSpec
+from cope.ports.events import EventLog, RelayStore
 from cope.ports.ledger import LedgerReads, Reconciling
 from cope.ports.operations import Operations
 from cope.ports.prices import PriceKeeper, PriceReader
@@ -342,7 +342,7 @@ class WebhookOutcome:
     disable_endpoint: bool = False
 
 
-class WorkerStore(PriceReader, Protocol):
+class WorkerStore(PriceReader, RelayStore, Protocol):
     """What workers, upkeep and the sweep may do, over all projects."""
 
     async def claim(self, queue: str, *, worker: str, limit: int, lease_s: float) -> list[ClaimedTask]:
@@ -532,7 +532,7 @@ class Page(Generic[T]):
     has_more: bool
 
 
-class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, Protocol):
+class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, EventLog, Protocol):
     """What the API may do. Every method that takes a project sees that project's rows only, by row-level security."""
 
     async def find_key(self, key_hash: bytes) -> ApiKey | None:
@@ -682,11 +682,6 @@ class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, Pr
     ) -> Page[WebhookEndpoint]: ...
     async def get_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> WebhookEndpoint | None: ...
     async def delete_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> bool: ...
-
-    # events
-    async def list_events(
-        self, project_id: ProjectId, *, after: int, limit: int, batch_id: BatchId | None
-    ) -> tuple[Event, ...]: ...
 
     async def ping(self) -> None:
         """Raises unless the database answers and its schema is this version's."""

@@ -15,7 +15,7 @@ from cope.core.errors import Conflict
 from cope.core.ids import BatchId, EndpointId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus, HoldReason, TaskState
 from cope.core.parse_watch import ParseWatch
-from cope.core.records import Batch, Event, ProviderBatchView, TaskDetail, WebhookEndpoint
+from cope.core.records import Batch, ProviderBatchView, TaskDetail, WebhookEndpoint
 from cope.core.result import error_body
 from cope.ports.provider_batches import ProviderState
 from cope.ports.store import LiveResult, NewBatch, NewLiveTask, Page
@@ -110,6 +110,7 @@ class ApiBatchesMixin(ApiProjectsMixin):
         row = self._db.add_task(
             new.task, project_id=new.project_id, batch_id=None, key_id=new.key_id, body_hash=new.body_hash
         )
+        note(self._db, new.project_id, "task.created", task_id=row.id)
         return row.id
 
     async def live_results(self, task_ids: Sequence[TaskId]) -> list[LiveResult]:
@@ -126,6 +127,7 @@ class ApiBatchesMixin(ApiProjectsMixin):
     async def create_endpoint(self, endpoint: WebhookEndpoint) -> WebhookEndpoint:
         """The row as stored."""
         self._db.endpoints[endpoint.id] = endpoint
+        note(self._db, endpoint.project_id, "webhook_endpoint.created", id=endpoint.id, url=endpoint.url)
         return endpoint
 
     async def list_endpoints(
@@ -147,18 +149,8 @@ class ApiBatchesMixin(ApiProjectsMixin):
         del self._db.endpoints[endpoint_id]
         for delivery in self._db.deliveries.values():
             delivery.over = delivery.over or delivery.endpoint_id == endpoint_id
+        note(self._db, project_id, "webhook_endpoint.deleted", id=endpoint_id)
         return True
-
-    async def list_events(
-        self, project_id: ProjectId, *, after: int, limit: int, batch_id: BatchId | None
-    ) -> tuple[Event, ...]:
-        """Sequenced events beyond offset `after` (0: from the first)."""
-        mine = [
-            event
-            for event in self._db.events[max(0, after) :]
-            if event.project_id == project_id and (batch_id is None or event.batch_id == batch_id)
-        ]
-        return tuple(mine[:limit])
 
     async def ping(self) -> None:
         """Memory always answers."""

@@ -10,6 +10,7 @@ from cope.adapters.memory.standstill import refresh_project
 from cope.adapters.memory.tables import ProjectRow, Tables
 from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, Scope, scope_kind
 from cope.core.errors import Conflict, NotFound
+from cope.core.event_types import project_turns
 from cope.core.ids import BatchId, FileId, KeyId, ProjectId
 from cope.core.lifecycle import TERMINAL_BATCH_STATUSES
 from cope.core.money import NanoUSD
@@ -93,6 +94,11 @@ class ApiProjectsMixin:
         if archived is not None:
             row.project = replace(row.project, archived_at=self._db.now() if archived else None)
         refresh_project(self._db, project_id)
+        for type_ in project_turns(
+            was=(project.paused, project.archived_at is not None),
+            now=(row.project.paused, row.project.archived_at is not None),
+        ):
+            note(self._db, project_id, type_)
         return row.project
 
     async def set_cap(self, project_id: ProjectId, cap: NanoUSD | None, *, scope: str = PROJECT_SCOPE) -> Budget:

@@ -37,11 +37,34 @@ def note(
 
 
 def sequence(db: Tables) -> int:
-    """Give every new event its offset: 1, 2, 3 … without a gap. Returns how many there were."""
+    """Give every new event its offset: 1, 2, 3 … in its project. Returns how many there were."""
     fresh, db.unsequenced = db.unsequenced, []
-    start = len(db.events) + 1
-    db.events += [replace(event, offset=start + position) for position, event in enumerate(fresh)]
+    for event in fresh:
+        log = db.logs[event.project_id]
+        log.events.append(replace(event, offset=log.head + 1))
+        log.logged.append(db.now())
+    if fresh:
+        grown = frozenset(event.project_id for event in fresh)
+        for listener in db.listeners:
+            listener.put_nowait(grown)
     return len(fresh)
+
+
+def tell_delivery(db: Tables, row: DeliveryRow) -> None:
+    """One attempt at a delivery and what it came to."""
+    became = "delivered" if row.delivered else "dead" if row.over else "retrying"
+    row.ended_at = db.now() if row.over else None
+    note(
+        db,
+        row.project_id,
+        f"webhook_delivery.{became}",
+        id=row.id,
+        endpoint_id=row.endpoint_id,
+        event_id=row.event_id,
+        attempt=row.attempts,
+        status=row.last_status,
+        error=row.last_error,
+    )
 
 
 def publish(
@@ -96,5 +119,6 @@ def _deliver(db: Tables, event: Event, body: str, *, url: str, secret: str, endp
         body=body,
         secret=secret,
         due_at=db.now(),
+        created_at=db.now(),
     )
     db.deliveries[row.id] = row

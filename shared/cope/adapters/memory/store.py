@@ -4,6 +4,8 @@ from cope.adapters.memory.api_ledger import ApiLedgerMixin
 from cope.adapters.memory.api_spend import ApiSpendMixin
 from cope.adapters.memory.audits import AuditsMixin
 from cope.adapters.memory.clock import FixedClock, SequentialIds
+from cope.adapters.memory.event_consumers import EventConsumersMixin
+from cope.adapters.memory.event_log import EventLogMixin
 from cope.adapters.memory.operations import OperationsMixin
 from cope.adapters.memory.prices import PricesMixin
 from cope.adapters.memory.provider import ProviderMixin
@@ -22,6 +24,8 @@ class MemoryStore(
     ProviderMixin,
     PricesMixin,
     ReadingMixin,
+    EventLogMixin,
+    EventConsumersMixin,
 ):
     """`ApiStore` and `WorkerStore` without a database: for tests, examples and trying things out.
 

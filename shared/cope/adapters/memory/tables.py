@@ -4,6 +4,7 @@ Rows are mutable and never leave this package: callers get the frozen records of
 change rows run without an await, so that under asyncio each is one transaction.
 """
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -285,6 +286,39 @@ class DeliveryRow:
     last_status: int | None = None
     last_error: str | None = None
     excerpt: str = ""
+    created_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class EventsOf:
+    """One project's log. `events` are kept from offset `start` on; `logged` holds when each entered the log."""
+
+    events: list[Event] = field(default_factory=list)
+    logged: list[datetime] = field(default_factory=list)
+    start: int = 1
+
+    @property
+    def head(self) -> int:
+        """The newest offset."""
+        return self.start - 1 + len(self.events)
+
+    def after(self, offset: int) -> list[Event]:
+        """What is kept beyond `offset`."""
+        return self.events[max(0, offset + 1 - self.start) :]
+
+
+@dataclass(slots=True)
+class ConsumerRow:
+    """A consumer group."""
+
+    types: frozenset[str] | None
+    committed: int
+    created_at: datetime
+    committed_at: datetime
+    generation: int = 0
+    member: str | None = None
+    member_until: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -308,7 +342,10 @@ class Tables:
     provider_lines: dict[AttemptId, ProviderLineRow] = field(default_factory=dict)
     endpoints: dict[EndpointId, WebhookEndpoint] = field(default_factory=dict)
     deliveries: dict[DeliveryId, DeliveryRow] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
+    logs: dict[ProjectId, EventsOf] = field(default_factory=lambda: defaultdict(EventsOf))
+    consumers: dict[tuple[ProjectId, str], ConsumerRow] = field(default_factory=dict)
+    listeners: set[asyncio.Queue[frozenset[ProjectId]]] = field(default_factory=set)
+    relayed: dict[ProjectId, int] = field(default_factory=dict)
     unsequenced: list[Event] = field(default_factory=list)
     turns: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
     alerts: dict[AlertId, SpendAlert] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from cope.adapters.memory.journal import note, note_and_deliver
+from cope.adapters.memory.journal import note, note_and_deliver, tell_delivery
 from cope.adapters.memory.quotes import QuotesMixin
 from cope.adapters.memory.standstill import refresh
 from cope.adapters.memory.sweep import SweepMixin
@@ -155,9 +155,11 @@ class UpkeepMixin(QuotesMixin, SweepMixin):
             row.over = outcome.delivered or outcome.retry_in_s is None
             if outcome.retry_in_s is not None:
                 row.due_at = self._db.later(outcome.retry_in_s)
+            tell_delivery(self._db, row)
             endpoint = None if row.endpoint_id is None else self._db.endpoints.get(row.endpoint_id)
             if outcome.disable_endpoint and endpoint is not None:
                 self._db.endpoints[endpoint.id] = replace(endpoint, disabled_at=self._db.now())
+                note(self._db, endpoint.project_id, "webhook_endpoint.disabled", id=endpoint.id, reason="gone")
 
     async def file(self, file_id: FileId) -> StoredFile | None:
         """A file's row, of any project."""

@@ -16,6 +16,7 @@ from cope.adapters.postgres.sealing import Sealer
 from cope.adapters.postgres.settlement import batches_in_progress
 from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, WHOLE_LIFE, Scope, scope_kind
 from cope.core.errors import Conflict, NotFound
+from cope.core.event_types import project_turns
 from cope.core.ids import FileId, KeyId, ProjectId
 from cope.core.money import NanoUSD
 from cope.core.records import ApiKey, Budget, Project, StoredFile
@@ -96,10 +97,13 @@ class ApiProjects:
     ) -> Project | None:
         """What is None stays as it is. A pause stops the clock of the batches in progress."""
         async with self._db.transaction(project=project_id) as conn:
-            deltas = BatchDeltas()
+            deltas, before = BatchDeltas(), None
             if paused is not None or archived is not None:
                 deltas.touch(await batches_in_progress(conn, [project_id]))
                 await deltas.lock(conn)
+                before = await fetch_one(
+                    conn, "SELECT paused, archived_at FROM projects WHERE id = %s FOR NO KEY UPDATE", [project_id]
+                )
             row = await _guarded(
                 conn,
                 """
@@ -122,6 +126,12 @@ class ApiProjects:
             )
             if row is not None:
                 await deltas.write(conn)
+            if row is not None and before is not None:
+                types = project_turns(
+                    was=(before["paused"], before["archived_at"] is not None),
+                    now=(row["paused"], row["archived_at"] is not None),
+                )
+                await write_notes(conn, [Note(project_id, type_) for type_ in types])
         return None if row is None else project_of(row)
 
     async def _insert_project(self, conn: Connection, project: Project, webhook_secret: str) -> None:

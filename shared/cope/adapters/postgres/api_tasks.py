@@ -9,6 +9,7 @@ from cope.adapters.postgres.claim import LIVE_FIRST
 from cope.adapters.postgres.database import Connection, Row, fetch, fetch_one
 from cope.adapters.postgres.ending import end_live_call
 from cope.adapters.postgres.ingest import current_turn, put_policy
+from cope.adapters.postgres.journal import Note, write_notes
 from cope.adapters.postgres.paging import page_of
 from cope.adapters.postgres.records import attempt_of, task_of
 from cope.adapters.postgres.taskrows import NEVER_EXECUTED, decode_error
@@ -92,6 +93,7 @@ class ApiTasks(ApiBatches):
                     new.body_hash,
                 ],
             )
+            await write_notes(conn, [Note(new.project_id, "task.created", task_id=task.task_id)])
         return task.task_id
 
     async def live_results(self, task_ids: Sequence[TaskId]) -> list[LiveResult]:

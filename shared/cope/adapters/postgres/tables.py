@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -544,13 +545,10 @@ class LimitBookRow(SQLModel, table=True):
 
 
 class EventRow(SQLModel, table=True):
-    """`offset` is NULL until the sequencer has assigned it."""
+    """The outbox: written with what it tells of, until the sequencer moves it into the log. `offset` is of versions
+    before the log."""
 
     __tablename__ = "events"
-    __table_args__ = (
-        Index("events_unsequenced", "seq", postgresql_where=text('"offset" IS NULL')),
-        Index("events_offset", "project_id", "offset", unique=True, postgresql_where=text('"offset" IS NOT NULL')),
-    )
     seq: int = sequence()
     offset: int | None = big(null=True)
     id: str = identifier()
@@ -563,12 +561,65 @@ class EventRow(SQLModel, table=True):
 
 
 class EventHeadRow(SQLModel, table=True):
-    """The last offset given out; a single row."""
+    """A single row: when the last event entered the log, which never goes back. `last` is of versions before it."""
 
     __tablename__ = "event_head"
     __table_args__ = (CheckConstraint("id = 1", name="event_head_single"),)
     id: int = Field(default=1, sa_column=Column(Integer(), primary_key=True, autoincrement=False))
     last: int = big()
+    logged_at: datetime = moment(default="now()")
+
+
+class EventHeadsRow(SQLModel, table=True):
+    """The last offset given out in each project's log."""
+
+    __tablename__ = "event_heads"
+    project_id: str = identifier(key=True)
+    last: int = big()
+
+
+class EventLogRow(SQLModel, table=True):
+    """Append-only; `offset` counts 1, 2, 3 … in each project. Partitioned by the day of `logged_at`, which rises with
+    the offsets."""
+
+    __tablename__ = "event_log"
+    __table_args__ = (
+        Index("event_log_batch", "batch_id", "offset", postgresql_where=text("batch_id IS NOT NULL")),
+        {"postgresql_partition_by": "RANGE (logged_at)"},
+    )
+    project_id: str = identifier(key=True)
+    offset: int = column(BigInteger(), key=True)
+    logged_at: datetime = column(DateTime(timezone=True), key=True)
+    at: datetime = moment()
+    id: str = identifier()
+    batch_id: str | None = identifier(null=True)
+    task_id: str | None = identifier(null=True)
+    type: str = words()
+    data: str = words()
+
+
+class EventConsumerRow(SQLModel, table=True):
+    """A consumer group: `committed` is the last offset it is done with, `generation` what fences its commits."""
+
+    __tablename__ = "event_consumers"
+    __table_args__ = (CheckConstraint("committed >= 0", name="event_consumers_committed_check"),)
+    project_id: str = identifier(key=True, of="projects.id")
+    name: str = identifier(key=True)
+    types: list[str] | None = column(ARRAY(Text()), null=True)
+    committed: int = big()
+    generation: int = whole(default="0")
+    member: str | None = words(null=True)
+    member_until: datetime | None = moment(null=True)
+    created_at: datetime = moment(default="now()")
+    committed_at: datetime = moment(default="now()")
+
+
+class RelayPlaceRow(SQLModel, table=True):
+    """How far the relay has published each project's log."""
+
+    __tablename__ = "relay_places"
+    project_id: str = identifier(key=True)
+    committed: int = big()
 
 
 class WebhookEndpointRow(SQLModel, table=True):
@@ -595,6 +646,7 @@ class DeliveryRow(SQLModel, table=True):
         CheckConstraint("state IN ('pending', 'delivered', 'dead')", name="deliveries_state_check"),
         Index("deliveries_due", "due_at", "id", postgresql_where=text("state = 'pending'")),
         Index("deliveries_endpoint", "endpoint_id"),
+        Index("deliveries_dead", "project_id", "id", postgresql_where=text("state = 'dead'")),
     )
     id: str = identifier(key=True)
     project_id: str = identifier()

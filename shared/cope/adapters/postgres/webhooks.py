@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from cope.adapters.postgres.database import Connection, fetch
+from cope.adapters.postgres.journal import write_notes
 from cope.adapters.postgres.sealing import Sealer
+from cope.adapters.postgres.webhook_notes import delivery_note, disabled_note
 from cope.core.ids import DeliveryId, EndpointId, EventId
 from cope.core.records import Delivery
 from cope.ports.store import WebhookOutcome
@@ -42,7 +44,8 @@ async def finish_deliveries(conn: Connection, outcomes: Sequence[WebhookOutcome]
     """Unknown and finished deliveries are passed over."""
     if not outcomes:
         return
-    await conn.execute(
+    told = await fetch(
+        conn,
         """
         UPDATE deliveries d SET
           state = CASE WHEN o.delivered THEN 'delivered' WHEN o.retry_in_s IS NULL THEN 'dead' ELSE 'pending' END,
@@ -52,6 +55,7 @@ async def finish_deliveries(conn: Connection, outcomes: Sequence[WebhookOutcome]
         FROM unnest(%s::text[], %s::bool[], %s::float8[], %s::int[], %s::text[], %s::text[])
           AS o (id, delivered, retry_in_s, status, error, excerpt)
         WHERE d.id = o.id AND d.state = 'pending'
+        RETURNING d.project_id, d.state, d.id, d.endpoint_id, d.event_id, d.attempt, d.status, d.error
         """,
         [
             [outcome.delivery_id for outcome in outcomes],
@@ -62,15 +66,19 @@ async def finish_deliveries(conn: Connection, outcomes: Sequence[WebhookOutcome]
             [_storable(outcome.excerpt) for outcome in outcomes],
         ],
     )
+    await write_notes(conn, [delivery_note(row) for row in told])
     gone = [outcome.delivery_id for outcome in outcomes if outcome.disable_endpoint]
     if gone:
-        await conn.execute(
+        disabled = await fetch(
+            conn,
             """
             UPDATE webhook_endpoints SET disabled_at = now()
             WHERE disabled_at IS NULL AND id IN (SELECT endpoint_id FROM deliveries WHERE id = ANY (%s))
+            RETURNING project_id, id
             """,
             [gone],
         )
+        await write_notes(conn, [disabled_note(row, "gone") for row in disabled])
 
 
 def _storable(excerpt: str) -> str:

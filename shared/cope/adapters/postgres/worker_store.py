@@ -11,6 +11,7 @@ from cope.adapters.postgres.alerts import AlertWatch
 from cope.adapters.postgres.budgets import KnownBudgets
 from cope.adapters.postgres.database import Connection, Database, fetch_one
 from cope.adapters.postgres.ending import EndWatch
+from cope.adapters.postgres.event_relay import EventRelay
 from cope.adapters.postgres.ingest import JobLost, ingest
 from cope.adapters.postgres.pace import PaceWatch
 from cope.adapters.postgres.partitions import Partitions
@@ -46,7 +47,7 @@ LEADER_LOCK = 0x6C656164
 _UNNUMBERED = "SELECT FROM batches WHERE id = %s AND ends IS DISTINCT FROM total"
 
 
-class PostgresWorkerStore(ProviderBatchMethods):
+class PostgresWorkerStore(ProviderBatchMethods, EventRelay):
     """Over all projects. `secret_key` is the Fernet key that webhook secrets are sealed with.
 
     Raises `StoreUnavailable` where the database does not answer. One instance per process and event loop.
@@ -70,6 +71,7 @@ class PostgresWorkerStore(ProviderBatchMethods):
     async def aclose(self) -> None:
         """Close connections; a led sweep is free for another process."""
         await self._stop_leading()
+        await self._stop_relaying()
         await self._db.close()
 
     # ---- the straight line of a task -------------------------------------------------------------------------------
