@@ -44,6 +44,7 @@ from cope_api import (
     spend_limits,
     usage,
     waiting,
+    webhook_deliveries,
     webhooks,
 )
 from cope_api.context import Gate, list_body, parts_of, project_of
@@ -111,7 +112,7 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
         *(prices, spend_limits, spend_alerts, limits, usage),
         *(costs, receipts, ledger_export, doubt, metrics),
     )
-    log = (events, event_consumers, dead_letters)
+    log = (events, event_consumers, dead_letters, webhook_deliveries)
     work = (files, batches, results, waiting, live, webhooks, audits)
     parts = (*work, admin, restored, doctor, *log, *money)
     for part in (router, *(module.router for module in parts)):

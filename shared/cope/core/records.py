@@ -249,7 +249,9 @@ class TaskDetail:
 
 @dataclass(frozen=True, slots=True)
 class WebhookEndpoint:
-    """A project's webhook address. `secret` is the plain signing secret (`whsec_…`), encrypted at rest."""
+    """A project's webhook address. `secret` is the plain signing secret (`whsec_…`), encrypted at rest; the one before
+    signs too until `previous_until`. `failing_since` is the first failure after the last success, `disabled_reason`
+    ``gone`` (it answered 410) or ``failing``."""
 
     id: EndpointId
     project_id: ProjectId
@@ -260,11 +262,15 @@ class WebhookEndpoint:
     updated_at: datetime
     secret: str = field(repr=False, default="")
     disabled_at: datetime | None = None
+    disabled_reason: str | None = None
+    failing_since: datetime | None = None
+    previous_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One webhook message for one address. `message_id` is constant over its attempts."""
+    """One webhook message for one address. `message_id` is constant over its attempts. `older_secret` was rotated away
+    and signs beside `secret` for a while."""
 
     id: DeliveryId
     message_id: EventId
@@ -273,6 +279,7 @@ class Delivery:
     attempt: int
     secret: str = field(repr=False)
     endpoint_id: EndpointId | None = None
+    older_secret: str | None = field(repr=False, default=None)
 
 
 @dataclass(frozen=True, slots=True)
