@@ -96,6 +96,7 @@ class Readers:
         """With kill -9, wherever it is."""
         if way in self._running:
             self._running[way].kill()
+            self._running[way].wait()
             self._seen.kills[way] += 1
 
     def close(self) -> None:

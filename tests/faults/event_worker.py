@@ -32,8 +32,8 @@ async def main() -> None:
 async def work(store: PostgresWorkerStore, queue: str) -> None:
     """A few tasks at a time; every third escalates."""
     while True:
-        tasks = await store.claim(queue, worker=f"{os.getpid()}", limit=random.randint(1, 8), lease_s=LEASE_S)
-        await asyncio.sleep(random.uniform(0.005, 0.05))
+        tasks = await store.claim(queue, worker=f"{os.getpid()}", limit=random.randint(1, 4), lease_s=LEASE_S)
+        await asyncio.sleep(random.uniform(0.05, 0.1))
         commits = [
             done(task, step=large_step(), stage=3)
             if queue == "large"
