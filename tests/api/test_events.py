@@ -1,6 +1,8 @@
 """The event log over HTTP: pages, long polls, server-sent events, consumer groups, dead letters."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -290,3 +292,24 @@ def test_events_that_are_no_longer_kept_are_an_error_for_pages_and_a_gap_for_str
         stream.close()  # type: ignore[attr-defined]
         assert records["gap"] == {"from": "2", "to": "3"}
         assert [event["offset"] for event in records["data"]] == ["4"]
+
+
+def test_the_command_line_lists_and_follows_the_log(place: EventsPlace) -> None:
+    head = place.head()
+    command = [sys.executable, "-m", "cope_cli.main", "--base-url", place.url, "--api-key", KEY, "events"]
+
+    listed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True, timeout=60)
+    following = subprocess.Popen(
+        [*command, "--follow", "--after", str(head), "--limit", "1"], stdout=subprocess.PIPE, text=True
+    )
+    time.sleep(0.5)
+    place.grow()
+    followed, _ = following.communicate(timeout=60)
+    wrong = subprocess.run(
+        [*command, "--follow", "--types", "x.y"], check=False, capture_output=True, text=True, timeout=60
+    )
+
+    assert [json.loads(line)["offset"] for line in listed.stdout.splitlines()] == [str(n) for n in range(1, head + 1)]
+    assert followed.split()[0] == str(head + 1)
+    assert "webhook_endpoint.created" in followed
+    assert (wrong.returncode, wrong.stderr.startswith("cope: There is no event type")) == (2, True)

@@ -62,7 +62,7 @@ NOTHING: dict[str, tuple[Reach, object]] = {
     "delete_endpoint": (lambda api, v: api.delete_endpoint(v.stranger.id, v.endpoint_id), False),
     "update_endpoint": (lambda api, v: api.update_endpoint(v.stranger.id, v.endpoint_id, name="mine"), None),
     "rotate_secret": (
-        lambda api, v: api.rotate_secret(v.stranger.id, v.endpoint_id, "whsec_AAAA", keep_old=True),
+        lambda api, v: api.rotate_secret(v.stranger.id, v.endpoint_id, "whsec_", keep_old=True),
         None,
     ),
     "list_deliveries": (

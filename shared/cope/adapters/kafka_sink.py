@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _FLUSH_S = 0.5
 _PATIENCE_S = 60.0
-_HEADERS: list[tuple[str, str | bytes | None]] = [("content-type", cloud_events.ONE.encode())]
+_HEADERS: list[tuple[str, str | bytes | None]] = [("content-type", cloud_events.ONE)]
 
 
 class KafkaSink:
