@@ -82,6 +82,9 @@ ELSEWHERE = {
     "unconfirmed_ages": "test_ledger_reports.py",
     "settle_unconfirmed": "test_reconcile.py",
     "correct": "test_reconcile.py",
+    "result_window": "test_reading.py",
+    "result_page": "test_reading.py",
+    "paces": "test_reading.py",
 }
 
 
