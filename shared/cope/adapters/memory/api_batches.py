@@ -32,13 +32,13 @@ class ApiBatchesMixin(ApiProjectsMixin):
         """An explicit key is remembered for 24 hours."""
         first = self._first_of(new)
         if first is not None:
-            return first.batch
+            return self._shown(first)
         owner = BatchRow(new.batch, new.body_hash, new.idempotency_key)
         if new.batch.dry_run is not None:
             owner.watch = ParseWatch.PASSED  # it makes no paid call that could wait
         self._db.batches[new.batch.id] = owner
         note(self._db, new.batch.project_id, "batch.created", batch_id=new.batch.id, id=new.batch.id)
-        return new.batch
+        return self._shown(owner)
 
     async def get_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
         """This project's batch, or None."""
@@ -60,7 +60,7 @@ class ApiBatchesMixin(ApiProjectsMixin):
             owner.job_until = None
             note(self._db, project_id, "batch.cancelling", batch_id=batch_id, id=batch_id)
             close_batch(self._db, owner, TaskState.CANCELLED)
-        return owner.batch
+        return self._shown(owner)
 
     async def hold_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
         """A batch that has ended, or is ending, is returned as it is."""
@@ -72,7 +72,7 @@ class ApiBatchesMixin(ApiProjectsMixin):
             refresh(self._db, owner)
             why = HoldReason.PAUSED.value
             note(self._db, project_id, "batch.paused", batch_id=batch_id, id=batch_id, reason=why)
-        return owner.batch
+        return self._shown(owner)
 
     async def resume_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
         """The sweep makes its held tasks ready again."""
@@ -84,7 +84,7 @@ class ApiBatchesMixin(ApiProjectsMixin):
             owner.batch = replace(owner.batch, paused=False)
             refresh(self._db, owner)
             note(self._db, project_id, "batch.resumed", batch_id=batch_id, id=batch_id)
-        return owner.batch
+        return self._shown(owner)
 
     async def get_task(self, project_id: ProjectId, task_id: TaskId) -> TaskDetail | None:
         """This project's task, or None."""
