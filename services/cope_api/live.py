@@ -15,9 +15,9 @@ from starlette.responses import Response, StreamingResponse
 
 from cope.adapters.celery_wakeup import LIVE_CHANNEL
 from cope.bootstrap import ApiParts
-from cope.core.ids import ProjectId, TaskId
+from cope.core.ids import KeyId, ProjectId, TaskId
 from cope.core.problem import Kind
-from cope.core.request import RequestDefaults, parse_request
+from cope.core.request import ParsedRequest, RequestDefaults, parse_request
 from cope.core.task import OnBudget
 from cope.ports.store import LiveResult, NewLiveTask
 from cope.usecases.ingest import new_live_task
@@ -28,9 +28,11 @@ from cope_api.prices import check_priced
 logger = logging.getLogger(__name__)
 router = APIRouter()
 
+KEEP_ALIVE = b": the cascade is at work\n\n"
+KEEP_ALIVE_S = 10.0
+STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _POLL_S = 0.2
 _DISCONNECT_CHECK_S = 0.5
-_KEEP_ALIVE_S = 10.0
 _PIECE = 24
 
 
@@ -105,32 +107,40 @@ async def chat(request: Request) -> Response:
         catalog=parts.catalog,
     )
     await check_priced(parts, parsed.policy)
-    retries = request.headers.get("x-stainless-retry-count", "0")
-    task = new_live_task(parts.ids, parsed)
-    task_id = await parts.store.create_live_task(
-        NewLiveTask(
-            task=task,
-            project_id=project_id,
-            key_id=principal.key_id,
-            body_hash=hashlib.sha256(raw).digest(),
-            is_retry=retries.isdigit() and int(retries[:4]) >= 1,
-        )
-    )
-    await parts.wake.poke(task.queue)
+    task_id = await enqueue(request, parts, project_id, principal.key_id, raw, parsed)
     waiter: LiveWaiter = request.app.state.waiter
     if streaming:
         wants_usage = isinstance(stream_options, dict) and stream_options.get("include_usage") is True
         return StreamingResponse(
             _stream(request, waiter, project_id, task_id, wants_usage=wants_usage),
             media_type="text/event-stream",
-            headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
+            headers=STREAM_HEADERS,
         )
-    result = await _result(request, waiter, project_id, task_id)
+    result = await ended(request, waiter, project_id, task_id)
     headers = NO_RETRY if result.status == 429 else {}
     return Response(result.body.encode(), result.status, headers, "application/json")
 
 
-async def _result(request: Request, waiter: LiveWaiter, project_id: ProjectId, task_id: TaskId) -> LiveResult:
+async def enqueue(
+    request: Request, parts: ApiParts, project_id: ProjectId, key_id: KeyId | None, raw: bytes, parsed: ParsedRequest
+) -> TaskId:
+    """A live task for this request, or the one that it joins: an SDK's own retry does not pay again."""
+    retries = request.headers.get("x-stainless-retry-count", "0")
+    task = new_live_task(parts.ids, parsed)
+    task_id = await parts.store.create_live_task(
+        NewLiveTask(
+            task=task,
+            project_id=project_id,
+            key_id=key_id,
+            body_hash=hashlib.sha256(raw).digest(),
+            is_retry=retries.isdigit() and int(retries[:4]) >= 1,
+        )
+    )
+    await parts.wake.poke(task.queue)
+    return task_id
+
+
+async def ended(request: Request, waiter: LiveWaiter, project_id: ProjectId, task_id: TaskId) -> LiveResult:
     """The task's end; a caller that goes away cancels it before its next step."""
     waiting = asyncio.create_task(waiter.wait(task_id))
     try:
@@ -151,8 +161,8 @@ async def _stream(
     """The accepted answer as chunks. Only an accepted answer is ever sent, so the first chunk comes with the vote."""
     waiting = asyncio.create_task(waiter.wait(task_id))
     try:
-        while not (await asyncio.wait([waiting], timeout=_KEEP_ALIVE_S))[0]:
-            yield b": the cascade is at work\n\n"
+        while not (await asyncio.wait([waiting], timeout=KEEP_ALIVE_S))[0]:
+            yield KEEP_ALIVE
         result = waiting.result()
     except asyncio.CancelledError:
         await request.app.state.parts.store.cancel_live_task(project_id, task_id)
