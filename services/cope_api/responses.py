@@ -66,7 +66,7 @@ async def create(request: Request) -> Response:
 @router.get("/v1/responses/{response}")
 async def retrieve(request: Request, response: str) -> Response:
     """A stored response as it is now; with `stream=true` its events, after `starting_after` where that is given."""
-    parts, task = await _kept(request, response)
+    _, task = await _kept(request, response)
     query = request.query_params
     for name in ("include", "include[]"):
         if query.getlist(name):
@@ -106,8 +106,8 @@ async def cancel(request: Request, response: str) -> Response:
 
 @router.delete("/v1/responses/{response}")
 async def delete(request: Request, response: str) -> Response:
-    """Erase a response: what was asked, what was answered, every text in between. Its cost and its events stay. One that
-    runs is cancelled first."""
+    """Erase a response: what was asked, what was answered, every text in between. Its cost and its events stay. One
+    that runs is cancelled first."""
     parts, task = await _kept(request, response)
     if task.batch_id is not None:
         raise Conflict(
