@@ -216,4 +216,4 @@ async def _events(request: Request, task: TaskDetail, *, after: int, cancels: bo
 
 
 def _event(event: Json) -> bytes:
-    return b"event: " + event["type"].encode() + b"\ndata: " + orjson.dumps(event) + b"\n\n"
+    return f"event: {event['type']}\ndata: ".encode() + orjson.dumps(event) + b"\n\n"
