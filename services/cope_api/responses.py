@@ -20,7 +20,8 @@ from cope.core.problem import Kind, Message
 from cope.core.records import TaskDetail
 from cope.core.request import RequestDefaults, RequestParser
 from cope.core.request_values import as_text
-from cope.core.responses.form import response_id, task_id_of
+from cope.core.responses.form import response_id as id_of
+from cope.core.responses.form import task_id_of
 from cope.core.responses.request import Earlier, messages_of, parse_response
 from cope.core.responses.result import closing_events, opening_events, unfinished_response
 from cope.core.task import OnBudget, TaskSpec
@@ -63,10 +64,10 @@ async def create(request: Request) -> Response:
     return Response(result.body.encode(), result.status, headers, "application/json")
 
 
-@router.get("/v1/responses/{response}")
-async def retrieve(request: Request, response: str) -> Response:
+@router.get("/v1/responses/{response_id}")
+async def retrieve(request: Request, response_id: str) -> Response:
     """A stored response as it is now; with `stream=true` its events, after `starting_after` where that is given."""
-    _, task = await _kept(request, response)
+    _, task = await _kept(request, response_id)
     query = request.query_params
     for name in ("include", "include[]"):
         if query.getlist(name):
@@ -87,11 +88,11 @@ async def retrieve(request: Request, response: str) -> Response:
     return _streamed(request, task, after=-1 if after is None else int(after), cancels=False)
 
 
-@router.post("/v1/responses/{response}/cancel")
-async def cancel(request: Request, response: str) -> Response:
+@router.post("/v1/responses/{response_id}/cancel")
+async def cancel(request: Request, response_id: str) -> Response:
     """Begin no further step of a background response; a paid call under way commits first, and may still answer. One
     that has ended is returned as it is."""
-    parts, task = await _kept(request, response)
+    parts, task = await _kept(request, response_id)
     form = _spec(task).form
     if form is None or not form.background:
         raise BadRequest(
@@ -104,11 +105,11 @@ async def cancel(request: Request, response: str) -> Response:
     return json_response(_shown(task))
 
 
-@router.delete("/v1/responses/{response}")
-async def delete(request: Request, response: str) -> Response:
+@router.delete("/v1/responses/{response_id}")
+async def delete(request: Request, response_id: str) -> Response:
     """Erase a response: what was asked, what was answered, every text in between. Its cost and its events stay. One
     that runs is cancelled first."""
-    parts, task = await _kept(request, response)
+    parts, task = await _kept(request, response_id)
     if task.batch_id is not None:
         raise Conflict(
             "This response is a line of a batch: it stays as long as the batch does.", code="response_in_use"
@@ -120,17 +121,17 @@ async def delete(request: Request, response: str) -> Response:
             "The response is being cancelled: a paid call under way commits first. Delete it again then.",
             code="response_in_progress",
         )
-    return json_response({"id": response_id(task.id), "object": "response", "deleted": True})
+    return json_response({"id": id_of(task.id), "object": "response", "deleted": True})
 
 
 # ---- what is kept --------------------------------------------------------------------------------------------------
 
 
-async def _kept(request: Request, response: str) -> tuple[ApiParts, TaskDetail]:
+async def _kept(request: Request, response_id: str) -> tuple[ApiParts, TaskDetail]:
     parts, project_id, _ = await project_of(request)
-    task = await _find(parts, project_id, response)
+    task = await _find(parts, project_id, response_id)
     if task is None:
-        raise NotFound(f"There is no response {response!r}.")
+        raise NotFound(f"There is no response {response_id!r}.")
     return parts, task
 
 
@@ -145,7 +146,7 @@ async def _find(parts: ApiParts, project_id: ProjectId, response: str) -> TaskDe
 async def _existing(parts: ApiParts, project_id: ProjectId, task_id: TaskId) -> TaskDetail:
     task = await parts.store.get_task(project_id, task_id)
     if task is None:
-        raise NotFound(f"There is no response {response_id(task_id)!r}.")
+        raise NotFound(f"There is no response {id_of(task_id)!r}.")
     return task
 
 
