@@ -25,6 +25,7 @@ from cope_api import (
     audits,
     batches,
     costs,
+    docs,
     doubt,
     failures,
     files,
@@ -94,14 +95,15 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
             watcher.cancel()
             await asyncio.gather(waiter, watcher, return_exceptions=True)
 
-    app = FastAPI(title="COPE", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="COPE", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     failures.install(app)
     money = (
         *(prices, spend_limits, spend_alerts, limits, usage),
         *(costs, receipts, ledger_export, doubt, metrics),
     )
-    parts = (files, batches, live, responses, webhooks, admin, audits, *money)
-    for part in (router, *(module.router for module in parts)):
+    parts = (docs, files, batches, live, responses, webhooks, admin, audits, *money)
+    app.state.routers = [router, *(module.router for module in parts)]
+    for part in app.state.routers:
         app.include_router(part)
     app.state.counts = counts
     app.add_middleware(_RequestIds, counts=counts)

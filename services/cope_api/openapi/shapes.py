@@ -8,6 +8,11 @@ COMPONENTS: dict[str, Schema] = {}
 """The named schemas, by name."""
 
 
+def _with(about: str, **keys: object) -> Schema:
+    schema: Schema = {key: value for key, value in keys.items() if value is not None}
+    return {**schema, "description": about} if about else schema
+
+
 def text(about: str = "", *, low: int | None = None, high: int | None = None, like: str | None = None) -> Schema:
     """A string of `low` to `high` characters that matches `like` (a regular expression, anchored by itself)."""
     return _with(about, type="string", minLength=low, maxLength=high, pattern=like)
@@ -110,8 +115,3 @@ USD_IN = either(
 )
 METADATA = mapping(text(high=512), "Up to 16 pairs of the caller's own: keys of up to 64 characters.", high=16)
 DELETED = flag("Always true.")
-
-
-def _with(about: str, **keys: object) -> Schema:
-    schema: Schema = {key: value for key, value in keys.items() if value is not None}
-    return {**schema, "description": about} if about else schema

@@ -1,0 +1,456 @@
+"""Caps, alerts, limits, spend elsewhere, costs, receipts, the ledger, unconfirmed money."""
+
+from cope.core.alerts import HIGHEST_PERCENT, AlertKind
+from cope.core.budget import Scope
+from cope.core.ledger import CostKind
+from cope.core.reconcile import Verdict
+from cope_api.ledger_export import COLUMNS
+from cope_api.openapi.operation import op
+from cope_api.openapi.shapes import (
+    DELETED,
+    ID,
+    NANO,
+    SECONDS,
+    USD,
+    USD_IN,
+    Schema,
+    array,
+    closed,
+    const,
+    either,
+    flag,
+    listed,
+    mapping,
+    named,
+    nullable,
+    number,
+    one_of,
+    record,
+    text,
+    whole,
+)
+
+PROJECT = "/v1/organization/projects/{project_id}"
+MONTH = text("Such as 2026-11.", like=r"^[0-9]{4}-(0[1-9]|1[0-2])$")
+_CENTS = whole("Cents.", low=0, high=9 * 10**11)
+_SUMS: dict[str, Schema] = {
+    "spent_usd": USD,
+    "reserved_usd": USD,
+    "unconfirmed_usd": USD,
+}
+_TOKENS: dict[str, Schema] = {
+    name: whole(low=0)
+    for name in ("steps", "calls", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
+}
+
+
+def both(*names: str) -> dict[str, Schema]:
+    """Each amount as dollars and as nano-dollars."""
+    return {f"{name}_{unit}": schema for name in names for unit, schema in (("usd", USD), ("nanousd", NANO))}
+
+
+SPEND_LIMIT = named(
+    "SpendLimit",
+    record(
+        {
+            "object": text(),
+            "threshold_amount": nullable(_CENTS),
+            "currency": const("USD"),
+            "interval": nullable(const("month")),
+            "enforcement": record({"status": one_of(["inactive", "enforcing"])}),
+            "cope": record(
+                {
+                    "scope": text(),
+                    "month": nullable(MONTH),
+                    "cap_usd": nullable(USD),
+                    **_SUMS,
+                    "overrun_usd": USD,
+                }
+            ),
+        },
+        "A cap and what is spent under it; a batch's is for its whole life.",
+    ),
+)
+_PER_MONTH = {"currency": const("USD"), "interval": const("month")}
+NEW_LIMIT = either(
+    closed({"threshold_amount": _CENTS}, optional=_PER_MONTH),
+    closed({"cope": closed({"cap_usd": USD_IN})}, optional=_PER_MONTH),
+    about="Whole cents, or an exact amount.",
+)
+_LIMIT_GONE = record({"object": text(), "deleted": DELETED})
+
+ALERT = named(
+    "SpendAlert",
+    record(
+        {
+            "id": ID,
+            "object": const("project.spend_alert"),
+            "threshold_amount": _CENTS,
+            "currency": const("USD"),
+            "interval": const("month"),
+            "notification_channel": record(
+                {"type": const("email"), "recipients": array(text()), "subject_prefix": nullable(text())}
+            ),
+            "cope": record(
+                {
+                    "kind": one_of([kind.value for kind in AlertKind]),
+                    "percent": nullable(whole(low=1, high=HIGHEST_PERCENT)),
+                    "threshold_usd": nullable(USD),
+                    "state": one_of(["fired", "armed"]),
+                    "fired_at": nullable(SECONDS),
+                    "delivered_as": array(text()),
+                    "note": text(),
+                }
+            ),
+        }
+    ),
+)
+_CHANNEL = closed(
+    {"type": const("email")},
+    optional={
+        "recipients": array(text("An e-mail address.", low=1, high=320), high=100),
+        "subject_prefix": nullable(text(low=1, high=200)),
+    },
+)
+_ALERT_REST = {**_PER_MONTH, "notification_channel": nullable(_CHANNEL)}
+_OWN_THRESHOLD = either(
+    closed({"percent": whole("Of the cap.", low=1, high=HIGHEST_PERCENT)}),
+    closed({"projected": const(True)}),
+    closed({"threshold_usd": USD_IN}),
+)
+NEW_ALERT = either(
+    closed({"threshold_amount": whole("Cents.", low=1, high=9 * 10**11)}, optional={**_ALERT_REST, "cope": closed({})}),
+    closed({"cope": _OWN_THRESHOLD}, optional={**_ALERT_REST, "threshold_amount": const(0)}),
+)
+USAGE = named(
+    "ExternalSpend",
+    record(
+        {
+            "id": ID,
+            "object": const("cope.usage"),
+            "project_id": ID,
+            "key_id": nullable(ID),
+            "amount_usd": USD,
+            "month": MONTH,
+            "occurred_at": nullable(SECONDS),
+            "reported_at": SECONDS,
+            "model": nullable(text()),
+            "description": nullable(text()),
+            "reference": nullable(text("The caller's own id.")),
+        },
+        "Spend measured elsewhere, counted in the month of its report.",
+    ),
+)
+NEW_USAGE = closed(
+    {"amount_usd": USD_IN},
+    optional={
+        "occurred_at": nullable(SECONDS),
+        "model": nullable(text(low=1, high=200)),
+        "description": nullable(text(low=1, high=1000)),
+        "id": nullable(text("The caller's own: the same report is counted once.", low=1, high=255)),
+        "project_id": nullable(text("The admin key's to give.", low=1, high=64)),
+    },
+)
+LIMITS = named(
+    "Limits",
+    record(
+        {
+            "object": const("cope.limits"),
+            "project_id": ID,
+            "paused": flag(),
+            "month": MONTH,
+            "time_zone": text(),
+            "resets_at": SECONDS,
+            "budgets": array(
+                record(
+                    {
+                        "scope": one_of([scope.value for scope in Scope]),
+                        "id": text(),
+                        "interval": nullable(const("month")),
+                        "resets_at": nullable(SECONDS),
+                        "cap_usd": nullable(USD),
+                        "used_usd": USD,
+                        "reserved_usd": USD,
+                        "unconfirmed_usd": USD,
+                        "overrun_usd": USD,
+                        "headroom_usd": nullable(USD),
+                    }
+                )
+            ),
+            "alerts": array(ALERT),
+            "provider": array(
+                record(
+                    {
+                        "model": text(),
+                        "requests_per_minute": nullable(whole()),
+                        "tokens_per_minute": nullable(whole()),
+                        "concurrent_requests": nullable(whole()),
+                        "remaining": nullable(record({"as_of": SECONDS})),
+                    }
+                )
+            ),
+        }
+    ),
+)
+RECEIPT = named(
+    "Receipt",
+    record(
+        {
+            "object": const("cope.receipt"),
+            "about": text(),
+            "project_id": ID,
+            "project_name": text(),
+            "period": text(),
+            "time_zone": text(),
+            "made_at": SECONDS,
+            "final": flag("Whether nothing of it can change any more."),
+            **both("total", *(kind.value for kind in CostKind), "reserved", "unconfirmed"),
+            "cap_usd": nullable(USD),
+            "ledger_difference_nanousd": NANO,
+            **_TOKENS,
+            "price_versions": array(text()),
+            "lines": array(
+                record(
+                    {
+                        "line_item": nullable(text()),
+                        "kind": one_of([kind.value for kind in CostKind]),
+                        "model": nullable(text()),
+                        "stage": nullable(whole()),
+                        "price_version": nullable(text()),
+                        **_TOKENS,
+                        **both("amount"),
+                    }
+                )
+            ),
+        }
+    ),
+)
+_BUCKET = record(
+    {
+        "object": const("bucket"),
+        "start_time": SECONDS,
+        "end_time": SECONDS,
+        "results": array(
+            record(
+                {
+                    "object": const("organization.costs.result"),
+                    "amount": record({"value": number(), "currency": const("usd")}),
+                    "line_item": nullable(text()),
+                    "project_id": nullable(ID),
+                    "api_key_id": nullable(ID),
+                    "cope": record(
+                        {
+                            "kind": one_of([kind.value for kind in CostKind]),
+                            **both("amount"),
+                            "batch_id": nullable(ID),
+                            "model": nullable(text()),
+                            "stage": nullable(whole()),
+                            "step": nullable(text()),
+                            "price_version": nullable(text()),
+                            **_TOKENS,
+                        }
+                    ),
+                }
+            )
+        ),
+        "cope": record({"day": nullable(text()), "month": MONTH}),
+    }
+)
+COSTS = named(
+    "Costs",
+    record(
+        {
+            "object": const("page"),
+            "data": array(_BUCKET),
+            "has_more": flag(),
+            "next_page": nullable(text()),
+            "cope": record(
+                {
+                    "time_zone": text(),
+                    "note": nullable(text()),
+                    "months": array(MONTH, low=2, high=2),
+                    **both("reserved", "unconfirmed"),
+                }
+            ),
+        }
+    ),
+)
+_WHOSE = {
+    "project_id": text("Or `project_ids[]`, several times.", low=1),
+    "api_key_ids": text("Ids with commas between, or `api_key_ids[]`, several times.", low=1),
+    "batch_id": text(low=1),
+}
+_DOUBTFUL = record(
+    {
+        "id": ID,
+        "object": const("cope.unconfirmed"),
+        "project_id": ID,
+        "api_key_id": nullable(ID),
+        "batch_id": nullable(ID),
+        "task_id": nullable(ID),
+        "step": text(),
+        "model": text(),
+        "request_id": text(),
+        "month": MONTH,
+        **both("reserved"),
+        "price_version": text(),
+        "sent_at": nullable(SECONDS),
+        "age_s": whole(low=0),
+    }
+)
+_AGE = record(
+    {
+        "age": text(),
+        "from_s": whole(low=0),
+        "until_s": nullable(whole()),
+        "attempts": whole(low=0),
+        **both("reserved"),
+    }
+)
+_TALLY = record({"attempts": whole(), "calls": whole(), **both("billed"), "booked_nanousd": NANO})
+_RECONCILED = record(
+    {
+        "verdict": one_of([verdict.value for verdict in Verdict]),
+        "line": nullable(whole()),
+        "request_id": nullable(text()),
+        "calls": whole(),
+        "billed_usd": nullable(USD),
+        "billed_nanousd": nullable(NANO),
+        "booked_nanousd": nullable(NANO),
+        "reserved_nanousd": nullable(NANO),
+        **{name: nullable(text()) for name in ("attempt_id", "project_id", "batch_id", "task_id", "model")},
+    }
+)
+RECONCILIATION = named(
+    "Reconciliation",
+    record(
+        {
+            "object": const("cope.reconciliation"),
+            "applied": flag(),
+            "differences_applied": flag(),
+            "open": flag("Whether anything is left to be looked at."),
+            "file": mapping(whole(low=0)),
+            "summary": mapping(_TALLY),
+            "rows": array(_RECONCILED),
+            "rows_left_out": whole(low=0),
+            "unreadable": array(record({"line": whole(), "message": text()})),
+            "others": record({"calls": whole(), **both("billed"), "calls_without_cost": whole()}),
+        }
+    ),
+)
+_DIFFERENCE = record(
+    {
+        "project_id": ID,
+        "scope": text(),
+        "month": nullable(MONTH),
+        **{f"{name}_nanousd": NANO for name in ("spent", "reserved", "unconfirmed", "overrun")},
+    }
+)
+_MOMENT_IN = text("Unix seconds, or ISO 8601 with its zone.", low=1)
+_TRUE = one_of(["true", "false"])
+_CSV = {"type": "string", "examples": ["id,cost_usd\nchatcmpl-1,0.0125\n"]}
+
+OPERATIONS = {
+    f"GET {PROJECT}/spend_limit": op("Caps and alerts", SPEND_LIMIT, by="either"),
+    f"POST {PROJECT}/spend_limit": op("Caps and alerts", SPEND_LIMIT, by="admin", body=NEW_LIMIT),
+    f"DELETE {PROJECT}/spend_limit": op("Caps and alerts", _LIMIT_GONE, by="admin"),
+    f"GET {PROJECT}/api_keys/{{key_id}}/spend_limit": op("Caps and alerts", SPEND_LIMIT, by="either"),
+    f"POST {PROJECT}/api_keys/{{key_id}}/spend_limit": op("Caps and alerts", SPEND_LIMIT, by="admin", body=NEW_LIMIT),
+    f"DELETE {PROJECT}/api_keys/{{key_id}}/spend_limit": op("Caps and alerts", _LIMIT_GONE, by="admin"),
+    f"POST {PROJECT}/spend_alerts": op("Caps and alerts", ALERT, by="admin", body=NEW_ALERT),
+    f"GET {PROJECT}/spend_alerts": op(
+        "Caps and alerts",
+        listed(ALERT),
+        by="either",
+        query={
+            "order": one_of(["asc", "desc"]),
+            "after": text(high=512),
+            "before": text(high=512),
+            "limit": whole(low=1, high=100),
+        },
+    ),
+    f"GET {PROJECT}/spend_alerts/{{alert_id}}": op("Caps and alerts", ALERT, by="either"),
+    f"POST {PROJECT}/spend_alerts/{{alert_id}}": op("Caps and alerts", ALERT, by="admin", body=NEW_ALERT),
+    f"DELETE {PROJECT}/spend_alerts/{{alert_id}}": op(
+        "Caps and alerts",
+        record({"id": ID, "object": const("project.spend_alert.deleted"), "deleted": DELETED}),
+        by="admin",
+    ),
+    "GET /v1/limits": op("Caps and alerts", LIMITS),
+    "POST /v1/usage": op(
+        "Caps and alerts",
+        USAGE,
+        by="either",
+        body=NEW_USAGE,
+        headers={"idempotency-key": text("In the place of `id`.", low=1, high=255)},
+        errors=(404, 422),
+    ),
+    "GET /v1/usage": op(
+        "Caps and alerts", listed(USAGE), query={"limit": whole(low=1, high=100), "after": text(high=512)}
+    ),
+    "GET /v1/organization/costs": op(
+        "Costs",
+        COSTS,
+        by="either",
+        query={
+            **_WHOSE,
+            "start_time": whole("Unix seconds.", low=0),
+            "end_time": whole("Unix seconds.", low=0),
+            "month": MONTH,
+            "bucket_width": one_of(["1d", "1mo"]),
+            "group_by": text("project_id, api_key_id, batch_id, model, stage, step, price_version, line_item.", low=1),
+            "line_items": text(),
+            "limit": whole(low=1, high=180),
+            "page": text("The `next_page` of an answer to the same question.", low=1),
+        },
+        errors=(404,),
+        about="Give `month`, or `start_time` with or without `end_time`.",
+    ),
+    f"GET {PROJECT}/receipts/{{month}}": op(
+        "Costs", RECEIPT, by="either", also={"text/plain": text("The same to read.")}
+    ),
+    "GET /v1/organization/ledger.csv": op(
+        "Costs",
+        by="either",
+        query={**_WHOSE, "month": text("Such as 2026-11, or all.", like=r"^([0-9]{4}-(0[1-9]|1[0-2])|all)$")},
+        also={"text/csv": {"type": "string", "examples": [",".join(COLUMNS)]}},
+        errors=(404,),
+    ),
+    "GET /v1/organization/ledger_check": op(
+        "Costs",
+        record(
+            {
+                "object": const("cope.ledger_check"),
+                "project_id": nullable(ID),
+                "checked_at": SECONDS,
+                "difference_nanousd": NANO,
+                "rows": array(_DIFFERENCE),
+            }
+        ),
+        by="either",
+        query={"project_id": text(low=1)},
+        errors=(404,),
+    ),
+    "GET /v1/organization/unconfirmed": op(
+        "Costs",
+        listed(
+            _DOUBTFUL,
+            more={"cope": record({"attempts": whole(low=0), **both("unconfirmed"), "by_age": array(_AGE)})},
+        ),
+        by="either",
+        query={"project_id": text(low=1), "after": text(high=512), "limit": whole(low=1, high=1000)},
+        errors=(404,),
+    ),
+    "POST /v1/organization/reconcile": op(
+        "Costs",
+        RECONCILIATION,
+        by="admin",
+        query={
+            "apply": _TRUE,
+            "apply_differences": _TRUE,
+            "complete_from": _MOMENT_IN,
+            "complete_until": _MOMENT_IN,
+        },
+        bodies={"text/csv": _CSV},
+    ),
+}
