@@ -59,7 +59,8 @@ def install(app: FastAPI) -> None:
         if error.status_code == 404:
             message = f"There is no {request.method} {request.url.path} here."
             return json_response(body_of(message, status=404, code="unknown_url"), 404)
-        return json_response(body_of(str(error.detail), status=error.status_code), error.status_code)
+        headers = dict(error.headers or {})  # a 405 says what is allowed
+        return json_response(body_of(str(error.detail), status=error.status_code), error.status_code, headers)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> Response:

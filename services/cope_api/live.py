@@ -15,13 +15,15 @@ from starlette.responses import Response, StreamingResponse
 
 from cope.adapters.celery_wakeup import LIVE_CHANNEL
 from cope.bootstrap import ApiParts
+from cope.core.errors import BadRequest
 from cope.core.ids import KeyId, ProjectId, TaskId
 from cope.core.problem import Kind
 from cope.core.request import ParsedRequest, RequestDefaults, parse_request
+from cope.core.request_values import as_mapping
 from cope.core.task import OnBudget
 from cope.ports.store import LiveResult, NewLiveTask
 from cope.usecases.ingest import new_live_task
-from cope_api.context import json_object, project_of, project_row, raw_body
+from cope_api.context import json_object, only_keys, project_of, project_row, raw_body
 from cope_api.failures import NO_RETRY
 from cope_api.prices import check_priced
 
@@ -98,8 +100,8 @@ async def chat(request: Request) -> Response:
     parts, project_id, principal = await project_of(request)
     raw = await raw_body(request)
     body = json_object(raw)
-    streaming = body.pop("stream", False) is True
-    stream_options = body.pop("stream_options", None) if streaming else None
+    streaming = _flag(body.pop("stream", None), "stream")
+    wants_usage = streaming and _wants_usage(body.pop("stream_options", None))
     project = await project_row(parts, project_id)
     parsed = parse_request(
         body,
@@ -110,7 +112,6 @@ async def chat(request: Request) -> Response:
     task_id = await enqueue(request, parts, project_id, principal.key_id, raw, parsed)
     waiter: LiveWaiter = request.app.state.waiter
     if streaming:
-        wants_usage = isinstance(stream_options, dict) and stream_options.get("include_usage") is True
         return StreamingResponse(
             _stream(request, waiter, project_id, task_id, wants_usage=wants_usage),
             media_type="text/event-stream",
@@ -119,6 +120,24 @@ async def chat(request: Request) -> Response:
     result = await ended(request, waiter, project_id, task_id)
     headers = NO_RETRY if result.status == 429 else {}
     return Response(result.body.encode(), result.status, headers, "application/json")
+
+
+def _flag(value: object, param: str) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise BadRequest(f"`{param}` must be true or false.", param=param)
+    return value is True
+
+
+def _wants_usage(value: object) -> bool:
+    options = {} if value is None else as_mapping(value, "stream_options")
+    only_keys(options, frozenset({"include_usage", "include_obfuscation"}))
+    if _flag(options.get("include_obfuscation"), "stream_options.include_obfuscation"):
+        raise BadRequest(
+            "`stream_options.include_obfuscation` can't be honoured here: leave it out.",
+            param="stream_options.include_obfuscation",
+            code="unsupported_parameter",
+        )
+    return _flag(options.get("include_usage"), "stream_options.include_usage")
 
 
 async def enqueue(

@@ -43,6 +43,7 @@ _SAMPLING = {
 _MODEL_NAME = text("A policy (cope, cope@0.75,0.5, small, …) or a configured model.", low=1, high=256)
 _CHAT_PART = record({"type": const("text"), "text": text()})
 MESSAGE = closed({"role": ROLE, "content": either(text(), array(_CHAT_PART))}, optional={"refusal": {"type": "null"}})
+_STREAM_OPTIONS = closed({}, optional={"include_usage": nullable(flag()), "include_obfuscation": neutral(None, False)})
 _LIMIT = nullable(whole("Caps every solution.", low=1, high=1_000_000))
 CHAT = named(
     "ChatCompletionRequest",
@@ -51,7 +52,7 @@ CHAT = named(
         optional={
             **_SAMPLING,
             "stream": nullable(flag()),
-            "stream_options": nullable(closed({}, optional={"include_usage": nullable(flag())})),
+            "stream_options": nullable(_STREAM_OPTIONS),
             "max_tokens": _LIMIT,
             "max_completion_tokens": _LIMIT,
             "stop": either(text(low=1, high=10_000), array(text(low=1, high=10_000), high=MAX_STOPS), {"type": "null"}),

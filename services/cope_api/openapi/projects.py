@@ -11,7 +11,6 @@ from cope_api.openapi.shapes import (
     SECONDS,
     USD,
     USD_IN,
-    Schema,
     closed,
     const,
     either,
@@ -68,8 +67,7 @@ _COPE = closed(
         ),
     },
 )
-_FALSY: Schema = {"enum": [None, False, 0, "", []]}
-_REST = {"cope": either(_COPE, _FALSY), "external_key_id": {}, "geography": {}}
+_REST = {"cope": nullable(_COPE), "external_key_id": {}, "geography": {}}
 _NAME = text(low=1, high=200)
 KEY_OBJECT = named(
     "ApiKey",
