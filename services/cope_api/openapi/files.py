@@ -24,7 +24,7 @@ _UPLOAD = record(
     {"file": {"type": "string", "format": "binary"}, "purpose": one_of(PURPOSES)},
     "For a batch, NDJSON: one request a line.",
     optional={
-        "expires_after[anchor]": const("created_at"),
+        "expires_after[anchor]": text("created_at."),
         "expires_after[seconds]": whole(low=3600, high=2_592_000),
     },
 )

@@ -219,16 +219,18 @@ RESPONSE = named(
         }
     ),
 )
-_CHAT_STREAM = text(
+_CHAT_STREAM = record(
+    {"data": text()},
     "Server-sent events: `data:` lines of chat.completion.chunk objects, `data: [DONE]` last. Lines that begin with a "
-    "colon keep the connection alive. An error after the start is a `data:` line with an error object."
+    "colon keep the connection alive. An error after the start is a `data:` line with an error object.",
 )
-_RESPONSE_STREAM = text(
+_RESPONSE_STREAM = record(
+    {"event": text(like="^response\\."), "data": text()},
     "Server-sent events, each `event: <type>` and `data: {…}` with `type` and `sequence_number` (0, 1, 2 …): "
     "response.created, (response.queued,) response.in_progress, response.output_item.added, "
     "response.content_part.added, response.output_text.delta …, response.output_text.done, "
     "response.content_part.done, response.output_item.done, and response.completed, response.incomplete or "
-    "response.failed."
+    "response.failed.",
 )
 _STREAM = "text/event-stream"
 _PAID_ERRORS = (429, 502)

@@ -276,9 +276,9 @@ COSTS = named(
     ),
 )
 _WHOSE = {
-    "project_id": text("Or `project_ids[]`, several times.", low=1),
-    "api_key_ids": text("Ids with commas between, or `api_key_ids[]`, several times.", low=1),
-    "batch_id": text(low=1),
+    "project_id": text("Or `project_ids[]`, several times."),
+    "api_key_ids": text("Ids with commas between, or `api_key_ids[]`, several times."),
+    "batch_id": text(),
 }
 _DOUBTFUL = record(
     {
@@ -348,7 +348,7 @@ _DIFFERENCE = record(
 )
 _MOMENT_IN = text("Unix seconds, or ISO 8601 with its zone.", low=1)
 _TRUE = one_of(["true", "false"])
-_CSV = {"type": "string", "examples": ["id,cost_usd\nchatcmpl-1,0.0125\n"]}
+_CSV = {"type": "string", "examples": ["request_id,cost_usd\nreq-1,0.0125\n"]}
 
 OPERATIONS = {
     f"GET {PROJECT}/spend_limit": op("Caps and alerts", SPEND_LIMIT, by="either"),
@@ -428,7 +428,7 @@ OPERATIONS = {
             }
         ),
         by="either",
-        query={"project_id": text(low=1)},
+        query={"project_id": text()},
         errors=(404,),
     ),
     "GET /v1/organization/unconfirmed": op(
@@ -438,7 +438,7 @@ OPERATIONS = {
             more={"cope": record({"attempts": whole(low=0), **both("unconfirmed"), "by_age": array(_AGE)})},
         ),
         by="either",
-        query={"project_id": text(low=1), "after": text(high=512), "limit": whole(low=1, high=1000)},
+        query={"project_id": text(), "after": text(high=512), "limit": whole(low=1, high=1000)},
         errors=(404,),
     ),
     "POST /v1/organization/reconcile": op(

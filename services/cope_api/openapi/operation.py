@@ -51,7 +51,7 @@ ERRORS = {
 _SECURITY: Mapping[Caller, list[Json]] = {
     "project": [{"project_key": []}],
     "admin": [{"admin_key": []}],
-    "either": [{"project_key": []}, {"admin_key": []}],
+    "either": [{"admin_key": []}, {"project_key": []}],
     "anybody": [],
 }
 _RETRY_AFTER = {"description": "Seconds to wait.", "schema": {"type": "string"}}

@@ -94,7 +94,13 @@ NEW_PRICES = either(
     closed(_ROW, optional={**_ROW_REST, **_ORDERS}),
     closed({"prices": array(closed(_ROW, optional=_ROW_REST), low=1, high=100)}, optional=_ORDERS),
 )
-_EXAMPLE = {"price_id": "gpt-x", "input": "3.00", "cached_input": "1.50", "output": "12.00", "source": "https://…"}
+_EXAMPLE = {
+    "price_id": "gpt-x",
+    "input": "3.00",
+    "cached_input": "1.50",
+    "output": "12.00",
+    "source": "https://example.com/prices",
+}
 
 OPERATIONS = {
     "GET /v1/organization/prices": op(

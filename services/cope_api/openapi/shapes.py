@@ -54,6 +54,11 @@ def record(required: Mapping[str, Schema], about: str = "", *, optional: Mapping
     return _with(about, type="object", properties=fields, required=list(required) or None)
 
 
+def anything(about: str = "") -> Schema:
+    """An object whose keys are not promised."""
+    return {**_with(about, type="object"), "additionalProperties": True}
+
+
 def closed(required: Mapping[str, Schema], about: str = "", *, optional: Mapping[str, Schema] | None = None) -> Schema:
     """A request's object: a key that is not named is refused."""
     return {**record(required, about, optional=optional), "additionalProperties": False}

@@ -15,6 +15,7 @@ from cope_api.openapi.shapes import (
     USD,
     USD_IN,
     Schema,
+    anything,
     array,
     closed,
     const,
@@ -152,7 +153,7 @@ QUOTE = named(
             "groups": array(record({"policy": text(), "lines": whole(), "max_usd": USD, "expected_usd": USD})),
             "small_model": record({"prompt_tokens": whole(), "completion_tokens": whole(), "stage1_s": {}}),
             "notes": array(text()),
-            "submit": record({"at_max": record({}), "at_p90": record({})}, "Bodies for POST /v1/batches."),
+            "submit": record({"at_max": anything(), "at_p90": anything()}, "Bodies for POST /v1/batches."),
         },
         "What the file will cost.",
     ),
@@ -304,8 +305,8 @@ TASK = named(
             "finished_at": nullable(SECONDS),
             "tries": whole("Provider errors.", low=0),
             "crashes": whole("Leases that ran out.", low=0),
-            "policy": record({"name": text()}),
-            "request": record({"m": array(array(text(), low=2, high=2), "Messages: role and content.")}),
+            "policy": anything("The policy as it was resolved: every parameter."),
+            "request": anything("As it is stored: `m` are the messages, `r` the model that was named."),
             "steps": array(
                 record(
                     {
@@ -343,7 +344,7 @@ TASK = named(
                     }
                 )
             ),
-            "result": nullable(record({}, "The body its caller got.")),
+            "result": nullable(anything("The body its caller got.")),
             "error": nullable(record({"code": text(), "message": text()})),
             "attempts": array(
                 record(
