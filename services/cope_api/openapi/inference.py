@@ -187,15 +187,28 @@ RESPONSE = named(
                         "status": one_of(["completed", "incomplete"]),
                         "role": const("assistant"),
                         "content": array(
-                            record({"type": const("output_text"), "text": text(), "annotations": array(ANYTHING)})
+                            record(
+                                {
+                                    "type": const("output_text"),
+                                    "text": text(),
+                                    "annotations": array(ANYTHING, high=0),
+                                    "logprobs": array(ANYTHING, high=0),
+                                }
+                            )
                         ),
                     }
                 ),
                 "Empty until there is an answer.",
                 high=1,
             ),
+            "max_tool_calls": {"type": "null"},
             "parallel_tool_calls": flag(),
             "previous_response_id": nullable(text()),
+            "prompt_cache_key": nullable(text()),
+            "reasoning": record({"effort": {"type": "null"}, "summary": {"type": "null"}}),
+            "safety_identifier": nullable(text()),
+            "service_tier": const("default"),
+            "top_logprobs": const(0),
             "store": flag(),
             "temperature": nullable(number()),
             "text": record({"format": record({"type": const("text")})}),
@@ -215,7 +228,10 @@ RESPONSE = named(
                 )
             ),
             "user": nullable(text()),
-            "cope": either(RESULT_COPE, record({"task_id": ID})),
+            "cope": either(
+                RESULT_COPE,
+                record({"task_id": ID}, optional={"error": record({"code": text(), "param": nullable(text())})}),
+            ),
         }
     ),
 )

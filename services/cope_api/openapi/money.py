@@ -185,7 +185,17 @@ LIMITS = named(
                         "requests_per_minute": nullable(whole()),
                         "tokens_per_minute": nullable(whole()),
                         "concurrent_requests": nullable(whole()),
-                        "remaining": nullable(record({"as_of": SECONDS})),
+                        "remaining": nullable(
+                            record(
+                                {
+                                    "requests": nullable(whole()),
+                                    "tokens": nullable(whole()),
+                                    "concurrent_requests": nullable(whole()),
+                                    "blocked_until": nullable(SECONDS),
+                                    "as_of": SECONDS,
+                                }
+                            )
+                        ),
                     }
                 )
             ),
@@ -215,7 +225,7 @@ RECEIPT = named(
                         "line_item": nullable(text()),
                         "kind": one_of([kind.value for kind in CostKind]),
                         "model": nullable(text()),
-                        "stage": nullable(whole()),
+                        "stage": nullable(text("Such as stage2.")),
                         "price_version": nullable(text()),
                         **_TOKENS,
                         **both("amount"),
@@ -238,13 +248,15 @@ _BUCKET = record(
                     "line_item": nullable(text()),
                     "project_id": nullable(ID),
                     "api_key_id": nullable(ID),
+                    "user_id": {"type": "null"},
+                    "quantity": {"type": "null"},
                     "cope": record(
                         {
                             "kind": one_of([kind.value for kind in CostKind]),
                             **both("amount"),
                             "batch_id": nullable(ID),
                             "model": nullable(text()),
-                            "stage": nullable(whole()),
+                            "stage": nullable(text("Such as stage2.")),
                             "step": nullable(text()),
                             "price_version": nullable(text()),
                             **_TOKENS,
@@ -334,7 +346,17 @@ RECONCILIATION = named(
             "rows": array(_RECONCILED),
             "rows_left_out": whole(low=0),
             "unreadable": array(record({"line": whole(), "message": text()})),
-            "others": record({"calls": whole(), **both("billed"), "calls_without_cost": whole()}),
+            "others": record(
+                {
+                    "calls": whole(),
+                    **both("billed"),
+                    "calls_without_cost": whole(),
+                    "request_ids": array(
+                        record({"request_id": nullable(text()), "line": whole(), "calls": whole(), **both("billed")})
+                    ),
+                },
+                "Calls that are no attempt of ours.",
+            ),
         }
     ),
 )

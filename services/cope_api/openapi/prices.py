@@ -64,7 +64,17 @@ _DIFF = record(
         "replaces": nullable(PRICE),
         "objections": array(record({"code": text(), "message": text()})),
         "settled": record(_SETTLED),
-        "typical_reserve": record({"prompt_tokens": whole(), "output_limit": whole(), "after_nanousd": NANO}),
+        "typical_reserve": record(
+            {
+                "prompt_tokens": whole(),
+                "output_limit": whole(),
+                "before_nanousd": nullable(NANO),
+                "after_nanousd": NANO,
+                "difference_nanousd": nullable(NANO),
+                "before_usd": nullable(USD),
+                "after_usd": USD,
+            }
+        ),
     },
     "What a row would change (`dry_run`).",
 )

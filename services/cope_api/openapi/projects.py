@@ -79,7 +79,7 @@ KEY_OBJECT = named(
             "redacted_value": text(),
             "created_at": SECONDS,
             "last_used_at": nullable(SECONDS),
-            "owner": record({"type": const("service_account")}),
+            "owner": record({"type": const("service_account"), "service_account": record({"id": ID, "name": text()})}),
         }
     ),
 )

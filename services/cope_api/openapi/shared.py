@@ -1,5 +1,6 @@
 """Schemas that several areas share: the `cope` blocks, usage, a batch, a task."""
 
+from cope.core.lengths import Basis
 from cope.core.lifecycle import BatchStatus, HoldReason, TaskState
 from cope.core.policies.spec import MAX_SAMPLES, PolicyName, Temperatures
 from cope.core.problem import Kind
@@ -135,23 +136,63 @@ RESULT_COPE = named(
     ),
 )
 
-_SHARE = {"accepted_share_stage1": nullable(number()), "accepted_share_stage1_interval": array(number())}
+
+def _share(name: str) -> dict[str, Schema]:
+    return {name: nullable(number()), f"{name}_interval": array(number(), low=2, high=2), "interval_level": number()}
+
+
+_BASIS = one_of([basis.value for basis in Basis], "What it was estimated from.")
 QUOTE = named(
     "Quote",
     record(
         {
             "lines": whole(low=0),
-            "max_usd": USD,
+            "max_usd": {**USD, "description": "What it can't exceed."},
             "expected_usd": USD,
             "p90_usd": USD,
             "each_repeated_call_usd": USD,
             "price_version": nullable(text()),
-            "valid_at": {},
-            "valid_until": {},
-            "seed": {},
-            "pilot": record({"lines": whole(), "drawn": whole(), "accepted": whole(), "failed": whole(), **_SHARE}),
-            "groups": array(record({"policy": text(), "lines": whole(), "max_usd": USD, "expected_usd": USD})),
-            "small_model": record({"prompt_tokens": whole(), "completion_tokens": whole(), "stage1_s": {}}),
+            "valid_at": SECONDS,
+            "valid_until": nullable(SECONDS),
+            "seed": whole(),
+            "pilot": record(
+                {
+                    **{name: whole(low=0) for name in ("lines", "drawn", "accepted", "failed", "readable")},
+                    **_share("accepted_share_stage1"),
+                }
+            ),
+            "groups": array(
+                record(
+                    {
+                        "policy": text(),
+                        "tau1": text(),
+                        "tau2": text(),
+                        "n": whole(low=1),
+                        "kind": text(),
+                        "lines": whole(low=0),
+                        "max_usd": USD,
+                        "expected_usd": USD,
+                        "pilot": record({"lines": whole(low=0), **_share("accepted_share_stage1")}),
+                        "stage2": record({"basis": _BASIS, **_share("settled_share")}),
+                        "steps": array(
+                            record(
+                                {
+                                    "name": text(),
+                                    "model": text(),
+                                    "price_version": text(),
+                                    "max_usd": USD,
+                                    "output_tokens": record(
+                                        {"basis": _BASIS, "expected": whole(), "limit": whole(), "texts": whole()}
+                                    ),
+                                }
+                            )
+                        ),
+                    }
+                )
+            ),
+            "small_model": record(
+                {"prompt_tokens": whole(), "completion_tokens": whole(), "stage1_s": nullable(number())}
+            ),
             "notes": array(text()),
             "submit": record({"at_max": anything(), "at_p90": anything()}, "Bodies for POST /v1/batches."),
         },
