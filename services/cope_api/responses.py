@@ -23,7 +23,7 @@ from cope.core.request_values import as_text
 from cope.core.responses.form import response_id as id_of
 from cope.core.responses.form import task_id_of
 from cope.core.responses.request import Earlier, messages_of, parse_response
-from cope.core.responses.result import closing_events, opening_events, unfinished_response
+from cope.core.responses.result import closing_events, finished_response, opening_events, unfinished_response
 from cope.core.task import OnBudget, TaskSpec
 from cope_api.context import clean_id, json_object, project_of, project_row, raw_body
 from cope_api.failures import NO_RETRY, json_response
@@ -177,7 +177,10 @@ def _spec(task: TaskDetail) -> TaskSpec:
 def _shown(task: TaskDetail) -> Json:
     if task.state is TaskState.DONE and task.result is not None:
         done: Json = orjson.loads(task.result)
-        return done
+        if done["object"] == "response":
+            return done
+        # A worker of the version before, still there during an upgrade, knew chat completions only.
+        return finished_response(_spec(task), done, finished_at=task.finished_at or task.created_at)
     if task.state in _STATUS:
         return unfinished_response(_spec(task), _STATUS[task.state], error=task.error)
     waits = task.state is TaskState.READY and not task.history and not task.tries

@@ -338,6 +338,24 @@ def test_a_line_that_can_not_be_a_response_fails_the_batch_by_its_number(client:
     assert [(error.line, error.param) for error in failed.errors.data] == [(1, param)]
 
 
+def test_a_dry_run_quotes_a_file_of_responses(client: OpenAI):
+    body = {"model": "cope", "input": "What is 2 + 3?"}
+    line = json.dumps({"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": body})
+    file = client.files.create(file=("in.jsonl", line.encode()), purpose="batch")
+    batch = client.batches.create(
+        input_file_id=file.id,
+        endpoint="/v1/responses",
+        completion_window="24h",
+        extra_body={"cope": {"dry_run": True}},
+    )
+    done = until(lambda: client.batches.retrieve(batch.id), lambda seen: seen.status in {"completed", "failed"})
+
+    assert done.model_extra is not None
+    quote = done.model_extra["cope"]["quote"]
+    assert (quote["lines"], quote["pilot"]["accepted"]) == (1, 1)
+    assert quote["submit"]["at_max"]["endpoint"] == "/v1/responses"
+
+
 def get(service: Whole, path: str) -> dict[str, Any]:
     return call(service, path, None, key=KEY)
 

@@ -3,21 +3,32 @@
 Deterministic cases for every endpoint, then random ones for the time that is left. A longer run, or another seed:
 
     COPE_FUZZ_S=900 COPE_FUZZ_SEED=7 python -m pytest tests/api/test_schemathesis.py -s
+
+With COPE_FUZZ_STORE=postgres the store is a real Postgres under its three roles instead of the one in memory.
 """
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 from openai import OpenAI
 
-from tests.api.whole import ADMIN, KEY, Whole, whole_service
+from cope.adapters.postgres.api_store import PostgresApiStore
+from cope.adapters.postgres.worker_store import PostgresWorkerStore
+from cope.ports.provider_batches import ProviderBatchStore
+from cope.ports.store import ApiStore
+from tests.api.whole import ADMIN, KEY, PRICE, Stores, Whole, whole_service
+from tests.contracts.conftest import migrated
 
 SECONDS = int(os.environ.get("COPE_FUZZ_S", "40"))
+STORE = os.environ.get("COPE_FUZZ_STORE", "memory")
 SEED = os.environ.get("COPE_FUZZ_SEED", "4")
 # What is valid can't all be said in a schema (an id must exist, choices belong to kind `choice`): 400 is an answer.
 LEFT_OUT = "positive_data_acceptance"
@@ -32,9 +43,29 @@ ONLY_OTHERS = (
 )
 
 
+@pytest.fixture
+def stores(request: pytest.FixtureRequest) -> Iterator[Stores | None]:
+    if STORE != "postgres":
+        yield None
+        return
+    key = Fernet.generate_key().decode()
+    with contextlib.contextmanager(migrated)(request.getfixturevalue("postgres_cluster"), "cope_fuzz") as urls:
+
+        async def opened(resources: contextlib.AsyncExitStack) -> tuple[ApiStore, ProviderBatchStore]:
+            api = PostgresApiStore(urls.api, secret_key=key)
+            worker = PostgresWorkerStore(urls.worker, secret_key=key)
+            for store in (api, worker):
+                await store.open()
+                resources.push_async_callback(store.aclose)
+            await worker.put_prices([PRICE])
+            return api, worker
+
+        yield opened
+
+
 @pytest.mark.timeout(2 * SECONDS + 120)
-def test_every_endpoint_answers_as_described_whatever_it_is_sent(tmp_path: Path) -> None:
-    with whole_service(default_cap_usd="unlimited") as service:
+def test_every_endpoint_answers_as_described_whatever_it_is_sent(tmp_path: Path, stores: Stores | None) -> None:
+    with whole_service(stores, default_cap_usd="unlimited") as service:
         service.told.go_on.set()
         config = tmp_path / "schemathesis.toml"
         config.write_text(settings(known_ids(service)))
@@ -73,11 +104,12 @@ def known_ids(service: Whole) -> dict[str, list[str]]:
         keys = [admin.admin.organization.projects.service_accounts.create(one, name="k").id for one in projects]
         while any(client.batches.retrieve(batch).status != "completed" for batch in batches):
             time.sleep(0.05)
+        held = held_batches(client, service)
         outputs = [client.batches.retrieve(batch).output_file_id or "" for batch in batches]
     tasks = [f"task_{response.removeprefix('resp_')}" for response in responses]
     return {
         "path.file_id": files + outputs,
-        "path.batch_id": batches,
+        "path.batch_id": batches + held,
         "path.task_id": tasks,
         "path.response_id": responses,
         "path.endpoint_id": endpoints,
@@ -89,6 +121,18 @@ def known_ids(service: Whole) -> dict[str, list[str]]:
         "query.project_id": projects,
         "body.input_file_id": files,
     }
+
+
+def held_batches(client: OpenAI, service: Whole) -> list[str]:
+    """Batches that wait for a slow model, and so can be held and cancelled. Until the run ends, its models are slow."""
+    service.told.go_on.clear()
+    body = {"model": "small", "messages": [{"role": "user", "content": "slow"}]}
+    row = json.dumps({"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body})
+    file = client.files.create(file=("in.jsonl", row.encode()), purpose="batch").id
+    return [
+        client.batches.create(input_file_id=file, endpoint="/v1/chat/completions", completion_window="24h").id
+        for _ in range(6)
+    ]
 
 
 def settings(known: dict[str, list[str]]) -> str:

@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import uvicorn
 from pydantic import SecretStr
@@ -26,6 +26,8 @@ from cope.core.prompts import BUILT_IN
 from cope.core.stages import Tier
 from cope.ports.answers import AnswerJudge
 from cope.ports.model import ChatAnswer, ChatRequest
+from cope.ports.provider_batches import ProviderBatchStore
+from cope.ports.store import ApiStore
 from cope.settings import Settings
 from cope.usecases.deliver_webhooks import Courier
 from cope.usecases.drain import Drainer
@@ -74,7 +76,7 @@ class LocalWakeUp:
 
 @dataclass(frozen=True)
 class WorkerParts:
-    store: MemoryStore
+    store: ProviderBatchStore
     files: MemoryFiles
     wake: LocalWakeUp
     limiter: MemoryLimiter
@@ -85,6 +87,9 @@ class WorkerParts:
     clock: SystemClock
     ids: SystemIds
     webhooks: RecordingWebhookSender
+
+
+Stores = Callable[[contextlib.AsyncExitStack], Awaitable[tuple[ApiStore, ProviderBatchStore]]]
 
 
 @dataclass(frozen=True)
@@ -98,13 +103,17 @@ class Whole:
 
 
 @contextlib.contextmanager
-def whole_service(**settings: object) -> Iterator[Whole]:
-    """For as long as a `with` lasts. The base URL ends in /v1."""
+def whole_service(stores: "Stores | None" = None, **settings: object) -> Iterator[Whole]:
+    """For as long as a `with` lasts. The base URL ends in /v1. `stores` opens others than the one in memory."""
     api, worker, told = _parts(settings)
 
     async def opened(resources: contextlib.AsyncExitStack) -> ApiParts:
-        await resources.enter_async_context(_working(worker))
-        return api
+        works, serves = worker, api
+        if stores is not None:
+            for_api, for_worker = await stores(resources)
+            works, serves = replace(worker, store=for_worker), replace(api, store=for_api)
+        await resources.enter_async_context(_working(works))
+        return serves
 
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(create_app(opened), port=port, log_level="warning"))
@@ -124,8 +133,9 @@ def _parts(settings: dict[str, object]) -> tuple[ApiParts, WorkerParts, Told]:
     clock, ids, told = SystemClock(), SystemIds(), Told()
     small = ModelEntry("small", "small", "http://localhost/v1", Tier.SMALL, "reference", 4096)
     large = ModelEntry("large", "large", "http://localhost/v1", Tier.LARGE, "reference", 4096, price_id="p")
+    store = MemoryStore(clock, ids)
     worker = WorkerParts(
-        store=MemoryStore(clock, ids),
+        store=store,
         files=MemoryFiles(),
         wake=LocalWakeUp(),
         limiter=MemoryLimiter(clock, {}),
@@ -139,7 +149,7 @@ def _parts(settings: dict[str, object]) -> tuple[ApiParts, WorkerParts, Told]:
     )
     api = ApiParts(
         settings=Settings(admin_key=SecretStr(ADMIN), bootstrap_api_key=SecretStr(KEY), broker_url="", **settings),  # type: ignore[arg-type]
-        store=worker.store,
+        store=store,
         files=worker.files,
         wake=worker.wake,
         catalog=worker.catalog,

@@ -31,7 +31,7 @@ from cope_api.openapi.shapes import (
 )
 
 PROJECT = "/v1/organization/projects/{project_id}"
-MONTH = text("Such as 2026-11.", like=r"^[0-9]{4}-(0[1-9]|1[0-2])$")
+MONTH = text("Such as 2026-11.", like=r"^2[0-9]{3}-(0[1-9]|1[0-2])$")
 _CENTS = whole("Cents.", low=0, high=9 * 10**11)
 _SUMS: dict[str, Schema] = {
     "spent_usd": USD,
@@ -369,7 +369,7 @@ _DIFFERENCE = record(
     }
 )
 _MOMENT_IN = text("Unix seconds, or ISO 8601 with its zone.", low=1)
-_TRUE = one_of(["true", "false"])
+_TRUE = one_of(["true", "false", "1", "0"])
 _CSV = {"type": "string", "examples": ["request_id,cost_usd\nreq-1,0.0125\n"]}
 
 OPERATIONS = {
@@ -434,7 +434,7 @@ OPERATIONS = {
     "GET /v1/organization/ledger.csv": op(
         "Costs",
         by="either",
-        query={**_WHOSE, "month": text("Such as 2026-11, or all.", like=r"^([0-9]{4}-(0[1-9]|1[0-2])|all)$")},
+        query={**_WHOSE, "month": text("Such as 2026-11, or all.", like=r"^(2[0-9]{3}-(0[1-9]|1[0-2])|all)$")},
         also={"text/csv": {"type": "string", "examples": [",".join(COLUMNS)]}},
         errors=(404,),
     ),
