@@ -1,7 +1,9 @@
 """Batches and their tasks."""
 
 from cope.core.lifecycle import TaskState
-from cope_api.openapi.money import RECEIPT, SPEND_LIMIT
+from cope_api.openapi.batch_objects import BATCH, TASK
+from cope_api.openapi.costs import RECEIPT
+from cope_api.openapi.money import SPEND_LIMIT
 from cope_api.openapi.operation import op
 from cope_api.openapi.shapes import (
     DELETED,
@@ -18,7 +20,7 @@ from cope_api.openapi.shapes import (
     text,
     whole,
 )
-from cope_api.openapi.shared import BATCH, BATCH_COPE, TASK
+from cope_api.openapi.shared import BATCH_COPE
 
 PAGE = {"limit": whole("Default 20.", low=1, high=100), "after": text("The last id of the page before.", high=512)}
 NEW_BATCH = named(

@@ -3,8 +3,9 @@
 from cope.core.audit import AuditState
 from cope.core.problem import Kind
 from cope_api.openapi.batches import PAGE
-from cope_api.openapi.money import MONTH, PROJECT
+from cope_api.openapi.money_words import MONTH, PROJECT
 from cope_api.openapi.operation import op
+from cope_api.openapi.reports import AUDIT_REPORT
 from cope_api.openapi.shapes import (
     DELETED,
     ID,
@@ -25,7 +26,6 @@ from cope_api.openapi.shapes import (
     text,
     whole,
 )
-from cope_api.openapi.shared import AUDIT_REPORT
 
 PROJECT_OBJECT = named(
     "Project",
