@@ -2,6 +2,7 @@
 
 import hashlib
 import zoneinfo
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -12,7 +13,7 @@ from cope.core.errors import BadRequest, NotFound
 from cope.core.ids import KEY, PROJECT, KeyId, ProjectId
 from cope.core.records import ApiKey, Project
 from cope.core.request import parse_kind
-from cope.core.request_values import as_text
+from cope.core.request_values import as_mapping, as_text
 from cope.core.webhooks import make_secret
 from cope_api.audits import apply_settings, audit_settings
 from cope_api.context import (
@@ -52,7 +53,7 @@ async def create_project(request: Request) -> Response:
     body = json_object(await raw_body(request))
     only_keys(body, _PROJECT_KEYS)
     changes = _cope_changes(body)
-    audit = audit_settings(body.get("cope") or {}, None)
+    audit = audit_settings(_cope_of(body), None)
     project = Project(
         id=ProjectId(parts.ids.new(PROJECT)),
         name=as_text(body.get("name"), "name", longest=200),
@@ -70,10 +71,12 @@ async def create_project(request: Request) -> Response:
     return json_response(answer)
 
 
+def _cope_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {} if body.get("cope") is None else as_mapping(body["cope"], "cope")
+
+
 def _cope_changes(body: dict[str, Any]) -> dict[str, Any]:
-    cope = body.get("cope") or {}
-    if not isinstance(cope, dict):
-        raise BadRequest("`cope` must be an object.", param="cope")
+    cope = _cope_of(body)
     only_keys(cope, _PROJECT_COPE_KEYS)
     changes: dict[str, Any] = {}
     if "time_zone" in cope:
@@ -118,7 +121,7 @@ async def update_project(request: Request, project_id: str) -> Response:
     name = None if "name" not in body else as_text(body["name"], "name", longest=200)
     changes = _cope_changes(body)
     project = await project_row(parts, ProjectId(clean_id(project_id)))
-    audit = audit_settings(body.get("cope") or {}, project)
+    audit = audit_settings(_cope_of(body), project)
     updated = await parts.store.update_project(project.id, name=name, **changes)
     return json_response(project_json(await apply_settings(parts, updated or project, audit)))
 

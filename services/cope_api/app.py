@@ -26,6 +26,7 @@ from cope_api import (
     batches,
     costs,
     dead_letters,
+    docs,
     doctor,
     doubt,
     event_consumers,
@@ -38,6 +39,7 @@ from cope_api import (
     metrics,
     prices,
     receipts,
+    responses,
     restored,
     results,
     spend_alerts,
@@ -106,16 +108,17 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
             watcher.cancel()
             await asyncio.gather(waiter, batch_waiter, watcher, return_exceptions=True)
 
-    app = FastAPI(title="COPE", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="COPE", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     failures.install(app)
     money = (
         *(prices, spend_limits, spend_alerts, limits, usage),
         *(costs, receipts, ledger_export, doubt, metrics),
     )
     log = (events, event_consumers, dead_letters, webhook_deliveries)
-    work = (files, batches, results, waiting, live, webhooks, audits)
-    parts = (*work, admin, restored, doctor, *log, *money)
-    for part in (router, *(module.router for module in parts)):
+    work = (files, batches, results, waiting, live, responses, webhooks, audits)
+    parts = (docs, *work, admin, restored, doctor, *log, *money)
+    app.state.routers = [router, *(module.router for module in parts)]
+    for part in app.state.routers:
         app.include_router(part)
     app.state.counts = counts
     app.add_middleware(_RequestIds, counts=counts)

@@ -2,22 +2,22 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from cope.bootstrap import ApiParts
-from cope.core.errors import BadRequest, Conflict, NotAvailableYet, NotFound
+from cope.core.errors import BadRequest, Conflict, NotFound
 from cope.core.ids import BATCH, BatchId, FileId, TaskId
 from cope.core.lifecycle import TERMINAL_BATCH_STATUSES, BatchStatus, TaskState
 from cope.core.problem import Kind
 from cope.core.records import Batch
 from cope.core.request import BatchCope, parse_cope_defaults
-from cope.core.request_values import as_int, as_mapping, as_text
+from cope.core.request_values import as_int, as_mapping, as_metadata, as_text
 from cope.ports.store import NewBatch
-from cope.usecases.ingest import window_seconds
+from cope.usecases.ingest import RESPONSES, window_seconds
 from cope_api.audits import batch_audit
 from cope_api.context import (
     clean_id,
@@ -36,7 +36,7 @@ from cope_api.present import task_json
 
 router = APIRouter()
 _KEYS = frozenset({"input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after", "cope"})
-_SERVED, _LATER = "/v1/chat/completions", frozenset({"/v1/responses"})
+_SERVED = ("/v1/chat/completions", RESPONSES)
 _LONGEST_KEY = 255
 
 
@@ -96,25 +96,14 @@ def _defaults(cope: BatchCope) -> str:
 
 def _endpoint(value: object) -> str:
     endpoint = as_text(value, "endpoint", longest=64)
-    if endpoint in _LATER:
-        raise NotAvailableYet(f"`{endpoint}` is not served as a batch endpoint yet: use {_SERVED}.", param="endpoint")
-    if endpoint != _SERVED:
-        raise BadRequest(f"`endpoint` must be {_SERVED}.", param="endpoint")
+    if endpoint not in _SERVED:
+        raise BadRequest(f"`endpoint` must be one of {', '.join(_SERVED)}.", param="endpoint")
     return endpoint
 
 
 def _metadata(value: object) -> Mapping[str, str] | None:
-    if value is None:
-        return None
-    given = as_mapping(value, "metadata")
-    if len(given) > 16:
-        raise BadRequest("`metadata` holds at most 16 pairs.", param="metadata")
-    for key, text in given.items():
-        if len(key) > 64 or "\x00" in key or not isinstance(text, str) or len(text) > 512 or "\x00" in text:
-            raise BadRequest(
-                "`metadata` maps keys of up to 64 characters to texts of up to 512, without NUL.", param="metadata"
-            )
-    return cast("Mapping[str, str]", given)
+    pairs = as_metadata(value, "metadata")
+    return None if pairs is None else dict(pairs)
 
 
 def _output_expiry(value: object) -> int | None:

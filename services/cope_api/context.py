@@ -124,7 +124,7 @@ def limit_of(request: Request, *, default: int, most: int) -> int:
     told = request.query_params.get("limit")
     if told is None:
         return default
-    if not told.isascii() or not told.isdigit() or not 1 <= int(told[:9]) <= most:
+    if not told.isascii() or not told.isdigit() or len(told) > 9 or not 1 <= int(told) <= most:
         raise BadRequest(f"`limit` must be a whole number from 1 to {most}.", param="limit")
     return int(told)
 

@@ -115,7 +115,7 @@ async def reconcile_books(request: Request) -> Response:
 
 
 def _flag(request: Request, name: str) -> bool:
-    told = request.query_params.get(name, "false").lower()
+    told = request.query_params.get(name, "false")
     if told not in {"true", "false", "1", "0"}:
         raise BadRequest(f"`{name}` must be true or false.", param=name)
     return told in {"true", "1"}
@@ -132,8 +132,8 @@ def _span(request: Request) -> tuple[datetime, datetime] | None:
 def _moment(text: str) -> datetime:
     """Unix seconds, or ISO 8601 with a zone."""
     try:
-        if text.isascii() and text.isdigit():
-            return datetime.fromtimestamp(int(text[:11]), UTC)
+        if text.isascii() and text.isdigit() and len(text) <= 11:
+            return datetime.fromtimestamp(int(text), UTC)
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
             raise ValueError(text)

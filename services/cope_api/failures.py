@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -48,6 +49,12 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
     return Response(orjson.dumps(body), status, headers, "application/json")
 
 
+def _allowed(request: Request) -> list[str]:
+    """The methods of this path, of all its routes together (the router itself names only the first one's)."""
+    routes = (route for router in request.app.state.routers for route in router.routes if isinstance(route, APIRoute))
+    return sorted({m for route in routes if route.path_regex.match(request.url.path) for m in route.methods or ()})
+
+
 def install(app: FastAPI) -> None:
     """Every way a request can fail, in one shape: never ``{"detail": …}``, never a stack trace."""
 
@@ -60,6 +67,10 @@ def install(app: FastAPI) -> None:
         if error.status_code == 404:
             message = f"There is no {request.method} {request.url.path} here."
             return json_response(body_of(message, status=404, code="unknown_url"), 404)
+        if error.status_code == 405:
+            allowed = ", ".join(_allowed(request))
+            message = f"{request.url.path} can't be asked with {request.method}: only with {allowed}."
+            return json_response(body_of(message, status=405, code="method_not_allowed"), 405, {"allow": allowed})
         return json_response(body_of(str(error.detail), status=error.status_code), error.status_code)
 
     @app.exception_handler(RequestValidationError)

@@ -183,7 +183,7 @@ def _row(
     expires = None
     if b"created_at" in form.fields.get("expires_after[anchor]", b"") or "expires_after[seconds]" in form.fields:
         told = form.fields.get("expires_after[seconds]", b"").decode("ascii", "replace")
-        if not told.isdigit() or not 3600 <= int(told[:9]) <= 2_592_000:
+        if not told.isdigit() or len(told) > 9 or not 3600 <= int(told) <= 2_592_000:
             raise BadRequest("`expires_after[seconds]` is a number from 3600 to 2592000.", param="expires_after")
         expires = now + timedelta(seconds=int(told))
     filename = (form.filename or "upload.jsonl").replace("\x00", "")[:255] or "upload.jsonl"

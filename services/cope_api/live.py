@@ -15,22 +15,26 @@ from starlette.responses import Response, StreamingResponse
 
 from cope.adapters.celery_wakeup import LIVE_CHANNEL
 from cope.bootstrap import ApiParts
-from cope.core.ids import ProjectId, TaskId
+from cope.core.errors import BadRequest
+from cope.core.ids import KeyId, ProjectId, TaskId
 from cope.core.problem import Kind
-from cope.core.request import RequestDefaults, parse_request
+from cope.core.request import ParsedRequest, RequestDefaults, parse_request
+from cope.core.request_values import as_mapping
 from cope.core.task import OnBudget
 from cope.ports.store import LiveResult, NewLiveTask
 from cope.usecases.ingest import new_live_task
-from cope_api.context import json_object, project_of, project_row, raw_body
+from cope_api.context import json_object, only_keys, project_of, project_row, raw_body
 from cope_api.failures import NO_RETRY
 from cope_api.prices import check_priced
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
 
+KEEP_ALIVE = b": the cascade is at work\n\n"
+KEEP_ALIVE_S = 10.0
+STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _POLL_S = 0.2
 _DISCONNECT_CHECK_S = 0.5
-_KEEP_ALIVE_S = 10.0
 _PIECE = 24
 
 
@@ -104,8 +108,8 @@ async def chat(request: Request) -> Response:
     parts, project_id, principal = await project_of(request)
     raw = await raw_body(request)
     body = json_object(raw)
-    streaming = body.pop("stream", False) is True
-    stream_options = body.pop("stream_options", None) if streaming else None
+    streaming = _flag(body.pop("stream", None), "stream")
+    wants_usage = streaming and _wants_usage(body.pop("stream_options", None))
     project = await project_row(parts, project_id)
     parsed = parse_request(
         body,
@@ -113,32 +117,57 @@ async def chat(request: Request) -> Response:
         catalog=parts.catalog,
     )
     await check_priced(parts, parsed.policy)
+    task_id = await enqueue(request, parts, project_id, principal.key_id, raw, parsed)
+    waiter: LiveWaiter = request.app.state.waiter
+    if streaming:
+        return StreamingResponse(
+            _stream(request, waiter, project_id, task_id, wants_usage=wants_usage),
+            media_type="text/event-stream",
+            headers=STREAM_HEADERS,
+        )
+    result = await ended(request, waiter, project_id, task_id)
+    headers = NO_RETRY if result.status == 429 else {}
+    return Response(result.body.encode(), result.status, headers, "application/json")
+
+
+def _flag(value: object, param: str) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise BadRequest(f"`{param}` must be true or false.", param=param)
+    return value is True
+
+
+def _wants_usage(value: object) -> bool:
+    options = {} if value is None else as_mapping(value, "stream_options")
+    only_keys(options, frozenset({"include_usage", "include_obfuscation"}))
+    if _flag(options.get("include_obfuscation"), "stream_options.include_obfuscation"):
+        raise BadRequest(
+            "`stream_options.include_obfuscation` can't be honoured here: leave it out.",
+            param="stream_options.include_obfuscation",
+            code="unsupported_parameter",
+        )
+    return _flag(options.get("include_usage"), "stream_options.include_usage")
+
+
+async def enqueue(
+    request: Request, parts: ApiParts, project_id: ProjectId, key_id: KeyId | None, raw: bytes, parsed: ParsedRequest
+) -> TaskId:
+    """A live task for this request, or the one that it joins: an SDK's own retry does not pay again."""
     retries = request.headers.get("x-stainless-retry-count", "0")
     task = new_live_task(parts.ids, parsed)
     task_id = await parts.store.create_live_task(
         NewLiveTask(
             task=task,
             project_id=project_id,
-            key_id=principal.key_id,
+            key_id=key_id,
             body_hash=hashlib.sha256(raw).digest(),
             is_retry=retries.isdigit() and int(retries[:4]) >= 1,
         )
     )
     await parts.wake.poke(task.queue)
-    waiter: LiveWaiter = request.app.state.waiter
-    if streaming:
-        wants_usage = isinstance(stream_options, dict) and stream_options.get("include_usage") is True
-        return StreamingResponse(
-            _stream(request, waiter, project_id, task_id, wants_usage=wants_usage),
-            media_type="text/event-stream",
-            headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
-        )
-    result = await _result(request, waiter, project_id, task_id)
-    headers = NO_RETRY if result.status == 429 else {}
-    return Response(result.body.encode(), result.status, headers, "application/json")
+    return task_id
 
 
-async def _result(request: Request, waiter: LiveWaiter, project_id: ProjectId, task_id: TaskId) -> LiveResult:
+async def ended(request: Request, waiter: LiveWaiter, project_id: ProjectId, task_id: TaskId) -> LiveResult:
     """The task's end; a caller that goes away cancels it before its next step."""
     waiting = asyncio.create_task(waiter.wait(task_id))
     try:
@@ -159,8 +188,8 @@ async def _stream(
     """The accepted answer as chunks. Only an accepted answer is ever sent, so the first chunk comes with the vote."""
     waiting = asyncio.create_task(waiter.wait(task_id))
     try:
-        while not (await asyncio.wait([waiting], timeout=_KEEP_ALIVE_S))[0]:
-            yield b": the cascade is at work\n\n"
+        while not (await asyncio.wait([waiting], timeout=KEEP_ALIVE_S))[0]:
+            yield KEEP_ALIVE
         result = waiting.result()
     except asyncio.CancelledError:
         await request.app.state.parts.store.cancel_live_task(project_id, task_id)

@@ -29,9 +29,11 @@ from cope_api.present import endpoint_json
 
 router = APIRouter()
 USUAL_TYPES = ("batch.completed", "batch.failed", "batch.expired", "batch.cancelled")
+RESPONSE_TYPES = ("response.completed", "response.failed", "response.cancelled", "response.incomplete")
+"""Of responses that were asked for with `background`."""
 OWN_TYPES = ("budget.alert", "budget.held", "budget.resumed", "budget.overrun")
 """Ours, for endpoints that name them: the stock client's `webhooks.unwrap` takes them for another type."""
-EVENT_TYPES = (*USUAL_TYPES, *OWN_TYPES)
+EVENT_TYPES = (*USUAL_TYPES, *RESPONSE_TYPES, *OWN_TYPES)
 
 
 @router.post("/v1/webhook_endpoints")

@@ -58,6 +58,7 @@ NOTHING: dict[str, tuple[Reach, object]] = {
     "list_usage": (lambda api, v: api.list_usage(v.stranger.id, after=None, limit=10), ()),
     "get_task": (lambda api, v: api.get_task(v.stranger.id, v.task_id), None),
     "cancel_live_task": (lambda api, v: api.cancel_live_task(v.stranger.id, v.live_id), None),
+    "erase_live_task": (lambda api, v: api.erase_live_task(v.stranger.id, v.live_id), False),
     "get_endpoint": (lambda api, v: api.get_endpoint(v.stranger.id, v.endpoint_id), None),
     "delete_endpoint": (lambda api, v: api.delete_endpoint(v.stranger.id, v.endpoint_id), False),
     "update_endpoint": (lambda api, v: api.update_endpoint(v.stranger.id, v.endpoint_id, name="mine"), None),

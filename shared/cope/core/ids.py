@@ -42,6 +42,14 @@ def make_id(prefix: str, *, now_ms: int, random_part: str) -> str:
     return f"{prefix}{_time_part(now_ms)}{random_part}"
 
 
+def made_at_s(made: str) -> int:
+    """The Unix second at which an id of `make_id` was made."""
+    ms = 0
+    for letter in made[-26:-RANDOM_LETTERS]:
+        ms = ms << 5 | _ALPHABET.index(letter)
+    return ms // 1000
+
+
 def compact(custom_id: str) -> str | bytes:
     """What stands for a caller's id in a set of a million: short ones themselves, long ones 12 bytes of hash."""
     return custom_id if len(custom_id) <= 24 else hashlib.blake2b(custom_id.encode(), digest_size=12).digest()

@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Literal, NewType
 
 NanoUSD = NewType("NanoUSD", int)
@@ -15,6 +15,8 @@ PriceOrigin = Literal["shipped", "file", "operator"]
 NANO_PER_USD = 1_000_000_000
 MAX_NANO = 2**63 - 1
 ZERO = NanoUSD(0)
+# What does not fit in its digits is refused, never rounded: "1e999999" and a tenth of a nano-dollar alike.
+_EXACT = Context(prec=64, traps=[InvalidOperation, Inexact])
 
 
 def parse_usd(text: str) -> NanoUSD:
@@ -23,8 +25,8 @@ def parse_usd(text: str) -> NanoUSD:
     Raises `ValueError` for anything negative, not finite, finer than a nano-dollar or beyond a BIGINT.
     """
     try:
-        amount = Decimal(text) * NANO_PER_USD
-    except InvalidOperation:
+        amount = _EXACT.multiply(_EXACT.create_decimal(text), Decimal(NANO_PER_USD))
+    except (InvalidOperation, Inexact):  # Overflow and Underflow are Inexact
         raise ValueError(f"{text!r} is not an amount of dollars") from None
     if not amount.is_finite() or amount < 0 or amount > MAX_NANO or amount != amount.to_integral_value():
         raise ValueError(f"{text!r} is not an amount of dollars between 0 and 9223372036 with at most 9 decimals")

@@ -18,6 +18,7 @@ from cope.core.policies.spec import PolicyName, PolicySpec
 from cope.core.problem import Kind, Message, MessageRole, Problem
 from cope.core.request_policy import COPE_POLICY_KEYS, LATER_COPE_KEYS, resolve_policy
 from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text, as_text_list, as_usd
+from cope.core.responses.form import ResponseForm
 from cope.core.task import CallerOptions, OnBudget, ProviderBatch, StoreLevel
 
 SERVED_KINDS = (Kind.MATH, Kind.CHOICE, Kind.EXACT)
@@ -91,6 +92,7 @@ class ParsedRequest(NamedTuple):
     priority: int
     max_cost: NanoUSD | None = None
     provider_batch: ProviderBatch = ProviderBatch.AUTO
+    form: ResponseForm | None = None
 
 
 @dataclass(frozen=True, slots=True)

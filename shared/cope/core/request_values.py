@@ -62,6 +62,21 @@ def as_usd(value: object, param: str) -> NanoUSD:
         raise BadRequest(f"`{param}`: {wrong}.", param=param) from None
 
 
+def as_metadata(value: object, param: str) -> tuple[tuple[str, str], ...] | None:
+    """Up to 16 pairs: keys of up to 64 characters, texts of up to 512. None where nothing was given."""
+    if value is None:
+        return None
+    given = as_mapping(value, param)
+    if len(given) > 16:
+        raise BadRequest(f"`{param}` holds at most 16 pairs.", param=param)
+    for key, text in given.items():
+        if len(key) > 64 or "\x00" in key or not isinstance(text, str) or len(text) > 512 or "\x00" in text:
+            raise BadRequest(
+                f"`{param}` maps keys of up to 64 characters to texts of up to 512, without NUL.", param=param
+            )
+    return tuple((key, cast("str", text)) for key, text in given.items())
+
+
 def as_choice(value: object, param: str, allowed: Sequence[str]) -> str:
     """One of `allowed`."""
     if not isinstance(value, str) or value not in allowed:

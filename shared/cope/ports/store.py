@@ -654,6 +654,11 @@ class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, Ev
         """No further step is begun; a paid call under way commits first."""
         ...
 
+    async def erase_live_task(self, project_id: ProjectId, task_id: TaskId) -> bool:
+        """Forget the texts of a live task that has ended: what was asked, every plan and answer, and the result. That
+        it was, its decisions, its events and its money stay. False where the project has no such task."""
+        ...
+
     # the shadow audit
     async def set_audit_share(self, project_id: ProjectId, share: int) -> Project | None:
         """`share` millionths of the answers accepted from now on; 0 is off. The audits' cap is `set_cap`'s."""

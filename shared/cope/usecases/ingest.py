@@ -22,6 +22,7 @@ from cope.core.prices import PriceTable
 from cope.core.problem import Kind
 from cope.core.records import Batch, LineError
 from cope.core.request import ParsedRequest, RequestDefaults, RequestParser
+from cope.core.responses.request import parse_response
 from cope.core.survey import encode_survey
 from cope.core.task import TaskSpec
 from cope.ports.files import FileStore
@@ -34,6 +35,7 @@ from cope.usecases.run_step import first_queue
 from cope.usecases.watch_prices import reread_or_go_on
 
 MAX_ERRORS = 1000
+RESPONSES = "/v1/responses"
 _PAGE = 1000
 _LONGEST_CUSTOM_ID = 512
 _LINE_KEYS = frozenset({"custom_id", "method", "url", "body"})
@@ -221,6 +223,7 @@ def new_task(ids: IdMaker, request: ParsedRequest, *, custom_id: str, line: int,
         store=request.store,
         max_cost=request.max_cost,
         provider_batch=request.provider_batch,
+        form=request.form,
     )
     seed = request.seed
     if seed is None:
@@ -274,10 +277,15 @@ class _LineReader:
         if not isinstance(body, dict):
             raise BadRequest("`body` must be an object.", param="body")
         try:
-            return custom_id, self._parser.parse(body)
+            return custom_id, self._parse(body)
         except BadRequest as wrong:
             param = "body" if wrong.param is None else f"body.{wrong.param}"
             raise BadRequest(wrong.message, param=param, code=wrong.code) from None
+
+    def _parse(self, body: Mapping[str, object]) -> ParsedRequest:
+        if self._endpoint == RESPONSES:
+            return parse_response(self._parser, body, live=False)
+        return self._parser.parse(body)
 
     @staticmethod
     def _refuse_keys(line: Mapping[str, object]) -> None:

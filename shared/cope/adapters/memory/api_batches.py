@@ -11,12 +11,15 @@ from cope.adapters.memory.journal import note
 from cope.adapters.memory.reading import workload
 from cope.adapters.memory.standstill import refresh
 from cope.adapters.memory.tables import BatchRow, TaskRow, is_open
+from cope.core.codec import blank_payload, decode_task, prune_step
 from cope.core.errors import Conflict
 from cope.core.ids import BatchId, EndpointId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus, HoldReason, TaskState
 from cope.core.parse_watch import ParseWatch
 from cope.core.records import Batch, ProviderBatchView, TaskDetail, WebhookEndpoint
+from cope.core.responses.result import ERASED
 from cope.core.result import error_body
+from cope.core.task import StoreLevel
 from cope.ports.provider_batches import ProviderState
 from cope.ports.store import LiveResult, NewBatch, NewLiveTask, Page
 
@@ -123,6 +126,21 @@ class ApiBatchesMixin(ApiProjectsMixin):
         row = self._task(project_id, task_id)
         if row is not None and row.batch_id is None and not row.ended:
             end_or_wait(self._db, row, TaskState.CANCELLED)
+
+    async def erase_live_task(self, project_id: ProjectId, task_id: TaskId) -> bool:
+        """An audit's own task is not one."""
+        row = self._task(project_id, task_id)
+        if row is None or row.batch_id is not None or row.is_audit or not row.ended:
+            return False
+        new = row.new = row.new._replace(payload=blank_payload(row.new.payload))
+        row.spec = decode_task(
+            row.id, payload=new.payload, policy=new.policy, seed=new.seed, on_budget=new.on_budget.value
+        )
+        row.history = tuple(prune_step(step, StoreLevel.NONE, frozenset()) for step in row.history)
+        row.body, row.status, row.body_hash = json.dumps(error_body(ERASED)), 404, None
+        for attempt in self._db.task_attempts.get(row.id, ()):
+            attempt.answer = None
+        return True
 
     async def create_endpoint(self, endpoint: WebhookEndpoint) -> WebhookEndpoint:
         """The row as stored."""

@@ -2,13 +2,17 @@
 
 from dataclasses import replace
 
+import orjson
+
 from cope.adapters.memory import money
-from cope.adapters.memory.journal import note
+from cope.adapters.memory.journal import note, publish
 from cope.adapters.memory.standstill import end_hold, refresh
 from cope.adapters.memory.tables import BatchRow, Tables, TaskRow
 from cope.core.errors import ErrorInfo
 from cope.core.lifecycle import AttemptState, BatchStatus, TaskState
 from cope.core.records import Batch
+from cope.core.responses.form import response_id
+from cope.core.responses.result import webhook_type
 from cope.core.retention import prune_history
 from cope.ports.store import ToDone, ToFailed
 
@@ -82,6 +86,7 @@ def _end(db: Tables, row: TaskRow, state: TaskState) -> None:
         code=row.error.code if row.error else None,
     )
     if row.batch_id is None:
+        _tell_of_response(db, row)
         return
     owner = db.batches[row.batch_id]
     owner.unfinished -= 1
@@ -90,6 +95,13 @@ def _end(db: Tables, row: TaskRow, state: TaskState) -> None:
     owner.batch = _counted(owner.batch, row)
     if owner.unfinished == 0:
         _begin_finalizing(db, owner)
+
+
+def _tell_of_response(db: Tables, row: TaskRow) -> None:
+    form = row.spec.form
+    if form is not None and form.background and not row.is_audit:
+        type_ = webhook_type(row.state, None if row.body is None else orjson.loads(row.body))
+        publish(db, row.project_id, type_, data={"id": response_id(row.id)}, task_id=row.id)
 
 
 def _counted(batch: Batch, row: TaskRow) -> Batch:

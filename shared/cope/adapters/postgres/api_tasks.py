@@ -12,6 +12,7 @@ from cope.adapters.postgres.ingest import current_turn, put_policy
 from cope.adapters.postgres.journal import Note, write_notes
 from cope.adapters.postgres.paging import page_of
 from cope.adapters.postgres.records import attempt_of, task_of
+from cope.adapters.postgres.responses import erase
 from cope.adapters.postgres.taskrows import NEVER_EXECUTED, decode_error
 from cope.core.ids import BatchId, ProjectId, TaskId
 from cope.core.lifecycle import TaskState
@@ -116,6 +117,11 @@ class ApiTasks(ApiBatches):
         """A task that has ended, or is part of a batch, stays as it is."""
         async with self._db.transaction(project=project_id) as conn:
             await end_live_call(conn, task_id, TaskState.CANCELLED)
+
+    async def erase_live_task(self, project_id: ProjectId, task_id: TaskId) -> bool:
+        """An audit's own task is not one."""
+        async with self._db.transaction(project=project_id) as conn:
+            return await erase(conn, project_id, task_id)
 
 
 async def _with_attempts(conn: Connection, rows: Sequence[Row]) -> list[TaskDetail]:

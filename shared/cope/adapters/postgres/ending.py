@@ -8,6 +8,7 @@ from cope.adapters.postgres.counters import BatchDeltas
 from cope.adapters.postgres.database import Connection, Row, fetch
 from cope.adapters.postgres.journal import write_notes
 from cope.adapters.postgres.money import Books, lock_open_attempts
+from cope.adapters.postgres.responses import tell_of_ended
 from cope.adapters.postgres.settlement import close_books
 from cope.adapters.postgres.steps import prune_ended
 from cope.adapters.postgres.taskrows import TaskRef, count, never_executed, notes_of, write_tasks
@@ -83,6 +84,7 @@ async def _end(conn: Connection, rows: Sequence[Row], state: TaskState) -> None:
     await write_tasks(conn, writes)
     await prune_ended(conn, Policies(), [write.task.id for write in writes])
     await write_notes(conn, notes_of(writes))
+    await tell_of_ended(conn, writes)
     deltas = BatchDeltas()
     count(writes, deltas)
     await close_books(conn, books, deltas)

@@ -14,6 +14,7 @@ from cope.adapters.postgres.journal import Note, write_notes
 from cope.adapters.postgres.money import Books, held_attempt
 from cope.adapters.postgres.pace import PaceWatch
 from cope.adapters.postgres.recount import recount_one
+from cope.adapters.postgres.responses import tell_of_ended
 from cope.adapters.postgres.results import number_one
 from cope.adapters.postgres.sequencer import sequence_events
 from cope.adapters.postgres.settlement import close_books
@@ -118,6 +119,7 @@ async def _reclaim(conn: Connection, policies: Policies) -> int:
         await write_tasks(conn, writes)
         await prune_ended(conn, policies, [write.task.id for write in writes])
         await write_notes(conn, notes_of(writes))
+        await tell_of_ended(conn, writes)
         deltas = BatchDeltas()
         count(writes, deltas)
         await close_books(conn, Books(), deltas)
