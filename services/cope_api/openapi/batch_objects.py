@@ -104,7 +104,13 @@ BATCH = named(
                     "reserved_usd": USD,
                     "unconfirmed_usd": USD,
                     "eta": nullable(
-                        record({"p50": whole("Seconds."), "p90": whole("Seconds."), "limited_by": nullable(text())})
+                        record(
+                            {
+                                "p50": nullable(whole("Seconds.")),
+                                "p90": nullable(whole("Seconds.")),
+                                "limited_by": nullable(text()),
+                            }
+                        )
                     ),
                     "errors": array(
                         record({"code": text(), "message": nullable(text()), "count": whole(low=1)}),

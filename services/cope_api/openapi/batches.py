@@ -29,7 +29,7 @@ NEW_BATCH = named(
         {
             "input_file_id": text(low=1, high=64),
             "endpoint": one_of(["/v1/chat/completions", "/v1/responses"]),
-            "completion_window": text("From 1h to 7d.", like=r"^[0-9]{1,3}[hd]$"),
+            "completion_window": text("From 1h to 7d, or none.", like=r"^([0-9]{1,3}[hd]|none)$"),
         },
         optional={
             "metadata": nullable(METADATA),
@@ -57,6 +57,20 @@ OPERATIONS = {
     ),
     "GET /v1/batches": op("Batches", listed(BATCH), query=PAGE),
     "GET /v1/batches/{batch_id}": op("Batches", BATCH),
+    "GET /v1/batches/{batch_id}/results": op(
+        "Batches",
+        query={
+            "after": whole("The X-Last-Line of an earlier answer. Default 0.", low=0, high=2**31 - 2),
+            "limit": whole("Default and most: a million lines.", low=1, high=1_000_000),
+            "order": one_of(["completion", "input"]),
+        },
+        also={"application/x-ndjson": text("Output and error lines, as in the batch's files.")},
+        errors=(422,),
+        about="The headers X-Last-Line and X-Incomplete say where to go on, and whether there is more to come.",
+    ),
+    "GET /v1/batches/{batch_id}/wait": op(
+        "Batches", BATCH, query={"timeout": whole("Seconds. Default 30.", low=0, high=300)}
+    ),
     "POST /v1/batches/{batch_id}/cancel": op("Batches", BATCH, errors=(422,)),
     "POST /v1/batches/{batch_id}/hold": op("Batches", BATCH, errors=(422,)),
     "POST /v1/batches/{batch_id}/resume": op("Batches", BATCH),

@@ -40,6 +40,7 @@ ERRORS = {
     403: "The key is good, but not for this.",
     404: "There is no such object in this project.",
     409: "Another request about the same object is in the way: try again.",
+    410: "It is no longer kept; `message` says where to go on.",
     413: "A body, file or line is over its limit.",
     422: "The object's state, or an earlier request with the same idempotency key, forbids it. Never repeated by the "
     "client.",
