@@ -36,7 +36,7 @@ EVENT = named(
             "data": anything(),
         },
         "A CloudEvents envelope.",
-        optional={"subject": text(), "datacontenttype": text()},
+        optional={"subject": text(), "datacontenttype": text(), "offset": _OFFSET, "partitionkey": text()},
     ),
 )
 CONSUMER = named(
