@@ -21,7 +21,7 @@ from cope.core.request import RequestDefaults, parse_request
 from cope.core.task import OnBudget
 from cope.ports.store import LiveResult, NewLiveTask
 from cope.usecases.ingest import new_live_task
-from cope_api.context import json_object, project_of, project_row, raw_body
+from cope_api.context import json_object, project_of, project_row, raw_body, retry_count
 from cope_api.failures import NO_RETRY
 from cope_api.prices import check_priced
 
@@ -105,7 +105,6 @@ async def chat(request: Request) -> Response:
         catalog=parts.catalog,
     )
     await check_priced(parts, parsed.policy)
-    retries = request.headers.get("x-stainless-retry-count", "0")
     task = new_live_task(parts.ids, parsed)
     task_id = await parts.store.create_live_task(
         NewLiveTask(
@@ -113,7 +112,7 @@ async def chat(request: Request) -> Response:
             project_id=project_id,
             key_id=principal.key_id,
             body_hash=hashlib.sha256(raw).digest(),
-            is_retry=retries.isdigit() and int(retries[:4]) >= 1,
+            is_retry=retry_count(request) >= 1,
         )
     )
     await parts.wake.poke(task.queue)
