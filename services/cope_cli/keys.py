@@ -54,7 +54,7 @@ def rotate(
     project: Project,
     key: Key,
     overlap: Annotated[
-        str, typer.Option(help="How long the present secret works on: 24h, 30m, at most 7d; 0m ends it.")
+        str, typer.Option(help="How long the present secret works on: 30m, at most 7d; 0m ends it.")
     ] = "24h",
     expires: Expires = None,
 ) -> None:
@@ -62,7 +62,7 @@ def rotate(
     body: dict[str, Any] = {"overlap_seconds": _span(overlap)}
     if expires is not None:
         body["expires_at"] = moment(expires, now=time.time())
-    # Not repeated by itself: each rotation makes the secret before it useless.
+    # Not repeated by itself: each answer holds a secret that the next one makes useless.
     client = _client(context).with_options(max_retries=0)
     _print(client.post(f"{_path(project)}/{key}/rotate", body=body, cast_to=object))
 

@@ -569,8 +569,10 @@ class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Protocol):
         overlap_s: int,
         expires_at: datetime | None = None,
     ) -> ApiKey | None:
-        """The key with a new secret. The present secret works `overlap_s` ≥ 0 seconds longer; one before it ends now.
+        """The key with a new secret. The present secret works `overlap_s` ≥ 0 seconds longer.
 
+        Where two secrets work already, the newer one is replaced at once (its answer got lost, or it leaked) and the
+        older one, which is in use, lives `overlap_s` from now.
         Id, scopes and caps stay; so does the expiry unless `expires_at` is given. None where the project has no such
         live key.
         """

@@ -66,13 +66,15 @@ class ApiKeysMixin:
         key, now = self._db.keys.get(key_id), self._db.now()
         if key is None or key.project_id != project_id or not self._is_live(key):
             return None
+        overlapping = key.previous_until is not None and now < key.previous_until
+        older = key.previous_hash if overlapping else key.hash
         rotated = replace(
             key,
             hash=new_hash,
             hint=hint,
             rotated_at=now,
             expires_at=expires_at or key.expires_at,
-            previous_hash=key.hash if overlap_s > 0 else None,
+            previous_hash=older if overlap_s > 0 else None,
             previous_until=now + timedelta(seconds=overlap_s) if overlap_s > 0 else None,
         )
         self._db.keys[key_id] = rotated

@@ -17,7 +17,7 @@ WHERE (hash = %(hash)s OR (previous_hash = %(hash)s AND previous_until > now()))
 
 _ROTATE = f"""
 UPDATE api_keys SET hash = %(new)s, hint = %(hint)s, rotated_at = now(), expires_at = coalesce(%(expires)s, expires_at),
-  previous_hash = CASE WHEN %(overlap)s > 0 THEN hash END,
+  previous_hash = CASE WHEN %(overlap)s = 0 THEN NULL WHEN previous_until > now() THEN previous_hash ELSE hash END,
   previous_until = CASE WHEN %(overlap)s > 0 THEN now() + %(overlap)s * interval '1 second' END
 WHERE id = %(id)s AND project_id = %(project)s AND {_LIVE} RETURNING *
 """  # noqa: S608
