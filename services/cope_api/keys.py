@@ -104,8 +104,8 @@ async def retrieve_key(request: Request, project_id: str, key_id: str) -> Respon
 @router.post(_KEY + "/rotate")
 async def rotate_key(request: Request, project_id: str, key_id: str) -> Response:
     """A new secret for the same key, shown here and never again. The present one dies after `overlap_seconds` (a day
-    unless said, 0: at once). Where two work already, the newer one is replaced. Id, scopes and caps stay, and the expiry
-    unless `expires_at` is given."""
+    unless said, 0: at once). Where two work already, the newer one is replaced. Id, scopes and caps stay; the expiry
+    too, unless `expires_at` is given."""
     parts = await admin_of(request)
     body = json_object(await raw_body(request))
     only_keys(body, frozenset({"overlap_seconds", "expires_at"}))
