@@ -66,7 +66,7 @@ def test_colons_and_braces_in_strings_are_no_keys():
     look('{"a": "b: c: {d: \\"e\\": 1}", "f:g": ["h:", "\\\\"], "\\"": ":"}')
 
 
-@pytest.mark.parametrize("opening, closing", [("[", "]"), ('{"a":', "}")])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
 def test_nesting_is_allowed_to_a_depth_and_refused_beyond(opening: str, closing: str):
     def deep(levels: int) -> str:
         return '{"b":' + opening * (levels - 1) + "1" + closing * (levels - 1) + "}"
