@@ -1,4 +1,4 @@
-"""JSON that is none, or worse, to every endpoint that reads a body: refused in the error shape, nothing half-written."""
+"""JSON that is none, or worse, to every endpoint that reads a body: refused in the error shape, nothing written."""
 
 import json
 from collections.abc import Iterator
@@ -108,32 +108,18 @@ def test_no_value_in_any_field_breaks_the_server(attacked: Attacked, route: str)
     } if template == "/v1/batches" else {}  # fmt: skip
     bodies: list[dict[str, object]] = [{**fine, name: value} for name in FIELDS[route] for value in VALUES]
     if "cope" in FIELDS[route]:
-        ask = {"model": "cope", "messages": [{"role": "user", "content": "2+2?"}]} if "model" in FIELDS[route] else {}
-        bodies += [{**fine, **ask, "cope": {name: value}} for name in COPE_KEYS for value in VALUES]
+        ask: dict[str, object] = {}
+        own: dict[str, object] = {}
+        if template == "/v1/chat/completions":
+            # A call that is right in everything would wait for workers, which are not here: this one lacks a price.
+            ask, own = {"model": "cope", "messages": [{"role": "user", "content": "2+2?"}]}, {"large": "unpriced"}
+        bodies += [{**fine, **ask, "cope": {**own, name: value}} for name in COPE_KEYS for value in VALUES]
     (key,) = keys_for(attacked, template)
-    served_live = 0
     for body in bodies:
-        if template == "/v1/chat/completions" and _would_wait(body):
-            served_live += 1
-            continue
         answer = attacked.send(method, attacked.fill(template), json.dumps(body).encode(), key=key)
         assert answer.status < 500, (template, str(body)[:300], answer.body[:300])
         if answer.status >= 400:
             answer.refused()
-    assert served_live < len(bodies) / 2
-
-
-def _would_wait(body: dict[str, object]) -> bool:
-    """A value that is a right one: a live call then waits for workers, which are not here."""
-    cope = body.get("cope")
-    if not isinstance(cope, dict) or "messages" not in body:
-        return False
-    ((name, value),) = cope.items()
-    fine = {
-        "tau1": (True, 0), "n": (), "seed": (0, -1, 2**53, -(2**63), None), "priority": (0,), "max_cost_usd": (None, 0),
-        "answer_pattern": (None,), "policy": (None,), "tau2": (0,), "temperatures": ({},), "cap_usd": (),
-    }  # fmt: skip
-    return any(type(value) is type(one) and value == one for one in fine.get(name, ()))
 
 
 def test_a_body_over_the_limit_is_refused_whether_it_says_so_or_not(attacked: Attacked) -> None:
