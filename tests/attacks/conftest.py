@@ -61,6 +61,7 @@ def _served(place: Place, folder: Path) -> Iterator[Attacked]:
     )  # fmt: skip
     small = ModelEntry("small", "small", "http://localhost/v1", Tier.SMALL, "instruct", 4096)
     large = ModelEntry("large", "large", "http://localhost/v1", Tier.LARGE, "instruct", 4096, price_id="p")
+    unpriced = replace(large, name="unpriced", price_id="none")
 
     async def opened(resources: contextlib.AsyncExitStack) -> ApiParts:
         store = PostgresApiStore(place.api, secret_key=SECRET_KEY)
@@ -73,7 +74,7 @@ def _served(place: Place, folder: Path) -> Iterator[Attacked]:
             store=store,
             files=LocalFiles(folder),
             wake=MemoryWakeUp(),
-            catalog=ModelCatalog({"small": small, "large": large}, "small", "large", BUILT_IN),
+            catalog=ModelCatalog({"small": small, "large": large, "unpriced": unpriced}, "small", "large", BUILT_IN),
             prices=PriceTable([PRICE]),
             clock=SystemClock(),
             ids=SystemIds(),
