@@ -20,8 +20,8 @@ def test_no_cell_of_the_ledger_is_a_formula(attacked: Attacked, formula: str) ->
         attempt = f"att_{FORMULAS.index(formula)}"
         conn.execute(
             "INSERT INTO attempts (id, task_id, project_id, step, model, state, month, price_version, request_id, "
-            "reserved, cost, fence, flag, provider_id) VALUES (%s, 'task_x', %s, %s, %s, 'settled', '2026-11', %s, %s, 5, "
-            "5, 1, %s, %s)",
+            "reserved, cost, fence, flag, provider_id) VALUES (%s, 'task_x', %s, %s, %s, 'settled', '2026-11', %s, %s, "
+            "5, 5, 1, %s, %s)",
             [attempt, project, *[formula] * 6],
         )
         conn.execute(

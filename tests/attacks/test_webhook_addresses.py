@@ -105,7 +105,7 @@ async def test_a_name_that_turns_private_after_it_was_checked_is_never_connected
 
     first, second = await deliver(f"https://rebind.example.com:{port}/x", times=2)
 
-    # The first delivery connects to the address that was checked, by its number: no second look-up, no chance to rebind.
+    # The first delivery connects to the address that was checked, by its number: it is not looked up a second time.
     assert connected == [PUBLIC]
     assert "ConnectionRefused" in str(first.error) or "Connect" in str(first.error)
     # The next delivery looks again, and refuses.
@@ -129,7 +129,7 @@ def test_an_address_that_can_not_be_a_webhook_is_refused_at_once(url: str) -> No
 
 
 @pytest.mark.parametrize(
-    "host", ["2130706433", "0x7f.1", "017700000001", "127.1", "localhost", "localhost.", "①②⑦.⓪.⓪.①"]
+    "host", ["2130706433", "0x7f.1", "017700000001", "127.1", "localhost", "localhost.", "①27.0.0.1"]
 )
 async def test_an_odd_way_to_write_loopback_is_not_called(host: str, listener: socket.socket) -> None:
     port = listener.getsockname()[1]
