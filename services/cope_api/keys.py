@@ -87,7 +87,8 @@ async def create_service_account(request: Request, project_id: str) -> Response:
 async def list_keys(request: Request, project_id: str) -> Response:
     """The project's keys, revoked ones too, without their secrets."""
     parts = await admin_of(request)
-    keys = await parts.store.list_keys(ProjectId(clean_id(project_id)))
+    project = await project_row(parts, ProjectId(clean_id(project_id)))
+    keys = await parts.store.list_keys(project.id)
     return json_response(list_body([_key_json(parts, key) for key in keys], has_more=False))
 
 

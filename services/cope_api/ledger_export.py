@@ -68,7 +68,7 @@ def _fields(line: LedgerLine) -> tuple[object, ...]:
         int(line.freed),
         _inert(line.price_version),
         _inert(line.model),
-        stage_of(line.step) if line.step is not None else "",
+        _inert(stage_of(line.step) if line.step is not None else ""),
         _inert(line.step),
         _inert(line.request_id),
         _inert(line.provider_id),

@@ -1,5 +1,6 @@
 """Logging for every process: one record is one line, and no secret is in any."""
 
+import copy
 import logging
 from collections.abc import Iterable
 from types import TracebackType
@@ -31,7 +32,10 @@ class GuardedFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The whole record, without secrets."""
-        return redact(super().format(record), self._secrets)
+        # Another handler may have left its own form of the traceback on the record.
+        ours = copy.copy(record)
+        ours.exc_text = None
+        return redact(super().format(ours), self._secrets)
 
 
 def set_up_logs(settings: Settings) -> None:

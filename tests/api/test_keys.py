@@ -3,16 +3,14 @@
 import hashlib
 import hmac
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from openai import OpenAI
 from pydantic import SecretStr, ValidationError
+from typer.testing import CliRunner, Result
 
 from cope.adapters.memory import MemoryStore
 from cope.core.key_scopes import KeyScope
@@ -20,6 +18,7 @@ from cope.settings import Settings
 from cope_api.app import create_app
 from cope_api.context import KEY_CACHE_S, Gate
 from cope_api.scopes import is_listed, needed
+from cope_cli.main import app
 from tests.api import test_api, test_spend
 from tests.api.serving import serving
 from tests.api.test_api import ADMIN, Served, send
@@ -28,7 +27,7 @@ from tests.attacks.place import routes_of
 
 served = test_api.served
 project = test_spend.project
-Cope = Callable[..., subprocess.CompletedProcess[str]]
+Cope = Callable[..., Result]
 
 
 def made(served: Served, project: str, **cope: object) -> tuple[str, str]:
@@ -68,8 +67,7 @@ def test_every_route_of_the_api_has_its_scope_and_what_is_forgotten_needs_them_a
     async def never(_: object) -> object:
         raise AssertionError
 
-    app = create_app(never)  # type: ignore[arg-type]
-    paths = {template for _, template in routes_of(app)}
+    paths = {template for _, template in routes_of(create_app(never))}  # type: ignore[arg-type]
     assert len(paths) > 40
     assert {path for path in paths if path.startswith("/v1/") and not is_listed(path)} == set()
     assert needed("POST", "/v1/a_new_one") == set(KeyScope)
@@ -251,12 +249,9 @@ def test_how_long_a_check_takes_tells_nothing(served: Served, monkeypatch: pytes
 
 
 @pytest.fixture
-def cope(served: Served, tmp_path: Path) -> Cope:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "cope_cli.main", "--base-url", served.url, "--admin-key", ADMIN, "keys"]
-        return subprocess.run(
-            [*command, *arguments], capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path
-        )
+def cope(served: Served) -> Cope:
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["--base-url", served.url, "--admin-key", ADMIN, "keys", *arguments])
 
     return run
 
@@ -264,7 +259,7 @@ def cope(served: Served, tmp_path: Path) -> Cope:
 def test_keys_are_made_rotated_and_revoked_by_command_line(served: Served, project: str, cope: Cope):
     # The server's clock stands still in 2026: a moment after it that is also after this machine's.
     told = cope("create", project, "--name", "ci", "--scope", "read", "--scope", "submit", "--expires", "2027-01-31")
-    assert told.returncode == 0, told.stderr
+    assert told.exit_code == 0, told.output
     key = json.loads(told.stdout)
     assert key["cope"]["scopes"] == ["read", "submit"]
     assert key["cope"]["expires_at"] == 1801353600
@@ -274,7 +269,5 @@ def test_keys_are_made_rotated_and_revoked_by_command_line(served: Served, proje
     assert json.loads(cope("revoke", project, key["id"]).stdout)["deleted"] is True
     listed = json.loads(cope("list", project).stdout)
     assert [row["cope"]["status"] for row in listed["data"]] == ["revoked"]
-    wrong = cope("create", project, "--scope", "launch")
-    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
-    wrong = cope("rotate", project, key["id"], "--overlap", "soon")
-    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    for wrong in (("rotate", project, key["id"], "--overlap", "soon"), ("create", project, "--expires", "then")):
+        assert cope(*wrong).exit_code == 2

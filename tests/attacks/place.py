@@ -1,5 +1,6 @@
 """An API on real Postgres with a victim and an attacker in it, spoken to byte by byte: no client library tidies up."""
 
+import contextlib
 import http.client
 import io
 import json
@@ -96,9 +97,10 @@ class Attacked:
         """These bytes as they are, and the answer to them."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s) as connection:
             connection.sendall(data)
-            reply = http.client.HTTPResponse(connection)
-            reply.begin()
-            return Answer(reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read())
+            reply = http.client.HTTPResponse(connection, method=data.partition(b" ")[0].decode("latin-1"))
+            with contextlib.closing(reply):
+                reply.begin()
+                return Answer(reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read())
 
     def fill(self, template: str) -> str:
         """A route's template with the victim's ids in it."""

@@ -97,7 +97,7 @@ def test_a_callers_own_request_id_is_never_repeated(attacked: Attacked) -> None:
     assert "forged" not in str(answer.headers) + answer.body.decode()
 
 
-@pytest.mark.parametrize("name", ["authorization", "content-type", "idempotency-key", "host"])
+@pytest.mark.parametrize("name", ["authorization", "content-type", "idempotency-key"])
 def test_a_header_that_decides_something_is_there_once(attacked: Attacked, name: str) -> None:
     twice = [(name, "a"), (name, "b")]
     assert attacked.send("GET", "/v1/files", headers=twice).refused(400)["code"] == "duplicate_header"
@@ -108,7 +108,6 @@ def test_a_header_that_decides_something_is_there_once(attacked: Attacked, name:
     [
         ([("x-filler", "x" * 40_000)], 431),
         ([(f"x-{number}", "x") for number in range(150)], 431),
-        ([("x-filler", "x" * 200_000)], 400),
     ],
 )
 def test_headers_without_measure_are_refused(attacked: Attacked, headers: list[tuple[str, str]], status: int) -> None:
@@ -158,7 +157,7 @@ def test_no_line_of_the_log_is_a_callers(attacked: Attacked, target: str) -> Non
         attacked.app.state.parts = parts
 
     assert failed.status in {404, 500}
-    assert failed.error["code"] in {"internal", "model_not_found"}
+    assert failed.error["code"] in {"internal", "unknown_url"}
     for line in attacked.log.getvalue()[said:].split("\n"):
         assert line == "" or " ERROR " in line or line.startswith("  | "), line
         assert "\x1b" not in line
