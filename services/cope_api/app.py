@@ -4,14 +4,11 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from fastapi import APIRouter, FastAPI, Request
-from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cope.bootstrap import ApiParts
 from cope.core.errors import NotFound
@@ -33,6 +30,7 @@ from cope_api import (
     events,
     failures,
     files,
+    keys,
     ledger_export,
     limits,
     live,
@@ -51,34 +49,10 @@ from cope_api import (
 )
 from cope_api.context import Gate, list_body, parts_of, project_of
 from cope_api.failures import json_response
+from cope_api.guard import Guard
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
-_REQUEST_ID = "x-request-id"
-
-
-class _RequestIds:
-    """Every response carries `x-request-id` and is counted by status. Pure ASGI: streams pass through."""
-
-    def __init__(self, app: ASGIApp, counts: "Counter[int]") -> None:
-        self._app = app
-        self._counts = counts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = f"req_{secrets.token_hex(16)}"
-
-        async def with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._counts[message["status"]] += 1
-                headers = MutableHeaders(scope=message)
-                headers[_REQUEST_ID] = request_id
-                headers["x-content-type-options"] = "nosniff"
-            await send(message)
-
-        await self._app(scope, receive, with_id)
 
 
 def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiParts]]) -> FastAPI:
@@ -108,7 +82,15 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
             watcher.cancel()
             await asyncio.gather(waiter, batch_waiter, watcher, return_exceptions=True)
 
-    app = FastAPI(title="COPE", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="COPE",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,  # a redirect would repeat the caller's Host header
+    )
     failures.install(app)
     money = (
         *(prices, spend_limits, spend_alerts, limits, usage),
@@ -116,12 +98,12 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
     )
     log = (events, event_consumers, dead_letters, webhook_deliveries)
     work = (files, batches, results, waiting, live, responses, webhooks, audits)
-    parts = (docs, *work, admin, restored, doctor, *log, *money)
+    parts = (docs, *work, admin, keys, restored, doctor, *log, *money)
     app.state.routers = [router, *(module.router for module in parts)]
     for part in app.state.routers:
         app.include_router(part)
     app.state.counts = counts
-    app.add_middleware(_RequestIds, counts=counts)
+    app.add_middleware(Guard, counts=counts)
     return app
 
 
@@ -142,7 +124,7 @@ async def _ensure_project(parts: ApiParts) -> None:
         default_kind="math",
         paused=False,
     )
-    await parts.store.ensure_project(project, admin.make_key(parts, project.id, "bootstrap", key), secret)
+    await parts.store.ensure_project(project, keys.make_key(parts, project.id, "bootstrap", key), secret)
 
 
 @router.get("/health")

@@ -28,6 +28,7 @@ from cope_api.context import (
     project_of,
     project_row,
     raw_body,
+    retry_count,
     text_query,
 )
 from cope_api.failures import json_response
@@ -81,9 +82,8 @@ async def create(request: Request) -> Response:
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= _LONGEST_KEY:
         raise BadRequest(f"`Idempotency-Key` must have 1 to {_LONGEST_KEY} characters.", param="Idempotency-Key")
-    retries = request.headers.get("x-stainless-retry-count", "0")
     made = await parts.store.create_batch(
-        NewBatch(batch, hashlib.sha256(raw).digest(), key, retry=int(retries[:4]) if retries.isdigit() else 0)
+        NewBatch(batch, hashlib.sha256(raw).digest(), key, retry=retry_count(request))
     )
     await parts.wake.poke("upkeep")
     return await show(parts, made)

@@ -137,10 +137,10 @@ def _moment(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
             raise ValueError(text)
+        return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         message = f"{text[:40]!r} is no moment: give Unix seconds, or 2026-11-02T00:00:00Z with its zone."
         raise BadRequest(message, param="complete_from") from None
-    return moment.astimezone(UTC)
 
 
 def _report(found: Reconciliation, orders: Orders) -> dict[str, Any]:

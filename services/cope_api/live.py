@@ -23,7 +23,7 @@ from cope.core.request_values import as_mapping
 from cope.core.task import OnBudget
 from cope.ports.store import LiveResult, NewLiveTask
 from cope.usecases.ingest import new_live_task
-from cope_api.context import json_object, only_keys, project_of, project_row, raw_body
+from cope_api.context import json_object, only_keys, project_of, project_row, raw_body, retry_count
 from cope_api.failures import NO_RETRY
 from cope_api.prices import check_priced
 
@@ -152,7 +152,6 @@ async def enqueue(
     request: Request, parts: ApiParts, project_id: ProjectId, key_id: KeyId | None, raw: bytes, parsed: ParsedRequest
 ) -> TaskId:
     """A live task for this request, or the one that it joins: an SDK's own retry does not pay again."""
-    retries = request.headers.get("x-stainless-retry-count", "0")
     task = new_live_task(parts.ids, parsed)
     task_id = await parts.store.create_live_task(
         NewLiveTask(
@@ -160,7 +159,7 @@ async def enqueue(
             project_id=project_id,
             key_id=key_id,
             body_hash=hashlib.sha256(raw).digest(),
-            is_retry=retries.isdigit() and int(retries[:4]) >= 1,
+            is_retry=retry_count(request) >= 1,
         )
     )
     await parts.wake.poke(task.queue)

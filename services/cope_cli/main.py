@@ -23,6 +23,7 @@ from cope_cli.budget import budget
 from cope_cli.doctor import doctor
 from cope_cli.events import events
 from cope_cli.follow import results, wait
+from cope_cli.keys import keys
 from cope_cli.lines import BadInput, batch_lines
 from cope_cli.prices import prices
 from cope_cli.quote import print_quote, quote
@@ -34,6 +35,7 @@ from cope_cli.webhooks import webhooks
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(prices, name="prices")
 app.add_typer(webhooks, name="webhooks")
+app.add_typer(keys, name="keys")
 app.command()(budget)
 app.command()(audit)
 app.command()(doctor)
@@ -151,24 +153,6 @@ def projects(
     client = _address(context).client(admin=True)
     path = "/organization/projects"
     _print_json(_get(client, path) if create is None else client.post(path, body={"name": create}, cast_to=object))
-
-
-@app.command()
-def keys(
-    context: typer.Context,
-    project: str,
-    create: Annotated[str | None, typer.Option(help="Name of a new key; its secret is shown once.")] = None,
-    revoke: Annotated[str | None, typer.Option(help="Id of a key to revoke.")] = None,
-) -> None:
-    """List, make or revoke a project's keys (operator; prints JSON)."""
-    client = _address(context).client(admin=True)
-    path = f"/organization/projects/{project}"
-    if create is not None:
-        _print_json(client.post(f"{path}/service_accounts", body={"name": create}, cast_to=object))
-    elif revoke is not None:
-        _print_json(client.delete(f"{path}/api_keys/{revoke}", cast_to=object))
-    else:
-        _print_json(_get(client, f"{path}/api_keys"))
 
 
 for command in (spend, receipt, reconcile, results, wait):

@@ -12,6 +12,7 @@ from cope.adapters.celery_wakeup import QUEUES
 from cope.bootstrap import open_event_sink
 from cope.catalog import load_catalog, load_prices
 from cope.core.errors import Misconfigured
+from cope.logs import set_up_logs
 from cope.settings import Settings
 from cope_worker import process
 from cope_worker.app import app
@@ -29,10 +30,10 @@ def main() -> None:
     for name in queues:
         if name not in QUEUES:
             parser.error(f"unknown queue {name!r}: choose from {', '.join(QUEUES)}")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = _checked_settings()
+    set_up_logs(settings)
     for chatty in ("httpx", "httpx2"):  # a line for every model call: eight and more for each task
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    settings = _checked_settings()
     grace_s = settings.large_timeout_s + _GRACE_S
     stopping = process.StopFlag()  # before the fork: a prefork child hears of a shutdown by nothing else
 

@@ -1,8 +1,10 @@
 """Every setting, read once from the environment. Names are `COPE_` plus the field's, in capitals (see .env.example)."""
 
+import hashlib
 import ipaddress
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -10,11 +12,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from cope.core.errors import Misconfigured
 from cope.core.money import NanoUSD, parse_usd
 
+_HASHED = "sha256:"
+_SHORTEST_ADMIN_KEY = 16
+
 
 class Settings(BaseSettings):
     """Typed settings. A process that lacks one it needs says its name and does not start."""
 
-    model_config = SettingsConfigDict(env_prefix="COPE_", extra="ignore", frozen=True)
+    # A refusal of a setting names it and says why, and never repeats its value: it may be a secret.
+    model_config = SettingsConfigDict(env_prefix="COPE_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     api_database_url: str = ""
     worker_database_url: str = ""
@@ -25,12 +31,14 @@ class Settings(BaseSettings):
 
     api_host: str = "127.0.0.1"
     api_port: int = 8000
-    admin_key: SecretStr = SecretStr("")
+    admin_key: SecretStr = SecretStr("")  # kept as hashes, see `admin_key_hashes`
     bootstrap_api_key: SecretStr = SecretStr("")
     bootstrap_webhook_secret: SecretStr = SecretStr("")
     default_cap_usd: str = "10"
     webhook_allow: str = ""
     metrics_open: bool = False
+    hsts_s: int = Field(default=0, ge=0)
+    body_idle_s: float = Field(default=30.0, gt=0)
 
     models_file: Path | None = None
     prices_file: Path | None = None
@@ -70,12 +78,17 @@ class Settings(BaseSettings):
     max_file_bytes: int = 4 * 1024**3
     max_file_lines: int = 1_000_000
     max_line_bytes: int = 8 * 1024**2
-    max_json_depth: int = 64
 
     @field_validator("large_rpm", "large_tpm", mode="before")
     @classmethod
     def _empty_is_no_limit(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("admin_key")
+    @classmethod
+    def _no_admin_key_is_kept(cls, value: SecretStr) -> SecretStr:
+        given = (one.strip() for one in value.get_secret_value().split(","))
+        return SecretStr(",".join(_hashed(one) for one in given if one))
 
     @field_validator("default_cap_usd")
     @classmethod
@@ -83,6 +96,21 @@ class Settings(BaseSettings):
         if value != "unlimited":
             parse_usd(value)
         return value
+
+    @property
+    def admin_key_hashes(self) -> tuple[bytes, ...]:
+        """SHA-256 of each of the operator's keys: COPE_ADMIN_KEY holds one, or several with commas for rotation."""
+        kept = self.admin_key.get_secret_value()
+        return tuple(bytes.fromhex(one.removeprefix(_HASHED)) for one in kept.split(",") if one)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret among these settings, longest first: what may stand in no log."""
+        fields = (getattr(self, name) for name in type(self).model_fields)
+        told = {field.get_secret_value() for field in fields if isinstance(field, SecretStr)}
+        urls = (self.api_database_url, self.worker_database_url, self.owner_database_url, self.broker_url)
+        told |= {unquote(url.rpartition("@")[0].rpartition(":")[2]) for url in urls if "@" in url}
+        return tuple(sorted((one for one in told if one and _HASHED not in one), key=len, reverse=True))
 
     @property
     def default_cap(self) -> NanoUSD | None:
@@ -109,6 +137,17 @@ class Settings(BaseSettings):
         if not text:
             raise Misconfigured(f"Set COPE_{name.upper()}: this process can't start without it.")
         return text
+
+
+def _hashed(key: str) -> str:
+    """An admin key as it is kept. One that is given as its hash already (``sha256:…``) is taken as it is."""
+    if key.startswith(_HASHED):
+        if len(key) != len(_HASHED) + 64 or not set(key.removeprefix(_HASHED)) <= set("0123456789abcdef"):
+            raise ValueError(f"a hashed admin key is {_HASHED} and 64 hexadecimal digits in lower case")
+        return key
+    if len(key) < _SHORTEST_ADMIN_KEY:
+        raise ValueError(f"an admin key has at least {_SHORTEST_ADMIN_KEY} characters, such as `openssl rand -hex 32`")
+    return _HASHED + hashlib.sha256(key.encode()).hexdigest()
 
 
 def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:

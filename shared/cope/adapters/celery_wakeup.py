@@ -27,7 +27,10 @@ def make_celery(broker_url: str) -> Celery:
     app = Celery("cope", broker=broker_url or "memory://")
     app.conf.update(
         task_serializer="json",
-        accept_content=["json"],
+        event_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],  # a pickle is refused unread: whoever reaches the broker must not run code here
+        result_accept_content=["json"],
         result_backend=None,
         task_ignore_result=True,
         task_acks_late=False,

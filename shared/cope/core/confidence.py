@@ -1,11 +1,10 @@
 """From a threshold to the votes it asks for, in exact fractions: ⌈0.56 · 25⌉ is 14, and a float would say 15."""
 
-import re
 from enum import StrEnum
 from fractions import Fraction
 from math import ceil, floor
 
-_LONG_EXPONENT = re.compile(r"[eE][+-]?[0-9_]{3}")
+from cope.core.exact_text import exact_fraction
 
 
 class ThresholdRule(StrEnum):
@@ -26,22 +25,12 @@ def parse_threshold(text: str | float) -> Fraction:
     if len(written) > 32:
         raise ValueError("a threshold has at most 32 characters")
     try:
-        value = exact(written)
+        value = exact_fraction(written)
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"{written!r} is not a number between 0 and 1") from None
     if not 0 <= value <= 1:
         raise ValueError(f"{written!r} is not between 0 and 1")
     return value
-
-
-def exact(written: str) -> Fraction:
-    """The fraction that a short decimal or ``"3/4"`` writes. Raises `ValueError`, `ZeroDivisionError`.
-
-    An exponent has two digits at most: ``Fraction("1e999999999")`` would be worked out for minutes.
-    """
-    if _LONG_EXPONENT.search(written):
-        raise ValueError("the exponent is too long")
-    return Fraction(written)
 
 
 def votes_needed(tau: Fraction, n: int, rule: ThresholdRule) -> int:

@@ -19,6 +19,7 @@ from cope.core.ids import (
     TaskId,
     UsageId,
 )
+from cope.core.key_scopes import ALL_SCOPES, KeyScope
 from cope.core.lifecycle import AttemptState, BatchStatus, HoldReason, TaskState
 from cope.core.money import NanoUSD, PriceTier
 
@@ -50,6 +51,8 @@ class ApiKey:
     """A key as stored: `hash` is SHA-256 of the secret, `hint` its last four characters. The secret is shown once.
 
     `cap` bounds what its calls may spend in a calendar month of the project; None: only the project's cap does.
+    `expires_at` None is never. Once rotated (`rotated_at`), the secret before it is known by `previous_hash` and good
+    until `previous_until`; both are None where it ended at once.
     """
 
     id: KeyId
@@ -61,6 +64,11 @@ class ApiKey:
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
     cap: NanoUSD | None = None
+    scopes: frozenset[KeyScope] = ALL_SCOPES
+    expires_at: datetime | None = None
+    rotated_at: datetime | None = None
+    previous_hash: bytes | None = None
+    previous_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from cope.core.errors import ErrorInfo
 from cope.core.eta import PaceSample
 from cope.core.history import FinishedStep, History
 from cope.core.ids import AttemptId, BatchId, DeliveryId, EndpointId, FileId, KeyId, ProjectId, TaskId
+from cope.core.key_scopes import ALL_SCOPES, KeyScope
 from cope.core.lifecycle import BatchStatus, HoldReason, TaskState
 from cope.core.money import NanoUSD, Price, PriceTier, TokenUsage
 from cope.core.quote import Past
@@ -488,6 +489,7 @@ class Principal:
 
     project_id: ProjectId | None
     key_id: KeyId | None
+    scopes: frozenset[KeyScope] = ALL_SCOPES
 
     @property
     def is_admin(self) -> bool:
@@ -538,13 +540,14 @@ class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, Ev
     """What the API may do. Every method that takes a project sees that project's rows only, by row-level security."""
 
     async def find_key(self, key_hash: bytes) -> ApiKey | None:
-        """The live key with this hash, of any project."""
+        """The live key with this hash, of any project: neither revoked nor expired, by its present secret or, as long
+        as the two overlap, by the one before its rotation. `last_used_at` is stamped once a minute at most."""
         ...
 
     # projects and keys (operator)
     async def create_project(self, project: Project, webhook_secret: str) -> Project: ...
     async def ensure_project(self, project: Project, key: ApiKey, webhook_secret: str) -> None:
-        """Create the bootstrap project and key unless they exist (by key hash)."""
+        """Create the bootstrap project and key unless either exists: a secret that was rotated away stays dead."""
         ...
 
     async def list_projects(self, *, after: ProjectId | None, limit: int) -> Page[Project]: ...
@@ -580,6 +583,24 @@ class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, Ev
     async def create_key(self, key: ApiKey) -> ApiKey: ...
     async def list_keys(self, project_id: ProjectId) -> tuple[ApiKey, ...]: ...
     async def revoke_key(self, project_id: ProjectId, key_id: KeyId) -> bool: ...
+    async def rotate_key(
+        self,
+        project_id: ProjectId,
+        key_id: KeyId,
+        *,
+        new_hash: bytes,
+        hint: str,
+        overlap_s: int,
+        expires_at: datetime | None = None,
+    ) -> ApiKey | None:
+        """The key with a new secret. The present secret works `overlap_s` ≥ 0 seconds longer.
+
+        Where two secrets work already, the newer one is replaced at once (its answer got lost, or it leaked) and the
+        older one, which is in use, lives `overlap_s` from now.
+        Id, scopes and caps stay; so does the expiry unless `expires_at` is given. None where the project has no such
+        live key.
+        """
+        ...
 
     # files
     async def create_file(self, file: StoredFile) -> StoredFile: ...

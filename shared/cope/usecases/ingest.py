@@ -15,6 +15,7 @@ from cope.core.codec import encode_payload, encode_policy
 from cope.core.errors import BadRequest
 from cope.core.fairness import LONGEST
 from cope.core.ids import TASK, FileId, TaskId, compact
+from cope.core.json_guard import check_json
 from cope.core.models import ModelCatalog
 from cope.core.policies.spec import PolicySpec
 from cope.core.priced import refuse_unpriced
@@ -263,6 +264,7 @@ class _LineReader:
             raise BadRequest(f"This line is not JSON: {wrong}.", code="invalid_json_line") from None
         if not isinstance(line, dict):
             raise BadRequest("Each line must be a JSON object.", code="invalid_json_line")
+        check_json(raw, line, unique_keys=False)
         if line.keys() != _LINE_KEYS:
             self._refuse_keys(line)
         custom_id, body = line["custom_id"], line["body"]

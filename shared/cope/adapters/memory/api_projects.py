@@ -5,9 +5,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from cope.adapters.memory.alerts import rearm
+from cope.adapters.memory.api_keys import ApiKeysMixin
 from cope.adapters.memory.journal import note
 from cope.adapters.memory.standstill import refresh_project
-from cope.adapters.memory.tables import ProjectRow, Tables
+from cope.adapters.memory.tables import ProjectRow
 from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, Scope, scope_kind
 from cope.core.errors import Conflict, NotFound
 from cope.core.event_types import project_turns
@@ -21,21 +22,8 @@ from cope.ports.store import Page
 T = TypeVar("T")
 
 
-class ApiProjectsMixin:
+class ApiProjectsMixin(ApiKeysMixin):
     """What the operator manages, and files."""
-
-    def __init__(self, db: Tables) -> None:
-        self._db = db
-
-    async def find_key(self, key_hash: bytes) -> ApiKey | None:
-        """A key that is neither revoked nor of an archived project; finding it stamps `last_used_at`."""
-        for key in self._db.keys.values():
-            if key.hash == key_hash and key.revoked_at is None:
-                if self._db.project(key.project_id).archived_at is not None:
-                    return None
-                self._db.keys[key.id] = replace(key, last_used_at=self._db.now())
-                return key
-        return None
 
     async def create_project(self, project: Project, webhook_secret: str) -> Project:
         """The project as stored."""
@@ -48,11 +36,10 @@ class ApiProjectsMixin:
         return project
 
     async def ensure_project(self, project: Project, key: ApiKey, webhook_secret: str) -> None:
-        """Nothing where a key of this hash exists, revoked or not."""
-        if any(known.hash == key.hash for known in self._db.keys.values()):
+        """Nothing where a key of this hash exists, revoked or not, nor where the project does."""
+        if project.id in self._db.projects or any(known.hash == key.hash for known in self._db.keys.values()):
             return
-        if project.id not in self._db.projects:
-            await self.create_project(project, webhook_secret)
+        await self.create_project(project, webhook_secret)
         self._db.keys[key.id] = key
 
     async def list_projects(self, *, after: ProjectId | None, limit: int) -> Page[Project]:
@@ -159,24 +146,6 @@ class ApiProjectsMixin:
             case _:
                 if project_id not in self._db.projects:
                     raise NotFound(f"There is no project {project_id!r}.")
-
-    async def create_key(self, key: ApiKey) -> ApiKey:
-        """The key as stored."""
-        self._db.keys[key.id] = key
-        return key
-
-    async def list_keys(self, project_id: ProjectId) -> tuple[ApiKey, ...]:
-        """Oldest first, revoked ones included."""
-        keys = (key for key in self._db.keys.values() if key.project_id == project_id)
-        return tuple(sorted(keys, key=lambda key: key.id))
-
-    async def revoke_key(self, project_id: ProjectId, key_id: KeyId) -> bool:
-        """False where the project has no such live key."""
-        key = self._db.keys.get(key_id)
-        if key is None or key.project_id != project_id or key.revoked_at is not None:
-            return False
-        self._db.keys[key_id] = replace(key, revoked_at=self._db.now())
-        return True
 
     async def create_file(self, file: StoredFile) -> StoredFile:
         """The row as stored."""

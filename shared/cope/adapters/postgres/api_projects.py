@@ -5,19 +5,20 @@ from typing import Any
 import psycopg
 
 from cope.adapters.postgres.alerts import rearm
+from cope.adapters.postgres.api_keys import ApiKeys, insert_key
 from cope.adapters.postgres.batches import insert_file
 from cope.adapters.postgres.budgets import BudgetKey, change_cap
 from cope.adapters.postgres.counters import BatchDeltas
 from cope.adapters.postgres.database import Connection, Database, fetch, fetch_one
 from cope.adapters.postgres.journal import Note, write_notes
 from cope.adapters.postgres.paging import page_of
-from cope.adapters.postgres.records import budget_of, file_of, key_of, project_of
+from cope.adapters.postgres.records import budget_of, file_of, project_of
 from cope.adapters.postgres.sealing import Sealer
 from cope.adapters.postgres.settlement import batches_in_progress
 from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, WHOLE_LIFE, Scope, scope_kind
 from cope.core.errors import Conflict, NotFound
 from cope.core.event_types import project_turns
-from cope.core.ids import FileId, KeyId, ProjectId
+from cope.core.ids import FileId, ProjectId
 from cope.core.money import NanoUSD
 from cope.core.records import ApiKey, Budget, Project, StoredFile
 from cope.core.restored import not_reconciled
@@ -42,11 +43,11 @@ ORDER BY s.place, s.scope COLLATE "C"
 """  # noqa: S608
 
 
-class ApiProjects:
+class ApiProjects(ApiKeys):
     """Every transaction says first whose rows it may see."""
 
     def __init__(self, db: Database, sealer: Sealer) -> None:
-        self._db = db
+        super().__init__(db)
         self._sealer = sealer
 
     # ---- projects --------------------------------------------------------------------------------------------------
@@ -59,14 +60,16 @@ class ApiProjects:
         return project if row is None else project_of(row)
 
     async def ensure_project(self, project: Project, key: ApiKey, webhook_secret: str) -> None:
-        """Nothing where a key of this hash exists, revoked or not. Two starts at once: one waits for the other."""
+        """Nothing where a key of this hash exists, revoked or not, nor where the project does: its key may have been
+        rotated since. Two starts at once: one waits for the other."""
         async with self._db.transaction(project=project.id, key_hash=key.hash.hex()) as conn:
             await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [key.hash.hex()])
             if await fetch_one(conn, "SELECT FROM api_keys WHERE hash = %s", [key.hash]) is not None:
                 return
-            if await fetch_one(conn, "SELECT FROM projects WHERE id = %s", [project.id]) is None:
-                await self._insert_project(conn, project, webhook_secret)
-            await _insert_key(conn, key)
+            if await fetch_one(conn, "SELECT FROM projects WHERE id = %s", [project.id]) is not None:
+                return
+            await self._insert_project(conn, project, webhook_secret)
+            await insert_key(conn, key)
 
     async def list_projects(self, *, after: ProjectId | None, limit: int) -> Page[Project]:
         """Oldest first."""
@@ -217,48 +220,6 @@ class ApiProjects:
             raise NotFound(f"There is no project {project_id!r}.")
         return str(row["month"])
 
-    # ---- keys ------------------------------------------------------------------------------------------------------
-
-    async def find_key(self, key_hash: bytes) -> ApiKey | None:
-        """A key that is neither revoked nor of an archived project. `last_used_at` is stamped once a minute at most."""
-        async with self._db.transaction(key_hash=key_hash.hex()) as conn:
-            row = await fetch_one(conn, "SELECT * FROM api_keys WHERE hash = %s AND revoked_at IS NULL", [key_hash])
-            if row is None:
-                return None
-            await conn.execute("SELECT set_config('cope.project', %s, true)", [row["project_id"]])
-            project = await fetch_one(conn, "SELECT archived_at FROM projects WHERE id = %s", [row["project_id"]])
-            if project is None or project["archived_at"] is not None:
-                return None
-            await conn.execute(
-                """
-                UPDATE api_keys SET last_used_at = now()
-                WHERE id = %s AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
-                """,
-                [row["id"]],
-            )
-        return key_of(row)
-
-    async def create_key(self, key: ApiKey) -> ApiKey:
-        """The key as stored."""
-        async with self._db.transaction(project=key.project_id) as conn:
-            await _insert_key(conn, key)
-        return key
-
-    async def list_keys(self, project_id: ProjectId) -> tuple[ApiKey, ...]:
-        """Oldest first, revoked ones included."""
-        async with self._db.transaction(project=project_id) as conn:
-            rows = await fetch(conn, "SELECT * FROM api_keys WHERE project_id = %s ORDER BY id", [project_id])
-        return tuple(key_of(row) for row in rows)
-
-    async def revoke_key(self, project_id: ProjectId, key_id: KeyId) -> bool:
-        """False where the project has no such live key."""
-        async with self._db.transaction(project=project_id) as conn:
-            revoked = await conn.execute(
-                "UPDATE api_keys SET revoked_at = now() WHERE id = %s AND project_id = %s AND revoked_at IS NULL",
-                [key_id, project_id],
-            )
-        return revoked.rowcount == 1
-
     # ---- files -----------------------------------------------------------------------------------------------------
 
     async def create_file(self, file: StoredFile) -> StoredFile:
@@ -318,26 +279,6 @@ def _owner_of(project_id: str, scope: str) -> tuple[str, str, str]:
             return "batches", "cap", scope
         case _:
             return "api_keys", "cap", scope
-
-
-async def _insert_key(conn: Connection, key: ApiKey) -> None:
-    await conn.execute(
-        """
-        INSERT INTO api_keys (id, project_id, name, hash, hint, created_at, revoked_at, last_used_at, cap)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
-        """,
-        [
-            key.id,
-            key.project_id,
-            key.name,
-            key.hash,
-            key.hint,
-            key.created_at,
-            key.revoked_at,
-            key.last_used_at,
-            key.cap,
-        ],
-    )
 
 
 async def _guarded(conn: Connection, query: str, params: object) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from cope.core.ids import (
     ProjectId,
     TaskId,
 )
+from cope.core.key_scopes import stored_scopes
 from cope.core.lifecycle import AttemptState, BatchStatus, HoldReason, TaskState
 from cope.core.money import NanoUSD
 from cope.core.records import (
@@ -84,6 +85,11 @@ def key_of(row: Row) -> ApiKey:
         revoked_at=row["revoked_at"],
         last_used_at=row["last_used_at"],
         cap=_money(row["cap"]),
+        scopes=stored_scopes(row["scopes"]),
+        expires_at=row["expires_at"],
+        rotated_at=row["rotated_at"],
+        previous_hash=None if row["previous_hash"] is None else bytes(row["previous_hash"]),
+        previous_until=row["previous_until"],
     )
 
 

@@ -51,12 +51,19 @@ class ProjectRow(SQLModel, table=True):
 
 
 class ApiKeyRow(SQLModel, table=True):
-    """`hash` is SHA-256 of the secret; `cap` is per month, NULL is none of its own."""
+    """`hash` is SHA-256 of the secret; `cap` is per month, NULL is none of its own. `scopes` holds `all` where nothing
+    is restricted. `previous_hash` is of the secret before a rotation, good until `previous_until`."""
 
     __tablename__ = "api_keys"
     __table_args__ = (
         CheckConstraint("cap >= 0", name="api_keys_cap_check"),
+        CheckConstraint(
+            "scopes <> '{}' AND scopes <@ ARRAY['all', 'read', 'submit', 'files', 'webhooks', 'spend']",
+            name="api_keys_scopes_check",
+        ),
+        CheckConstraint("(previous_hash IS NULL) = (previous_until IS NULL)", name="api_keys_previous_check"),
         Index("api_keys_hash", "hash", unique=True),
+        Index("api_keys_previous", "previous_hash", unique=True, postgresql_where=text("previous_hash IS NOT NULL")),
         Index("api_keys_project", "project_id", "id"),
     )
     id: str = identifier(key=True)
@@ -68,6 +75,11 @@ class ApiKeyRow(SQLModel, table=True):
     revoked_at: datetime | None = moment(null=True)
     last_used_at: datetime | None = moment(null=True)
     cap: int | None = big(null=True)
+    scopes: list[str] = column(ARRAY(Text()), default="'{all}'")
+    expires_at: datetime | None = moment(null=True)
+    rotated_at: datetime | None = moment(null=True)
+    previous_hash: bytes | None = octets(null=True)
+    previous_until: datetime | None = moment(null=True)
 
 
 class FileRow(SQLModel, table=True):
