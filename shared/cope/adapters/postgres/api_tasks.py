@@ -6,7 +6,7 @@ import orjson
 
 from cope.adapters.postgres.api_batches import ApiBatches
 from cope.adapters.postgres.claim import LIVE_FIRST
-from cope.adapters.postgres.database import Connection, Row, fetch, fetch_one
+from cope.adapters.postgres.database import Connection, Row, fetch, fetch_one, in_index_order
 from cope.adapters.postgres.ending import end_live_call
 from cope.adapters.postgres.ingest import current_turn, put_policy
 from cope.adapters.postgres.paging import page_of
@@ -61,7 +61,9 @@ class ApiTasks(ApiBatches):
         listed = _LISTED.replace("ANY STATE", "" if state is None else f"AND state = '{TaskState(state).value}'")
         async with self._db.transaction(project=project_id) as conn:
             asked = {"project": project_id, "batch": batch_id, "after": after, "limit": limit + 1}
-            rows = await fetch(conn, _DETAIL.format(chosen=listed) + "ORDER BY t.line", asked)
+            async with in_index_order(conn):
+                rows = await fetch(conn, _DETAIL.format(chosen=listed), asked)
+            rows.sort(key=lambda row: row["line"])
             return page_of(await _with_attempts(conn, rows), limit)
 
     async def create_live_task(self, new: NewLiveTask) -> TaskId:

@@ -7,7 +7,7 @@ nor a snapshot lasts as long as a million lines take to be read.
 
 from collections.abc import AsyncIterator, Sequence
 
-from cope.adapters.postgres.database import Connection, Database, Row, fetch, fetch_one
+from cope.adapters.postgres.database import Connection, Database, Row, fetch, fetch_one, in_index_order
 from cope.adapters.postgres.taskrows import decode_error
 from cope.core.ids import BatchId, TaskId
 from cope.core.lifecycle import TaskState
@@ -73,7 +73,8 @@ async def window(
 ) -> ResultWindow | None:
     """Up to where the next `limit` lines behind `after` have ended; None if there is no such batch."""
     asked = {"id": batch_id, "project": project_id, "after": after, "limit": limit}
-    row = await fetch_one(conn, _BY_INPUT if by_input else _BY_COMPLETION, asked)
+    async with in_index_order(conn):
+        row = await fetch_one(conn, _BY_INPUT if by_input else _BY_COMPLETION, asked)
     if row is None:
         return None
     last = max(after, row["last"] or 0)
@@ -84,7 +85,8 @@ async def page(conn: Connection, batch_id: BatchId, *, after: int, last: int, by
     """The next lines behind `after`, at most to `last`: some hundreds, or as many as have 4 MiB, at least one."""
     asked = {"id": batch_id, "after": after, "last": last}
     if by_input:
-        found = await fetch(conn, _NEXT_IN_INPUT, asked)
+        async with in_index_order(conn):
+            found = await fetch(conn, _NEXT_IN_INPUT, asked)
         places = {row["line"]: row["line"] for row in found}
     else:
         places = {row["line"]: row["place"] for row in await fetch(conn, _NEXT_ENDED, asked)}
