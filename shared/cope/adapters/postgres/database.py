@@ -80,6 +80,15 @@ class Database:
             yield conn
 
 
+@contextlib.asynccontextmanager
+async def in_index_order(conn: Connection) -> AsyncIterator[None]:
+    """For pages in the order of an index. A batch of a million lines is a surprise to the planner until its rows have
+    been analysed: it expects a handful, reads all of them and sorts, for every page."""
+    await conn.execute("SET LOCAL enable_sort = off")
+    yield
+    await conn.execute("SET LOCAL enable_sort = on")
+
+
 async def fetch(conn: Connection, query: str, params: object = None) -> list[dict[str, Any]]:
     """All rows by column name."""
     async with conn.cursor(row_factory=dict_row) as cursor:

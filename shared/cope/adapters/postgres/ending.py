@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from cope.adapters.postgres.claim import Policies
 from cope.adapters.postgres.counters import BatchDeltas
-from cope.adapters.postgres.database import Connection, Row, fetch
+from cope.adapters.postgres.database import Connection, Row, fetch, in_index_order
 from cope.adapters.postgres.journal import write_notes
 from cope.adapters.postgres.money import Books, lock_open_attempts
 from cope.adapters.postgres.responses import tell_of_ended
@@ -58,7 +58,8 @@ async def end_batch_tasks(
 ) -> int | None:
     """End up to `limit` unfinished tasks of a batch as `state`, from behind line `after` on. The line to go on from,
     None if there is no more: a next page that began at the first line would pass over all that have ended."""
-    rows = await fetch(conn, _OF_BATCH, {"of": batch_id, "after": after, "limit": limit})
+    async with in_index_order(conn):
+        rows = await fetch(conn, _OF_BATCH, {"of": batch_id, "after": after, "limit": limit})
     await _end(conn, rows, state)
     return rows[-1]["line"] if len(rows) == limit else None
 

@@ -272,7 +272,7 @@ class TaskRow(SQLModel, table=True):
         Index("tasks_batch", "batch_id", "line", postgresql_where=text("batch_id IS NOT NULL")),
         Index(
             "tasks_unsuccessful",
-            *("batch_id", "line"),
+            *("batch_id", "state", "line"),
             postgresql_where=text("state IN ('failed', 'cancelled', 'expired')"),
         ),
         Index("tasks_live", "project_id", "body_hash", postgresql_where=text("body_hash IS NOT NULL")),
