@@ -20,6 +20,7 @@ from typing import Any
 
 import psycopg
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 
 WAYS = ("group", "stream")
 _ENDS = {"task.done", "task.failed", "task.cancelled", "task.expired"}
@@ -231,6 +232,13 @@ def messages(kafka: str, topic: str) -> Iterator[tuple[str, dict[str, Any]]]:
                     place = message.offset() + 1
                     yield message.key().decode(), json.loads(message.value())
     consumer.close()
+
+
+def make_topic(kafka: str, topic: str) -> None:
+    """Four partitions; brokers need not make topics by themselves."""
+    admin = AdminClient({"bootstrap.servers": kafka})
+    for made in admin.create_topics([NewTopic(topic, 4, 1)]).values():
+        made.result(20)
 
 
 def lines_of(count: int, models: Sequence[str], rng: random.Random) -> bytes:

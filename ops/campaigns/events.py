@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from openai import OpenAI, OpenAIError
-from ops.campaigns.event_check import WAYS, Comparison, MockKafka, Readers, Seen, all_read, lines_of
+from ops.campaigns.event_check import WAYS, Comparison, MockKafka, Readers, Seen, all_read, lines_of, make_topic
 from tests.faults.stand_in import StandIn
 
 from cope_local.children import free_port
@@ -43,6 +43,8 @@ class EventCampaign:
         self.topic = f"cope.events.{seed}.{os.getpid()}"
         self.broker = MockKafka() if kafka is None else None
         self.kafka = kafka or (self.broker.bootstrap if self.broker else "")
+        if kafka is not None:
+            make_topic(kafka, self.topic)
         self.small, self.large = StandIn(delay_s=0.01, same_answer=False), StandIn(delay_s=0.02)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COPE_")}
         environment.pop("DATABASE_URL", None)
