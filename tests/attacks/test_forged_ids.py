@@ -63,11 +63,11 @@ def test_a_forged_id_in_an_address_is_a_refusal(attacked: Attacked) -> None:
                 answer.refused()
                 assert "x-injected" not in answer.headers
                 asked += 1
-    assert asked > 500
+    assert asked > 400
     assert (attacked.rows(), attacked.stored_files()) == before
 
 
-@pytest.mark.parametrize("parameter", ["after", "before", "batch_id", "status", "state", "purpose", "order", "limit"])
+@pytest.mark.parametrize("parameter", ["after", "batch_id", "status", "order", "limit"])
 def test_a_forged_value_in_a_query_never_breaks_a_list(attacked: Attacked, parameter: str) -> None:
     values = ["0000000019999999", "%c2%b2"] if parameter == "limit" else CURSORS
     for method, template in routes_of(attacked.app):
