@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.responses import Response, StreamingResponse
 
@@ -148,7 +148,10 @@ async def upload(request: Request) -> Response:
     if declared_length(request) > parts.settings.max_file_bytes + _FORM_BYTES:
         raise TooLarge(f"A file may have at most {parts.settings.max_file_bytes} bytes.")
     form = _Upload()
-    parser = MultipartParser(options[b"boundary"], form.callbacks())  # type: ignore[arg-type]
+    try:
+        parser = MultipartParser(options[b"boundary"], form.callbacks())  # type: ignore[arg-type]
+    except FormParserError:
+        raise BadRequest("The form's boundary is too long.", param="file") from None
     file_id = FileId(parts.ids.new(FILE))
     writer = await parts.files.create(file_id)
     try:

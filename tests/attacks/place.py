@@ -110,20 +110,15 @@ class Attacked:
 
     def rows(self, project_id: str | None = None) -> dict[str, str]:
         """A fingerprint of every table's rows, or of a project's. When a key was last used does not count."""
-        found: dict[str, str] = {}
         with psycopg.connect(self.databases.superuser) as conn:
-            for table, of_project in conn.execute(_TABLES).fetchall():
-                if project_id is not None and not of_project:
-                    continue
-                where = sql.SQL("" if project_id is None else "WHERE r->>'project_id' = {}").format(project_id)
-                query = sql.SQL(
-                    "SELECT count(*) || ' ' || coalesce(md5(string_agg(r::text, '' ORDER BY r::text)), '')"
-                    " FROM (SELECT to_jsonb(t) - 'last_used_at' AS r FROM {} t) rows {}"
-                ).format(sql.Identifier(table), where)
-                row = conn.execute(query).fetchone()
-                assert row is not None
-                found[table] = row[0]
-        return found
+            tables = [name for name, own in conn.execute(_TABLES).fetchall() if own or project_id is None]
+            where = sql.SQL("" if project_id is None else "WHERE r->>'project_id' = {}").format(project_id)
+            each = sql.SQL(
+                "SELECT {}, count(*) || ' ' || coalesce(md5(string_agg(r::text, '' ORDER BY r::text)), '')"
+                " FROM (SELECT to_jsonb(t) - 'last_used_at' AS r FROM {} t) rows {}"
+            )
+            queries = [each.format(sql.Literal(name), sql.Identifier(name), where) for name in tables]
+            return dict(conn.execute(sql.SQL(" UNION ALL ").join(queries)).fetchall())
 
     def stored_files(self) -> set[str]:
         """Every file in the file store, unfinished ones too."""

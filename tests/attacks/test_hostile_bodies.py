@@ -44,8 +44,7 @@ BODIES: dict[str, bytes] = {
 }
 
 VALUES: tuple[object, ...] = (
-    None, True, -1, 0, 2**53, 2**63, 2**64, -(2**63), 1.5, 1e308, "", " ", "a" * 100_000, "1e999999999", "1e-999999999",
-    "-1", "NaN", "٣", "=1+1", "\r\nX: 1", "\u2028", "../../etc/passwd", [], [[]], {}, {"": ""}, [None] * 2000,
+    None, True, -1, 2**63, 1.5, "", "a" * 20_000, "1e999999999", "\r\nX: 1", "٣", [], {}, [None] * 200,
 )  # fmt: skip
 
 FIELDS = {
@@ -61,10 +60,18 @@ FIELDS = {
     "POST /v1/organization/projects/{project_id}/spend_alerts": ("threshold_amount", "cope", "notification_channel"),
     "POST /v1/batches/{batch_id}/spend_limit": ("max_cost_usd",),
 }
-COPE_KEYS = (
+REQUESTS = (
     "tau1", "tau2", "n", "seed", "temperatures", "max_cost_usd", "priority", "choices", "answer_pattern", "kind",
-    "policy", "webhook_url", "dry_run", "audit_share", "order", "store", "time_zone", "audit", "scopes", "cap_usd",
+    "policy", "webhook_url", "dry_run", "audit_share", "order", "store",
 )  # fmt: skip
+COPE_KEYS = {
+    "POST /v1/batches": REQUESTS,
+    "POST /v1/chat/completions": REQUESTS,
+    "POST /v1/organization/projects": ("time_zone", "audit", "default_kind", "paused"),
+    "POST /v1/organization/projects/{project_id}/service_accounts": ("scopes", "expires_at"),
+    "POST /v1/organization/projects/{project_id}/spend_limit": ("cap_usd",),
+    "POST /v1/organization/projects/{project_id}/spend_alerts": ("percent", "projected", "threshold_usd"),
+}
 
 
 def posts(attacked: Attacked) -> Iterator[str]:
@@ -107,13 +114,13 @@ def test_no_value_in_any_field_breaks_the_server(attacked: Attacked, route: str)
         "input_file_id": attacked.victim.ids["file_id"], "endpoint": "/v1/chat/completions", "completion_window": "24h",
     } if template == "/v1/batches" else {}  # fmt: skip
     bodies: list[dict[str, object]] = [{**fine, name: value} for name in FIELDS[route] for value in VALUES]
-    if "cope" in FIELDS[route]:
+    if route in COPE_KEYS:
         ask: dict[str, object] = {}
         own: dict[str, object] = {}
         if template == "/v1/chat/completions":
             # A call that is right in everything would wait for workers, which are not here: this one lacks a price.
             ask, own = {"model": "cope", "messages": [{"role": "user", "content": "2+2?"}]}, {"large": "unpriced"}
-        bodies += [{**fine, **ask, "cope": {**own, name: value}} for name in COPE_KEYS for value in VALUES]
+        bodies += [{**fine, **ask, "cope": {**own, name: value}} for name in COPE_KEYS[route] for value in VALUES]
     (key,) = keys_for(attacked, template)
     for body in bodies:
         answer = attacked.send(method, attacked.fill(template), json.dumps(body).encode(), key=key)

@@ -129,7 +129,18 @@ def test_an_address_that_can_not_be_a_webhook_is_refused_at_once(url: str) -> No
 
 
 @pytest.mark.parametrize(
-    "host", ["2130706433", "0x7f.1", "017700000001", "127.1", "localhost", "localhost.", "①27.0.0.1"]
+    "host",
+    [
+        "2130706433",
+        "0x7f.1",
+        "017700000001",
+        "127.1",
+        "localhost",
+        "localhost.",
+        "①27.0.0.1",
+        "127。0。0。1",
+        "１２７.0.0.1",
+    ],
 )
 async def test_an_odd_way_to_write_loopback_is_not_called(host: str, listener: socket.socket) -> None:
     port = listener.getsockname()[1]

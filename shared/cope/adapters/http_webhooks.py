@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from cope.core.limits.hints import retry_after_s
 from cope.ports.support import WebhookReply, WebhookRequest
@@ -32,7 +33,7 @@ def is_public(address: Address) -> bool:
             return is_public(address.ipv4_mapped)
         if address in _NAT64:
             return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if address.sixtofour is not None or address.teredo is not None:
+        if address.sixtofour is not None or address.teredo is not None or address.is_site_local:
             return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
@@ -91,9 +92,10 @@ class HttpWebhookSender:
         try:
             parts = urlsplit(url)
             port = parts.port
+            # As the client reads it: to it `①27.0.0.1` is an address, and addresses are not asked of the resolver.
+            host = URL(url).raw_host if parts.hostname else None
         except ValueError:
             return "it is not a URL"
-        host = parts.hostname
         if parts.scheme not in {"https", "http"} or not host:
             return "it must be an https:// address"
         if parts.username or parts.password:
@@ -159,6 +161,6 @@ def _root(error: BaseException) -> BaseException:
 
 def _literal(host: str) -> Address | None:
     try:
-        return ipaddress.ip_address(host)
+        return ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return None
