@@ -4,10 +4,12 @@ import time
 from typing import Any
 
 from openai import OpenAI
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from cope.core.redaction import printable
 
 TERMINAL = frozenset({"completed", "failed", "expired", "cancelled"})
 _POLL_S = 0.5
@@ -93,6 +95,11 @@ def task_story(console: Console, task: dict[str, Any]) -> None:
         block = task["result"]["cope"]
         console.rule("result", align="left")
         console.print(f"{escape(str(block['answer']))}   ({escape(block['reason'])}; stage {block['stage']})")
+
+
+def escape(text: str) -> str:
+    """A caller's or model's text, with nothing in it that the terminal or rich would obey."""
+    return markup.escape(printable(text))
 
 
 def _samples(step: dict[str, Any]) -> Table:

@@ -41,6 +41,10 @@ Reach = Callable[[ApiStore, Victim], Awaitable[object]]
 
 NOTHING: dict[str, tuple[Reach, object]] = {
     "revoke_key": (lambda api, v: api.revoke_key(v.stranger.id, v.key_id), False),
+    "rotate_key": (
+        lambda api, v: api.rotate_key(v.stranger.id, v.key_id, new_hash=b"x" * 32, hint="xxxx", overlap_s=0),
+        None,
+    ),
     "get_file": (lambda api, v: api.get_file(v.stranger.id, v.file_id), None),
     "delete_file": (lambda api, v: api.delete_file(v.stranger.id, v.file_id), False),
     "get_batch": (lambda api, v: api.get_batch(v.stranger.id, v.batch.id), None),
@@ -212,7 +216,7 @@ async def everything(world: World, victim: Victim) -> tuple[object, ...]:
         (await api.get_task(mine, victim.live_id)),
         await api.get_file(mine, victim.file_id),
         await api.get_endpoint(mine, victim.endpoint_id),
-        [(key.id, key.revoked_at) for key in await api.list_keys(mine)],
+        [(key.id, key.hash, key.revoked_at) for key in await api.list_keys(mine)],
         (await api.list_alerts(mine)) or None,
         (await api.list_usage(mine, after=None, limit=10)) or None,
         await api.get_consumer(mine, "group"),

@@ -15,7 +15,7 @@ from cope.core.exact_text import exact_fraction
 from cope.core.json_guard import MAX_DEPTH, check_json
 from cope.core.key_scopes import ALL_SCOPES, KeyScope, parse_scopes, scope_names, stored_scopes
 from cope.core.money import parse_usd
-from cope.core.redaction import inert_cell, one_line, redact
+from cope.core.redaction import inert_cell, one_line, printable, redact
 
 
 def look(text: str, *, unique_keys: bool = True) -> None:
@@ -180,6 +180,10 @@ def test_one_line_is_one_line(text: str):
     told = one_line(text)
     assert len(told.splitlines()) <= 1
     assert not any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in told)
+
+
+def test_a_terminal_is_given_nothing_to_obey():
+    assert printable("a\n\tb\x1b[2J\x07\x9b31m\u202ec\r") == "a\n\tb\\x1b[2J\\x07\\x9b31m\\u202ec\\x0d"
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", "＝1"])

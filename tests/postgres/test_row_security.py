@@ -83,6 +83,10 @@ async def fill(world: PostgresWorld) -> str:
             "INSERT INTO batch_pace (batch_id, project_id, small_steps, large_steps, leased) VALUES (%s, %s, 1, 0, 0)",
             [batch.id, project.id],
         )
+        conn.execute(
+            "INSERT INTO delivery_attempts (delivery_id, project_id, attempt, took_ms) VALUES ('del_1', %s, 1, 5)",
+            [project.id],
+        )
     return project.id
 
 

@@ -9,12 +9,14 @@ import re
 from cope.core.errors import BadRequest
 
 MAX_DEPTH = 64
+_LONGEST_COUNTED = 1024 * 1024  # in more than that, looking would hold the server's other callers up
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 
 
 def check_json(raw: bytes, value: object, *, unique_keys: bool = True) -> None:
     """`value` is what `raw` was read as, and read well: this does not parse. Raises `BadRequest` naming the place."""
     nul, deep = b"\\u0000" in raw, raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
+    unique_keys = unique_keys and len(raw) <= _LONGEST_COUNTED
     if not (nul or deep or unique_keys):
         return
     pairs = _walk(value, nul=nul)

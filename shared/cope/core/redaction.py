@@ -19,6 +19,7 @@ _UNRULY = {
     code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
     for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 }
+_UNPRINTABLE = {code: told for code, told in _UNRULY.items() if chr(code) not in "\n\t"}
 _UNRULY |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
 
 
@@ -35,6 +36,11 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 def inert_cell(text: str) -> str:
     """The text as a cell that no spreadsheet takes for a formula: a quote before what could begin one."""
     return f"'{text}" if text[:1] in _FORMULA else text
+
+
+def printable(text: str) -> str:
+    """The text for a terminal: its lines and tabs as they are, every other control character written out."""
+    return text.translate(_UNPRINTABLE)
 
 
 def one_line(text: str, *, longest: int = 2000) -> str:
