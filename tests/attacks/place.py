@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 from tests.postgres.conftest import Place as Databases
 
 ADMIN, CANARY = "cope-admin-of-the-attacked", "canary"
-OPEN = {"GET /health", "GET /ready", "GET /metrics", "GET /openapi.json", "HEAD /openapi.json"}
+OPEN = {"GET /health", "GET /ready", "GET /metrics", "GET /openapi.json", "HEAD /openapi.json", "GET /docs"}
 """What answers without a key, and why: liveness, readiness, counts by status without money, the public description."""
 
 

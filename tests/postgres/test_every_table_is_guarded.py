@@ -179,7 +179,8 @@ def test_every_method_of_the_apis_store_says_whose_rows_it_may_see() -> None:
     silent = {f"{path}: {method}" for path, method, keywords, _ in found if not keywords and method not in WITHOUT_ROWS}
     assert silent == set()
     named = {keyword for _, _, keywords, _ in found for keyword in keywords}
-    assert named == {"project", "key_hash", "operator", "live_ids"}
+    # `projects`: readers of events, whose keys the API has checked. `awaited`: which batches have ended, by their ids.
+    assert named == {"project", "key_hash", "operator", "live_ids", "projects", "awaited"}
     # Only what the operator reads over all projects is read without naming one.
     for path, method, keywords, names_project in found:
         if names_project and "project" not in keywords:

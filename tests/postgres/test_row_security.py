@@ -40,6 +40,7 @@ PROJECT_TABLES = [
     "event_log",
     "event_heads",
     "event_consumers",
+    "delivery_attempts",
     "webhook_endpoints",
     "deliveries",
     "spend_alerts",
