@@ -68,6 +68,11 @@ class Settings(BaseSettings):
     max_line_bytes: int = 8 * 1024**2
     max_json_depth: int = 64
 
+    # For tests that make processes fail (ops/guide/faults.md); without `testing` the others say nothing.
+    testing: bool = False
+    fault_point: str = ""
+    test_clock_offset_s: float = 0.0
+
     @field_validator("large_rpm", "large_tpm", mode="before")
     @classmethod
     def _empty_is_no_limit(cls, value: object) -> object:
