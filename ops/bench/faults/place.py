@@ -1,6 +1,6 @@
 """Where runs happen: a whole local stack whose servers and models are reached through links that can go wrong.
 
-Postgres, the broker, the small model and the paid provider are processes of ours, so that each can be killed, taken away
+Postgres, the broker, the small model and the paid provider are processes of ours, so each can be killed, taken away
 and brought back; the stack itself is the product's own, and starts its dead children again as it always does.
 """
 
@@ -16,15 +16,15 @@ from typing import Any
 
 import psycopg
 from openai import OpenAI
+from ops.bench.faults.plan import LEASE_S, SWEEP_S
+from ops.bench.faults.proxy import Proxies
+from ops.bench.faults.rabbit import RabbitMQ
 from tests.paid_api.process import PaidApi
 
 from cope_local.children import free_port, kill, spawn
 from cope_local.postgres import EmbeddedPostgres
 from cope_local.redis import EmbeddedRedis
 from cope_local.stack import Child, Stack
-from ops.bench.faults.plan import LEASE_S, SWEEP_S
-from ops.bench.faults.proxy import Proxies
-from ops.bench.faults.rabbit import RabbitMQ
 
 _ROOT = Path(__file__).resolve().parents[3]
 LARGE_TIMEOUT_S = 3.0
@@ -182,13 +182,13 @@ class Place:
     def child(self, name: str) -> Child:
         """A part of the stack: api, worker-small, worker-large, worker-upkeep."""
         assert self.stack is not None
-        found = dict(self.stack._servers)[name]
+        found = dict(self.stack._servers)[name]  # noqa: SLF001
         assert isinstance(found, Child)
         return found
 
     def set_environment(self, name: str, **values: str | None) -> None:
         """What the next start of that part gets; None removes."""
-        environment = self.child(name)._env
+        environment = self.child(name)._env  # noqa: SLF001
         for key, value in values.items():
             if value is None:
                 environment.pop(key, None)

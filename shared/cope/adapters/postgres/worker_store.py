@@ -1,6 +1,7 @@
 """`WorkerStore` on Postgres, as role `cope_worker`: each method one transaction over the statements of its file."""
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import timedelta
 
@@ -142,7 +143,7 @@ class PostgresWorkerStore(ProviderBatchMethods):
 
     async def _try_to_lead(self) -> bool:
         conn = await psycopg.AsyncConnection.connect(
-            self._db.url, autocommit=True, application_name="cope-leader", connect_timeout=10
+            self._db.url, autocommit=True, application_name=f"cope-leader {os.getpid()}", connect_timeout=10
         )
         row = await (await conn.execute("SELECT pg_try_advisory_lock(%s)", [_LEADER_LOCK])).fetchone()
         if row is not None and row[0]:
