@@ -87,8 +87,7 @@ class Injuries:
         self._orders.clear()
         self.place.order_points("")
         for name in self._restart:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.place.parent(name), signal.SIGTERM)
+            self._send(self.place.parent(name), signal.SIGTERM)
         self._restart.clear()
 
     def _later(self, seconds: float, name: str, act: Callable[[], None]) -> None:
@@ -99,10 +98,15 @@ class Injuries:
     def _die(self, fault: str, pids: list[int], sig: int, owners: list[int]) -> None:
         at = time.time()
         for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, sig)
+            self._send(pid, sig)
         self.deaths.append(Death(fault, at, self._leases(owners)))
         self.tell("signal", signal=signal.Signals(sig).name, pids=pids)
+
+    @staticmethod
+    def _send(pid: int, sig: int) -> None:
+        if pid > 1:  # 0 would be this process's own group
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sig)
 
     def _leases(self, owners: list[int]) -> tuple[tuple[str, int], ...]:
         try:
@@ -141,23 +145,20 @@ class Injuries:
 
         def go_on() -> None:
             for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
+                self._send(pid, signal.SIGCONT)
 
         self._later(ZOMBIE_S, f"zombie {name}", go_on)
 
     def _double(self, tail: str) -> None:
         worker = f"worker-{tail.removeprefix('sigterm ')}"
         parent = self.place.parent(worker)
-        for _ in range(2 if parent else 0):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(parent, signal.SIGTERM)
+        for _ in range(2):
+            self._send(parent, signal.SIGTERM)
             time.sleep(0.2)
 
     def _rolling(self, _: str) -> None:
         for worker in WORKERS:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.place.parent(worker) or -1, signal.SIGTERM) if self.place.parent(worker) else None
+            self._send(self.place.parent(worker), signal.SIGTERM)
             self.place.until(lambda w=worker: len(self.place.children(w)) > 0, 20)  # type: ignore[misc]
 
     def _leader(self) -> list[int]:
@@ -263,9 +264,7 @@ class Injuries:
             else:
                 values = {"COPE_TEST_CLOCK_OFFSET_S": str(3600 * hours)}
             self.place.set_environment(worker, **values)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.place.parent(worker) or os.getpid() + 10**7, signal.SIGTERM)
-            self.place.set_environment(worker)
+            self._send(self.place.parent(worker), signal.SIGTERM)
             self._restart.add(worker)
             names = tuple(values)
 

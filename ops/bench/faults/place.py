@@ -21,7 +21,9 @@ from ops.bench.faults.proxy import Proxies
 from ops.bench.faults.rabbit import RabbitMQ
 from tests.paid_api.process import PaidApi
 
+from cope.adapters.postgres.migrate import create_roles
 from cope_local.children import free_port, kill, spawn
+from cope_local.layout import Secrets
 from cope_local.postgres import EmbeddedPostgres
 from cope_local.redis import EmbeddedRedis
 from cope_local.stack import Child, Stack
@@ -46,6 +48,18 @@ context_length = 32768
 timeout_s = {timeout_s}
 concurrency = {concurrency}
 price_id = "gpt-4o-2024-08-06"
+"""
+
+_SHIFT = """
+CREATE SCHEMA faults;
+CREATE TABLE faults.shift (months int NOT NULL);
+INSERT INTO faults.shift VALUES (0);
+CREATE FUNCTION faults.to_char(timestamp, text) RETURNS text LANGUAGE sql STABLE AS
+  $$ SELECT pg_catalog.to_char($1 + (SELECT months FROM faults.shift) * interval '1 month', $2) $$;
+GRANT USAGE ON SCHEMA faults TO cope_api, cope_worker;
+GRANT SELECT ON faults.shift TO cope_api, cope_worker;
+ALTER ROLE cope_api IN DATABASE cope SET search_path = faults, public, pg_catalog;
+ALTER ROLE cope_worker IN DATABASE cope SET search_path = faults, public, pg_catalog;
 """
 
 
@@ -130,7 +144,19 @@ class Place:
             "COPE_FAULT_POINT": f"@{self.points}",
         }
         self.stack = Stack(self.folder / "stack", port=free_port(), environment=environment)
+        self._let_months_be_shifted(self.stack.secrets)
         self.stack.start()
+
+    def _let_months_be_shifted(self, secrets: Secrets) -> None:
+        """Months are the database clock's: for its two roles `to_char` answers with another month when told to."""
+        create_roles(
+            self.postgres.url(),
+            owner_password=secrets.owner,
+            api_password=secrets.api,
+            worker_password=secrets.worker,
+        )
+        with self.connect() as conn:
+            conn.execute(_SHIFT)
 
     def _broker_url(self, ports: Mapping[str, int]) -> str:
         if self.redis is None:
