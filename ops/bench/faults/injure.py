@@ -33,14 +33,21 @@ _BAD_DAY = [
     {"fault": "rate_limited", "probability": 0.05, "header": "any", "seconds": 0.3},
 ]
 
+_STILL = """
+SELECT count(*), extract(epoch FROM clock_timestamp())::float8 FROM tasks t
+JOIN unnest(%s::text[], %s::int[]) AS l (id, fence) ON t.id = l.id AND t.fence = l.fence WHERE t.state = 'leased'
+"""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Death:
-    """Processes ended or stopped at a moment of the runner's clock (seconds since 1970); `leases` are theirs then."""
+    """Processes ended or stopped at a moment of the machine's clock (seconds since 1970), with the leases (task and
+    fence) they held then. `recovered_s` is when the last of these was free again, None while one is not."""
 
     fault: str
     at: float
     leases: tuple[tuple[str, int], ...]
+    recovered_s: float | None = None
 
 
 @dataclass
@@ -75,6 +82,15 @@ class Injuries:
         for _, name, act in due:
             self.tell("healed", name=name)
             act()
+
+    def look(self, conn: "psycopg.Connection[Any]") -> None:
+        """Note which deaths' leases are free again. Call often. Raises `psycopg.Error` without a database."""
+        for death in self.deaths:
+            if death.leases and death.recovered_s is None:
+                row = conn.execute(_STILL, [[t for t, _ in death.leases], [f for _, f in death.leases]]).fetchone()
+                assert row is not None
+                if row[0] == 0:
+                    death.recovered_s = float(row[1]) - death.at
 
     @property
     def waiting(self) -> bool:
