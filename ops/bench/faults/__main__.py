@@ -1,7 +1,7 @@
 """``python -m ops.bench.faults --seeds 100 --tasks 500 --resume results.jsonl``: the fault campaign.
 
-Each seed is one run; runs that the results file holds already are not made again. Every few seeds a clean run on the same
-stack is the measure of the throughput kept. ``--table results.jsonl`` prints the table of ops/bench/RESULTS.md.
+Each seed is one run; runs that the results file holds already are not made again. Every few seeds a clean run on the
+same stack is the measure of the throughput kept. ``--table results.jsonl`` prints the table of ops/bench/RESULTS.md.
 """
 
 import argparse
