@@ -174,8 +174,8 @@ def _fault_points(settings: Settings) -> FaultPoints | None:
 def _worker_store(settings: Settings, points: FaultPoints | None) -> PostgresWorkerStore:
     url, secret_key = settings.need("worker_database_url"), settings.need("secret_key")
     if points is None:
-        return PostgresWorkerStore(url, secret_key=secret_key)
-    return FaultyWorkerStore(points, url, secret_key=secret_key)
+        return PostgresWorkerStore(url, secret_key=secret_key, lease_s=settings.lease_s)
+    return FaultyWorkerStore(points, url, secret_key=secret_key, lease_s=settings.lease_s)
 
 
 def _wake_up(settings: Settings, app: Celery) -> CeleryWakeUp:

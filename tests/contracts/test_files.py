@@ -173,9 +173,9 @@ async def test_a_disk_without_room_is_said_so_and_nothing_half_written_stays(tmp
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, before[1]))
     try:
+        await writer.write(b"x" * 60 * 1024)
         with pytest.raises(StorageFull, match="make room"):
-            for _ in range(4):
-                await writer.write(b"x" * 64 * 1024)
+            await writer.write(b"x" * 60 * 1024)
         await writer.discard()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

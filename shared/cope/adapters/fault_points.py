@@ -160,7 +160,7 @@ class FaultyWorkerStore(PostgresWorkerStore):
         """Points `inside_commit` and `after_commit`."""
         if not commits:
             return []
-        async with self._db.transaction() as conn:
+        async with self._db.brief(self._limit_s) as conn:
             statuses = await commit.commit(conn, self._policies, commits)
             self._points.pass_("inside_commit")
         self._points.pass_("after_commit")
