@@ -107,11 +107,12 @@ class Link:
         self.latency_s = 0.0
         self.trickling = self.refusing = False
         self._connecting: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
 
     async def listen(self) -> None:
         """Begin, on a free port."""
-        server = await self.loop.create_server(self._accept, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
+        self._server = await self.loop.create_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     def _accept(self) -> _Side:
         side = _Side(self)
@@ -147,6 +148,13 @@ class Link:
         """Every open connection ends with a reset."""
         for side in list(self.sides):
             side.reset()
+
+    def close(self) -> None:
+        """No new connections, and an end to the open ones."""
+        if self._server is not None:
+            self._server.close()
+        self.refusing = True
+        self.reset()
 
 
 class Proxies:
@@ -190,10 +198,16 @@ class Proxies:
 
     def close(self) -> None:
         """End the thread and with it every connection."""
-        for link in self.links.values():
-            self._do(link.reset)
+
+        async def end() -> None:
+            for link in self.links.values():
+                link.close()
+            await asyncio.sleep(0.05)  # the transports' own last callbacks
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+        self._loop.close()
 
     def _set(self, name: str, **values: object) -> None:
         link = self.links[name]
