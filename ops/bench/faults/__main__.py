@@ -74,9 +74,10 @@ class Campaign:
             f"{result['run']:<16} {pace}, took {result['took_s']:.0f} s: {', '.join(result['faults']) or 'clean'}"
         )
         for violation in result["violations"]:
-            broker = "" if result["broker"] == "none" else f" --broker {result['broker']}"
-            again = f"python -m ops.bench.faults --first {result['seed']} --seeds 1 --tasks {result['tasks']}{broker}"
-            self._say(f"  VIOLATED seed {result['seed']}: {violation}\n    again: {again} --resume again.jsonl")
+            again = f"--first {result['seed']} --seeds 1 --tasks {result['tasks']} --broker {result['broker']}"
+            again += "".join(f" --only '{name}'" for name in self.given.only)
+            self._say(f"  VIOLATED seed {result['seed']}: {violation}")
+            self._say(f"    again: python -m ops.bench.faults {again} --resume again.jsonl")
 
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
