@@ -4,7 +4,10 @@
 """
 
 import asyncio
+import contextlib
 import json
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,22 +86,23 @@ def echo() -> Iterator[tuple[Proxies, int]]:
     """A server that says everything back, behind a link; and the link's port."""
     proxies = Proxies()
 
-    async def serve() -> int:
-        async def say_back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
-                while data := await reader.read(1000):
-                    writer.write(data)
-            except OSError:
-                pass
-            finally:
-                writer.close()
+    server = socket.create_server(("127.0.0.1", 0))
 
-        server = await asyncio.start_server(say_back, "127.0.0.1", 0)
-        return int(server.sockets[0].getsockname()[1])
+    def say_back(client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            while data := client.recv(1000):
+                client.sendall(data)
 
-    port = asyncio.run_coroutine_threadsafe(serve(), proxies._loop).result(5)
-    yield proxies, proxies.add("echo", port)
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=say_back, args=[server.accept()[0]], daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield proxies, proxies.add("echo", server.getsockname()[1])
     proxies.close()
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
 
 
 async def test_a_link_is_late_or_slow_and_then_gives_what_waited(echo: tuple[Proxies, int]) -> None:
@@ -116,7 +120,7 @@ async def test_a_link_is_late_or_slow_and_then_gives_what_waited(echo: tuple[Pro
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(reader.readexactly(3), 0.3)
     proxies.heal("echo")
-    assert b"world".endswith(await asyncio.wait_for(reader.read(2), 5))
+    assert await asyncio.wait_for(reader.readexactly(5), 5) == b"world"
     writer.close()
     await writer.wait_closed()
 
