@@ -63,9 +63,10 @@ class Campaign:
         with self.results.open("a") as file:
             file.write(json.dumps(result) + "\n")
         self._tell(result)
+        if result["violations"] or self.given.keep_logs:
+            self._keep(name)
         if result["violations"]:
             self.violated += 1
-            self._keep(name)
             self._leave()
 
     def _tell(self, result: dict[str, Any]) -> None:
@@ -117,6 +118,7 @@ def main() -> int:
     parser.add_argument("--clean-every", type=int, default=5, help="seeds to one clean run")
     parser.add_argument("--seeds-per-place", type=int, default=5, help="seeds to one stack")
     parser.add_argument("--only", action="append", default=[], choices=ALL, metavar="FAULT", help="just this fault")
+    parser.add_argument("--keep-logs", action="store_true", help="of every run, not only of those that violate")
     parser.add_argument("--table", type=Path, metavar="RESULTS", help="print the table of a results file and end")
     given = parser.parse_args()
     if given.table is not None:
