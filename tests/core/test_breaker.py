@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cope.core.limits.breaker import PROBE_ENDS_S,
-    PROBE_LEASE_S, Breaker, Cause, door_after, probing, purse_after
+from cope.core.limits.breaker import PROBE_ENDS_S, PROBE_LEASE_S, Breaker, Cause, door_after, probing, purse_after
 from cope.core.limits.types import Verdict
 
 NOW = 1_000.0
