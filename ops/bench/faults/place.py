@@ -4,8 +4,10 @@ Postgres, the broker, the small model and the paid provider are processes of our
 and brought back; the stack itself is the product's own, and starts its dead children again as it always does.
 """
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -164,8 +166,12 @@ class Place:
         return self.redis.url.replace(f":{self.redis.port}/", f":{ports['redis']}/")
 
     def close(self) -> None:
-        """Everything down."""
+        """Everything down, without the courtesies that a real stop takes seconds for: nothing is needed any more."""
         if self.stack is not None:
+            for name in ("flower", "api", *WORKERS):
+                with contextlib.suppress(ProcessLookupError, KeyError):
+                    pid = self.parent(name)
+                    os.killpg(pid, signal.SIGKILL) if pid > 1 else None
             self.stack.stop()
         if self.redis is not None:
             self.redis.stop()

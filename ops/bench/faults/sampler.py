@@ -61,6 +61,8 @@ class Sampler:
                 if conn is not None:
                     conn.close()
                 conn = None
+        if conn is not None:
+            conn.close()
 
     def _look(self, conn: psycopg.Connection) -> None:
         billed = self.place.provider.books.total_nano() - self.billed_before
