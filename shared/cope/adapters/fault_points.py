@@ -160,7 +160,7 @@ class FaultyWorkerStore(PostgresWorkerStore):
         """Points `inside_commit` and `after_commit`."""
         if not commits:
             return []
-        async with self._db.brief(self._limit_s) as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             statuses = await commit.commit(conn, self._policies, commits)
             self._points.pass_("inside_commit")
         self._points.pass_("after_commit")
@@ -176,7 +176,7 @@ class FaultyWorkerStore(PostgresWorkerStore):
     ) -> int | None:
         """Point `inside_ingest`."""
         try:
-            async with self._db.transaction() as conn:
+            async with self._db.transaction(limit_s=None) as conn:
                 total = await ingest(conn, job, rows, model=model, expires_in=expires_in)
                 self._points.pass_("inside_ingest")
         except JobLost:

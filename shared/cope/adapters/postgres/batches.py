@@ -129,7 +129,7 @@ async def results(
     """
     states = ["failed", "cancelled", "expired"] if failed else ["done"]
     order = "line" if by_input else "finished_at, line"
-    async with db.transaction() as conn, conn.cursor(name="results") as cursor:
+    async with db.transaction(limit_s=None) as conn, conn.cursor(name="results") as cursor:
         await cursor.execute(
             f"SELECT id FROM tasks WHERE batch_id = %s AND state = ANY (%s) ORDER BY {order}",  # noqa: S608
             [batch_id, states],

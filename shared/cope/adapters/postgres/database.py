@@ -26,6 +26,7 @@ _CONNECT_WAIT_S = 10.0
 _PREPARE_AFTER = 2
 _TRUSTED_S = 1.0
 _CHECK_WITHIN_S = 5.0
+_LIMIT_S = 30.0
 # A host or a firewall that is gone says nothing: the kernel has to ask, and to give up on what nobody acknowledges.
 KEEPALIVE: Mapping[str, Any] = {
     "keepalives_idle": 10,
@@ -39,8 +40,8 @@ class Database:
     """A pool of connections under one role. `open` before use, `close` after."""
 
     def __init__(self, url: str, *, min_size: int, max_size: int, name: str, idle_s: float | None = None) -> None:
-        """A process that stands still in the middle of a `brief` transaction loses it, and its locks, after `idle_s`
-        seconds; None: never."""
+        """A process that stands still in the middle of a transaction that has a limit loses it, and its locks, after
+        `idle_s` seconds; None: never."""
         self.url = url
         self._idle_s = idle_s
         self._seen_alive: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
@@ -84,33 +85,28 @@ class Database:
         self._seen_alive[conn] = now
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """A connection in autocommit. A lost server is `StoreUnavailable`, which says nothing about a commit."""
+    async def connection(self, *, limit_s: float | None = _LIMIT_S) -> AsyncIterator[Connection]:
+        """A connection in autocommit. A lost server is `StoreUnavailable`, which says nothing about a commit.
+
+        After `limit_s` seconds the connection is cut, which is `StoreUnavailable` too: a pooler, a proxy or a half-open
+        connection can be silent for ever where keep-alives see nothing wrong. None for what may rightly take long.
+        """
         try:
             async with self._pool.connection() as conn:
-                yield conn
+                with contextlib.nullcontext() if limit_s is None else hung_up_after(conn, limit_s):
+                    yield conn
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as lost:
             raise StoreUnavailable(f"the database did not answer: {lost}") from lost
 
     @contextlib.asynccontextmanager
-    async def transaction(self, **settings: str) -> AsyncIterator[Connection]:
+    async def transaction(self, *, limit_s: float | None = _LIMIT_S, **settings: str) -> AsyncIterator[Connection]:
         """One transaction. `settings` become `cope.<name>` for its duration: what row-level security looks at."""
-        async with self.connection() as conn, conn.transaction():
-            if self._idle_s is not None:
+        async with self.connection(limit_s=limit_s) as conn, conn.transaction():
+            if self._idle_s is not None and limit_s is None:
                 await conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
             for name, value in settings.items():
                 await conn.execute("SELECT set_config(%s, %s, true)", [f"cope.{name}", value])
             yield conn
-
-    @contextlib.asynccontextmanager
-    async def brief(self, limit_s: float) -> AsyncIterator[Connection]:
-        """A transaction that is short or given up: after `limit_s` seconds the connection is cut, which is
-        `StoreUnavailable`. A pooler, a proxy or a half-open connection can be silent for ever where keep-alives see
-        nothing wrong. Not for what may rightly take long, such as COPY."""
-        async with self.connection() as conn:
-            with hung_up_after(conn, limit_s):
-                async with conn.transaction():
-                    yield conn
 
 
 @contextlib.contextmanager

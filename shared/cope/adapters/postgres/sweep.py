@@ -32,23 +32,23 @@ async def sweep(db: Database, policies: Policies, alerts: AlertWatch, *, quota_i
     """Once over everything; what it did."""
     reclaimed = await _repeat(db, lambda conn: _reclaim(conn, policies))
     released = unconfirmed = 0
-    async with db.brief(_LIMIT_S) as conn:
+    async with db.transaction(limit_s=_LIMIT_S) as conn:
         released, unconfirmed = await _end_orphans(conn)
     expired = await _end_batches(db)
     resumed = 0
     for _ in range(_PAGES_OF_HOLDS):  # word of a quota comes once, so it lets everybody go; other holds have time
-        async with db.brief(_LIMIT_S) as conn:
+        async with db.transaction(limit_s=_LIMIT_S) as conn:
             page = await resume_holds(conn, quota_is_back=quota_is_back)
         resumed += page
         if not quota_is_back or not page:
             break
-    async with db.brief(_LIMIT_S) as conn:
+    async with db.transaction(limit_s=_LIMIT_S) as conn:
         await tell_budget_holds(conn)
     alerted = await alerts.look(db)
-    async with db.brief(_LIMIT_S) as conn:
+    async with db.transaction(limit_s=_LIMIT_S) as conn:
         repaired = await recount_one(conn)
     sequenced = 0
-    async with db.brief(_LIMIT_S) as conn:
+    async with db.transaction(limit_s=_LIMIT_S) as conn:
         sequenced = await sequence_events(conn)
     async with db.connection() as conn:
         queues = await due(conn)
@@ -69,7 +69,7 @@ async def _repeat(db: Database, act: _Act) -> int:
     """Until a full page is not filled any more."""
     total = 0
     while True:
-        async with db.brief(_LIMIT_S) as conn:
+        async with db.transaction(limit_s=_LIMIT_S) as conn:
             done = await act(conn)
         total += done
         if done < _AT_ONCE:
@@ -139,7 +139,7 @@ async def _end_orphans(conn: Connection) -> tuple[int, int]:
 
 async def _end_batches(db: Database) -> int:
     """Windows that ran out, and the tasks of batches that are to end. A window stands still while the batch does."""
-    async with db.brief(_LIMIT_S) as conn:
+    async with db.transaction(limit_s=_LIMIT_S) as conn:
         expired = await fetch(
             conn,
             """
@@ -161,7 +161,7 @@ async def _end_batches(db: Database) -> int:
         )
     for batch in ending:
         for _ in range(_PAGES_PER_BATCH):
-            async with db.brief(_LIMIT_S) as conn:
+            async with db.transaction(limit_s=_LIMIT_S) as conn:
                 looked_at = await end_batch_tasks(conn, batch["id"], TaskState(batch["ending"]))
             if looked_at < AT_ONCE:
                 break

@@ -80,7 +80,7 @@ class PostgresWorkerStore(ProviderBatchMethods):
         """Live calls first, then by priority and turn."""
         if limit < 1:
             return []
-        async with self._db.brief(self._limit_s) as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             rows = await claim.claim(conn, queue, worker=worker, limit=limit, lease_s=lease_s)
             await self._policies.load(conn, {row["policy_id"] for row in rows})
         return [claim.claimed_task(row, self._policies) for row in rows]
@@ -89,40 +89,40 @@ class PostgresWorkerStore(ProviderBatchMethods):
         """The leases that are lost."""
         if not leases:
             return set()
-        async with self._db.brief(self._limit_s) as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await claim.renew(conn, leases, lease_s=lease_s)
 
     async def reserve(self, requests: Sequence[ReserveRequest]) -> list[ReserveResult]:
         """One result per request, in order."""
         if not requests:
             return []
-        async with self._db.brief(self._limit_s) as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await reserve.reserve(conn, self._budgets, requests)
 
     async def mark_sent(self, attempts: Sequence[AttemptId]) -> set[AttemptId]:
         """Committed when this returns."""
         if not attempts:
             return set()
-        async with self._db.brief(self._limit_s) as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await reserve.mark_sent(conn, attempts)
 
     async def commit(self, commits: Sequence[StepCommit]) -> list[CommitStatus]:
         """One status per commit, in order."""
         if not commits:
             return []
-        async with self._db.brief(self._limit_s) as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await commit.commit(conn, self._policies, commits)
 
     async def give_back(self, returns: Sequence[GiveBack]) -> None:
         """Leases end without a finished step."""
         if not returns:
             return
-        async with self._db.brief(self._limit_s) as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             await commit.give_back(conn, self._policies, returns)
 
     async def store_late_answer(self, settlement: Settlement, answer: str) -> None:
         """Settled once, and kept to be adopted."""
-        async with self._db.brief(self._limit_s) as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             await commit.store_late_answer(conn, settlement, answer)
 
     # ---- the sweep -------------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ class PostgresWorkerStore(ProviderBatchMethods):
 
     async def sequence_events(self) -> int:
         """Only the sweep's last part: give new events their offsets. Cheap enough for every 100 ms."""
-        async with self._db.brief(self._limit_s) as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await sequence_events(conn)
 
     async def try_lead(self) -> bool:
@@ -185,17 +185,17 @@ class PostgresWorkerStore(ProviderBatchMethods):
 
     async def claim_validation(self, *, lease_s: float) -> BatchJob | None:
         """The oldest batch in `validating` that nobody works on."""
-        async with self._db.brief(self._limit_s) as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await batches.claim_job(conn, batches.NEW, lease_s=lease_s)
 
     async def claim_finalisation(self, *, lease_s: float) -> BatchJob | None:
         """The oldest batch that only lacks its files."""
-        async with self._db.brief(self._limit_s) as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await batches.claim_job(conn, batches.LACKS_FILES, lease_s=lease_s)
 
     async def renew_batch_job(self, job: BatchJob, *, lease_s: float) -> bool:
         """False if it was lost."""
-        async with self._db.brief(self._limit_s) as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await batches.renew_job(conn, job, lease_s=lease_s)
 
     async def ingest(
@@ -208,7 +208,7 @@ class PostgresWorkerStore(ProviderBatchMethods):
     ) -> int | None:
         """All rows and the batch's start, or nothing."""
         with contextlib.suppress(JobLost):
-            async with self._db.transaction() as conn:
+            async with self._db.transaction(limit_s=None) as conn:
                 return await ingest(conn, job, rows, model=model, expires_in=expires_in)
         return None
 
@@ -245,12 +245,12 @@ class PostgresWorkerStore(ProviderBatchMethods):
 
     async def claim_deliveries(self, *, limit: int, lease_s: float) -> list[Delivery]:
         """The longest due first."""
-        async with self._db.brief(self._limit_s) as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await webhooks.claim_deliveries(conn, self._sealer, limit=limit, lease_s=lease_s)
 
     async def finish_deliveries(self, outcomes: Sequence[WebhookOutcome]) -> None:
         """Record attempts and schedule or end them."""
-        async with self._db.brief(self._limit_s) as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             await webhooks.finish_deliveries(conn, outcomes)
 
     async def file(self, file_id: FileId) -> StoredFile | None:
