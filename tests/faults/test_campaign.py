@@ -43,12 +43,14 @@ def test_nothing_is_lost_doubled_or_overspent_whatever_fails(
     place: Place, tmp_path: Path, seed: int, names: tuple[str, ...]
 ) -> None:
     faults = plan(seed, "redis", only=names)
-    result = Run(place, seed, TASKS, faults, name=f"seed {seed}", log=tmp_path / "events.jsonl").go()
+    log = tmp_path / "events.jsonl"
+    # Tests do not judge by a busy machine's clock; the campaign itself does.
+    result = Run(place, seed, TASKS, faults, name=f"seed {seed}", log=log, allowance_s=30.0).go()
 
     assert result["violations"] == []
     assert (result["lost"], result["duplicate_commits"], result["ledger_difference"]) == (0, 0, 0)
     assert result["done"] == TASKS
-    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in log.read_text().splitlines()]
     assert {event["name"] for event in events if event["what"] in {"fault", "too late"}} == set(names)
 
 

@@ -17,6 +17,7 @@ from ops.bench.faults.place import Place
 from ops.bench.faults.plan import ALL, broker_of, plan
 from ops.bench.faults.run import Run
 from ops.bench.faults.table import table
+from ops.bench.faults.verdict import ALLOWANCE_S
 
 
 class Campaign:
@@ -59,7 +60,8 @@ class Campaign:
         events = self.results.with_suffix(".events")
         events.mkdir(parents=True, exist_ok=True)
         log = events / f"{name.replace(' ', '-')}.jsonl"
-        result = Run(self.place, seed, self.given.tasks, faults, name=name, log=log).go()
+        allowance_s = self.given.allow_s
+        result = Run(self.place, seed, self.given.tasks, faults, name=name, log=log, allowance_s=allowance_s).go()
         with self.results.open("a") as file:
             file.write(json.dumps(result) + "\n")
         self._tell(result)
@@ -118,6 +120,7 @@ def main() -> int:
     parser.add_argument("--clean-every", type=int, default=5, help="seeds to one clean run")
     parser.add_argument("--seeds-per-place", type=int, default=5, help="seeds to one stack")
     parser.add_argument("--only", action="append", default=[], choices=ALL, metavar="FAULT", help="just this fault")
+    parser.add_argument("--allow-s", type=float, default=ALLOWANCE_S, help="added to the recovery that is promised")
     parser.add_argument("--keep-logs", action="store_true", help="of every run, not only of those that violate")
     parser.add_argument("--table", type=Path, metavar="RESULTS", help="print the table of a results file and end")
     given = parser.parse_args()

@@ -1,6 +1,7 @@
 """One run: a batch, its faults, rest, reconciliation, and the verdict as one line of JSON."""
 
 import json
+import os
 import threading
 import time
 import urllib.parse
@@ -16,7 +17,7 @@ from ops.bench.faults.injure import Injuries
 from ops.bench.faults.place import LARGE_TIMEOUT_S, Place
 from ops.bench.faults.plan import Planned, batch_lines
 from ops.bench.faults.sampler import Sampler
-from ops.bench.faults.verdict import judge
+from ops.bench.faults.verdict import ALLOWANCE_S, judge
 
 CAP_NANO = 2_000_000_000
 _LONGEST_S = 240.0
@@ -30,9 +31,20 @@ class Stopped(Exception):
 class Run:
     """Use once. `name` says in the events which run it is; a clean one has no faults."""
 
-    def __init__(self, place: Place, seed: int, tasks: int, faults: Sequence[Planned], *, name: str, log: Path) -> None:
+    def __init__(
+        self,
+        place: Place,
+        seed: int,
+        tasks: int,
+        faults: Sequence[Planned],
+        *,
+        name: str,
+        log: Path,
+        allowance_s: float = ALLOWANCE_S,
+    ) -> None:
         self.place, self.seed, self.tasks, self.faults = place, seed, tasks, tuple(faults)
         self.name = name
+        self._allowance_s = allowance_s
         self.began = time.time()
         self._log = log.open("w")
         self._conn: psycopg.Connection[Any] | None = None
@@ -82,7 +94,16 @@ class Run:
         fired = place.fired()[fired_before:]
         self.tell("points", fired=[(name, pid, round(at - self.began, 2)) for name, pid, at in fired])
         poisoned = 2 if any(fault.name == "poison" for fault in self.faults) else 0
-        verdict = judge(place, client, injuries, batch, self.tasks, poisoned=poisoned, calls_before=calls_before)
+        verdict = judge(
+            place,
+            client,
+            injuries,
+            batch,
+            self.tasks,
+            poisoned=poisoned,
+            calls_before=calls_before,
+            allowance_s=self._allowance_s,
+        )
         client.close()
         problems += [*injuries.problems, *sampler.problems]
         outage_s = sum(end - begin for begin, end in injuries.outages)
@@ -90,6 +111,7 @@ class Run:
             **asdict(verdict),
             "outage_s": round(outage_s, 2),
             "points_fired": len(fired),
+            "load": round(os.getloadavg()[0], 1),
             "samples": sampler.samples,
             "most_counted": sampler.most_counted,
             "longest_lease_s": round(sampler.longest_lease_s, 1),

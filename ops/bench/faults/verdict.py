@@ -13,7 +13,7 @@ from ops.bench.faults.place import Place
 from ops.bench.faults.plan import LEASE_S, SWEEP_S
 
 RECOVERY_S = LEASE_S + 2 * SWEEP_S
-# The sweeps take some of the machine's time, and the runner looks only so often.
+# The sweeps take some of the machine's time, and the runner looks only so often. A busy machine takes more.
 ALLOWANCE_S = 0.5
 TERMINAL = ("task.done", "task.failed", "task.cancelled", "task.expired")
 
@@ -58,7 +58,15 @@ class Verdict:
 
 
 def judge(
-    place: Place, client: OpenAI, injuries: Injuries, batch: Batch, tasks: int, *, poisoned: int, calls_before: int
+    place: Place,
+    client: OpenAI,
+    injuries: Injuries,
+    batch: Batch,
+    tasks: int,
+    *,
+    poisoned: int,
+    calls_before: int,
+    allowance_s: float = ALLOWANCE_S,
 ) -> Verdict:
     """After the run is at rest and reconciled."""
     verdict = Verdict()
@@ -68,7 +76,7 @@ def judge(
         _money(conn, place, verdict, injuries.project)
         _extra(conn, place, verdict, batch.id, calls_before)
         _times(conn, verdict, batch.id)
-    _recovery(verdict, injuries)
+    _recovery(verdict, injuries, allowance_s)
     _files(client, verdict, batch, tasks)
     return verdict
 
@@ -169,7 +177,7 @@ def _extra(conn: "psycopg.Connection[Any]", place: Place, verdict: Verdict, batc
     verdict.must(not twice, f"billed twice under one request id: {len(twice)}")
 
 
-def _recovery(verdict: Verdict, injuries: Injuries) -> None:
+def _recovery(verdict: Verdict, injuries: Injuries, allowance_s: float) -> None:
     """From each death to the moment at which the last lease it held was free again, by the database's clock."""
     for death in injuries.deaths:
         covered = any(begin < death.at + RECOVERY_S and end > death.at for begin, end in injuries.outages)
@@ -178,7 +186,7 @@ def _recovery(verdict: Verdict, injuries: Injuries) -> None:
         elif not covered:  # without a database nobody recovers
             verdict.recovery_s.append(round(death.recovered_s, 2))
             verdict.must(
-                death.recovered_s <= RECOVERY_S + ALLOWANCE_S, f"{death.fault}: recovered in {death.recovered_s:.2f} s"
+                death.recovered_s <= RECOVERY_S + allowance_s, f"{death.fault}: recovered in {death.recovered_s:.2f} s"
             )
 
 

@@ -138,7 +138,7 @@ class PostgresWorkerStore(ProviderBatchMethods):
             return await sequence_events(conn)
 
     async def try_lead(self) -> bool:
-        """The lock lives as long as its session: a leader that dies, stands still for a lease or loses the database
+        """The lock lives as long as its session: a leader that dies, stands still for half a lease or loses the database
         leads no more."""
         try:
             if self._leading is not None:
@@ -162,8 +162,8 @@ class PostgresWorkerStore(ProviderBatchMethods):
             row = await (await conn.execute("SELECT pg_try_advisory_lock(%s)", [_LEADER_LOCK])).fetchone()
             if row is not None and row[0]:
                 # A process that was stopped, or whose host is gone, keeps its session, and with it the lock: the server
-                # ends a session that is silent for a lease, and somebody else sweeps.
-                silent = f"{self._lease_s * 1000:.0f}"
+                # ends a session that is silent for half a lease, and somebody else sweeps before leases run out.
+                silent = f"{self._lease_s * 500:.0f}"
                 await conn.execute("SELECT set_config('idle_session_timeout', %s, false)", [silent])
                 self._leading = conn
                 return True
