@@ -85,7 +85,7 @@ class Injuries:
 
     def look(self, conn: "psycopg.Connection[Any]") -> None:
         """Note which deaths' leases are free again. Call often. Raises `psycopg.Error` without a database."""
-        for death in self.deaths:
+        for death in list(self.deaths):  # a thread of its own looks
             if death.leases and death.recovered_s is None:
                 row = conn.execute(_STILL, [[t for t, _ in death.leases], [f for _, f in death.leases]]).fetchone()
                 assert row is not None

@@ -47,7 +47,6 @@ class Run:
         self._allowance_s = allowance_s
         self.began = time.time()
         self._log = log.open("w")
-        self._conn: psycopg.Connection[Any] | None = None
 
     def tell(self, what: str, **about: Any) -> None:
         """A line of the event log."""
@@ -68,8 +67,6 @@ class Run:
         result["took_s"] = round(time.time() - self.began, 1)
         self.tell("end", violations=result["violations"])
         self._log.close()
-        if self._conn is not None:
-            self._conn.close()
         return result
 
     def _go(self, problems: list[str]) -> dict[str, Any]:
@@ -81,7 +78,7 @@ class Run:
         injuries._set_cap(CAP_NANO)  # noqa: SLF001 - the first of the caps it keeps count of
         books = place.provider.books
         calls_before = max((row.number for row in books.rows()), default=0)
-        sampler = Sampler(place, project, CAP_NANO, billed_before=books.total_nano())
+        sampler = Sampler(place, project, CAP_NANO, injuries.look, billed_before=books.total_nano())
         fired_before = len(place.fired())
         try:
             batch_id = self._under_fire(client, injuries, sampler)
@@ -142,13 +139,6 @@ class Run:
         """What the runner does all the time."""
         self.place.watch()
         injuries.heal_due()
-        try:
-            self._conn = self._conn or self.place.connect()
-            injuries.look(self._conn)
-        except psycopg.Error:
-            if self._conn is not None:
-                self._conn.close()
-            self._conn = None
 
     def _submit(self, client: OpenAI, *, poison: bool) -> str:
         """Upload, then make the batch twice at once under one idempotency key."""

@@ -3,12 +3,14 @@
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 from ops.bench.faults.place import Place
 
-EVERY_S = 0.2
+EVERY_S = 0.1
 STUCK_S = 60.0
 
 _BUDGETS = """
@@ -30,6 +32,7 @@ class Sampler:
     place: Place
     project: str
     cap: int  # the highest in force in the run, nano-dollars
+    look_too: Callable[["psycopg.Connection[Any]"], None]  # what else is to be seen at each look
     billed_before: int = 0
     batch: str = ""
     ended: int = 0
@@ -52,7 +55,7 @@ class Sampler:
         self._thread.join(10)
 
     def _run(self) -> None:
-        conn: psycopg.Connection | None = None
+        conn: psycopg.Connection[Any] | None = None
         while not self._over.wait(EVERY_S):
             try:
                 conn = conn or self.place.connect()
@@ -64,7 +67,8 @@ class Sampler:
         if conn is not None:
             conn.close()
 
-    def _look(self, conn: psycopg.Connection) -> None:
+    def _look(self, conn: "psycopg.Connection[Any]") -> None:
+        self.look_too(conn)
         billed = self.place.provider.books.total_nano() - self.billed_before
         row = conn.execute(_BUDGETS, [self.project]).fetchone()
         assert row is not None

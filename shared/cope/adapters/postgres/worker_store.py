@@ -138,8 +138,8 @@ class PostgresWorkerStore(ProviderBatchMethods):
             return await sequence_events(conn)
 
     async def try_lead(self) -> bool:
-        """The lock lives as long as its session: a leader that dies, stands still for half a lease or loses the database
-        leads no more."""
+        """The lock lives as long as its session: a leader that dies, loses the database or stands still for half a
+        lease leads no more."""
         try:
             if self._leading is not None:
                 with hung_up_after(self._leading, self._limit_s):
