@@ -1,7 +1,6 @@
 """A RabbitMQ of our own, where the machine has one (Debian: apt install rabbitmq-server). Never needed in CI."""
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -13,11 +12,9 @@ _START_S = 90.0
 
 
 def find_rabbitmq() -> Path | None:
-    """The server's program, None where there is none."""
-    for path in (shutil.which("rabbitmq-server"), "/usr/lib/rabbitmq/bin/rabbitmq-server"):
-        if path and Path(path).exists():
-            return Path(path)
-    return None
+    """The server's program, None where there is none. (The one on PATH would change to a user of its own.)"""
+    program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    return program if program.exists() else None
 
 
 class RabbitMQ:
@@ -42,8 +39,8 @@ class RabbitMQ:
 
     def start(self) -> None:
         """Returns when it takes connections. Raises `RuntimeError`."""
-        program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-        if not program.exists():
+        program = find_rabbitmq()
+        if program is None:
             raise RuntimeError("RabbitMQ is not installed here: apt install rabbitmq-server, or --broker redis")
         config = self._folder / "rabbitmq.conf"
         config.write_text(f"listeners.tcp.local = 127.0.0.1:{self.port}\nloopback_users.guest = true\n")
