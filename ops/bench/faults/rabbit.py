@@ -25,6 +25,7 @@ class RabbitMQ:
         self._folder = folder
         self.port = free_port()
         self._distribution = free_port()
+        self._names = free_port()  # a name server of its own, which can be ended without harm to anybody's
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -55,6 +56,7 @@ class RabbitMQ:
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "plugins"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1",
             "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(self._names),
         }
         self._process = spawn([str(program)], log=self._folder / "rabbitmq.log", env=environment)
         deadline = time.monotonic() + _START_S
@@ -80,9 +82,17 @@ class RabbitMQ:
         if self._process is not None:
             stop(self._process, 15, 30)
             self._process = None
+        self._end_names()
 
     def kill9(self) -> None:
         """As a crash would."""
         if self._process is not None:
             kill(self._process)
             self._process = None
+        self._end_names()
+
+    def _end_names(self) -> None:
+        """Erlang's name server is a daemon that outlives its node."""
+        for program in sorted(Path("/usr/lib/erlang").glob("erts-*/bin/epmd")):
+            command = [str(program), "-port", str(self._names), "-kill"]
+            subprocess.run(command, check=False, capture_output=True, timeout=10)
