@@ -99,6 +99,8 @@ class Batch:
     `dry_run` is the most lines a dry run tries on the small model (its tasks are these lines), None for a real batch;
     `quote` is what it found out, as JSON text, once it has ended.
     `audit_share` (in millionths) takes the place of the project's; None: the project's holds.
+    `open` batches take further lines and do not end before they are sealed. `retry_of` is the batch whose lines this
+    one takes up again, `retried_by` are those that took up some of this one's, the first first.
     """
 
     id: BatchId
@@ -146,6 +148,9 @@ class Batch:
     dry_run: int | None = None
     quote: str | None = None
     audit_share: int | None = None
+    open: bool = False
+    retry_of: BatchId | None = None
+    retried_by: tuple[BatchId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

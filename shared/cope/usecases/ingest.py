@@ -28,6 +28,7 @@ from cope.ports.store import BatchJob, NewTask, WorkerStore
 from cope.ports.support import Clock, IdMaker, WakeUp
 from cope.usecases.dry_run import Surveyor, seed_of
 from cope.usecases.keep import keep_job
+from cope.usecases.retry_lines import NOTHING, CannotRetry, Retried
 from cope.usecases.run_step import first_queue
 from cope.usecases.watch_prices import reread_or_go_on
 
@@ -74,6 +75,9 @@ async def ingest_next(parts: IngestParts, *, lease_s: float) -> bool:
         project = await parts.store.project(job.batch.project_id)
         kind = Kind.MATH if project is None else Kind(project.default_kind)
         await reread_or_go_on(parts.store, parts.prices)  # no line is refused for a price added a moment ago
+        if job.batch.retry_of is not None:
+            await _take_up_again(parts, job)
+            return True
         surveyor = await _surveyor(parts, job.batch)
         rows = _Rows(parts, job.batch, kind, surveyor)
         window = timedelta(seconds=window_seconds(job.batch.completion_window))
@@ -87,6 +91,25 @@ async def ingest_next(parts: IngestParts, *, lease_s: float) -> bool:
         for queue in rows.queues:
             await parts.wake.poke(queue)
     return True
+
+
+async def _take_up_again(parts: IngestParts, job: BatchJob) -> None:
+    """A retry reads no file: its lines are another batch's tasks."""
+    retried = Retried(parts, await parts.store.line_retry(job))
+    window = timedelta(seconds=window_seconds(job.batch.completion_window))
+    errors: tuple[LineError, ...] = ()
+    try:
+        if await parts.store.take_lines(job, retried.page, expires_in=window) == 0:
+            errors = (NOTHING,)
+    except CannotRetry as wrong:
+        errors = wrong.errors
+    if errors:
+        await parts.store.fail_validation(job, errors)
+        await parts.wake.poke("webhooks")
+        return
+    for queue in retried.queues:
+        await parts.wake.poke(queue)
+    await parts.wake.poke("upkeep")  # the batch whose held lines went may be at its end
 
 
 async def _surveyor(parts: IngestParts, batch: Batch) -> Surveyor | None:

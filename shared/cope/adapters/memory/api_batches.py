@@ -8,6 +8,7 @@ from datetime import timedelta
 from cope.adapters.memory.api_projects import ApiProjectsMixin, page_of
 from cope.adapters.memory.endings import close_batch, end_or_wait
 from cope.adapters.memory.journal import note
+from cope.adapters.memory.open_batches import OpenBatchesMixin, begin_open
 from cope.adapters.memory.standstill import refresh
 from cope.adapters.memory.tables import BatchRow, TaskRow, is_open
 from cope.core.errors import Conflict
@@ -24,7 +25,7 @@ _KEY_WINDOW = timedelta(hours=24)
 _CLIENT_CLOSED = 499
 
 
-class ApiBatchesMixin(ApiProjectsMixin):
+class ApiBatchesMixin(OpenBatchesMixin, ApiProjectsMixin):
     """What a project's key may do."""
 
     async def create_batch(self, new: NewBatch) -> Batch:
@@ -37,7 +38,9 @@ class ApiBatchesMixin(ApiProjectsMixin):
             owner.watch = ParseWatch.PASSED  # it makes no paid call that could wait
         self._db.batches[new.batch.id] = owner
         note(self._db, new.batch.project_id, "batch.created", batch_id=new.batch.id, id=new.batch.id)
-        return new.batch
+        if new.open_for is not None:
+            begin_open(self._db, owner, new.open_for)
+        return owner.batch
 
     async def get_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
         """This project's batch, or None."""
@@ -195,7 +198,9 @@ class ApiBatchesMixin(ApiProjectsMixin):
 
     def _shown(self, batch: Batch) -> Batch:
         tasks = self._db.batch_tasks.get(batch.id, ())
-        return replace(batch, submitted=sum(1 for row in tasks if row.state is TaskState.SUBMITTED))
+        retries = (r.batch.id for r in self._db.batches.values() if r.batch.retry_of == batch.id)
+        submitted = sum(1 for row in tasks if row.state is TaskState.SUBMITTED)
+        return replace(batch, submitted=submitted, retried_by=tuple(sorted(retries)))
 
     def _provider_batch(self, row: TaskRow) -> ProviderBatchView | None:
         if row.state is not TaskState.SUBMITTED:

@@ -191,7 +191,8 @@ class ApiProjectsMixin:
         if await self.get_file(project_id, file_id) is None:
             return False
         for owner in self._db.batches.values():
-            if owner.batch.input_file_id == file_id and owner.batch.status not in TERMINAL_BATCH_STATUSES:
+            running = owner.batch.status not in TERMINAL_BATCH_STATUSES and owner.retry is None
+            if owner.batch.input_file_id == file_id and running:
                 raise Conflict(f"File {file_id!r} is being read by batch {owner.batch.id!r}.", code="file_in_use")
         del self._db.files[file_id]
         return True

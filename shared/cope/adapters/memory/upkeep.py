@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from cope.adapters.memory.journal import note, note_and_deliver
+from cope.adapters.memory.journal import note_and_deliver
+from cope.adapters.memory.line_retry import LineRetryMixin, begin
 from cope.adapters.memory.quotes import QuotesMixin
-from cope.adapters.memory.standstill import refresh
 from cope.adapters.memory.sweep import SweepMixin
-from cope.adapters.memory.tables import BatchRow, TaskRow
+from cope.adapters.memory.tables import BatchRow, TaskRow, in_progress
 from cope.core.errors import Conflict
 from cope.core.fairness import stride
 from cope.core.ids import BatchId, FileId, ProjectId
@@ -19,7 +19,7 @@ from cope.ports.store import BatchJob, NewTask, ResultLine, WebhookOutcome
 _PAGE_LINES = 1000
 
 
-class UpkeepMixin(QuotesMixin, SweepMixin):
+class UpkeepMixin(LineRetryMixin, QuotesMixin, SweepMixin):
     """Validation, files and deliveries, as `WorkerStore` describes them."""
 
     async def claim_validation(self, *, lease_s: float) -> BatchJob | None:
@@ -53,11 +53,7 @@ class UpkeepMixin(QuotesMixin, SweepMixin):
         if owner is None or owner.batch.status is not BatchStatus.VALIDATING:
             return None
         _refuse_doubles(gathered)
-        beside = sum(
-            other.batch.project_id == owner.batch.project_id and other.batch.status is BatchStatus.IN_PROGRESS
-            for other in self._db.batches.values()
-        )
-        step = stride(expires_in, 1 + beside)
+        step = stride(expires_in, 1 + in_progress(self._db, owner.batch.project_id))
         for ordinal, new in enumerate(gathered):
             self._db.add_task(
                 new,
@@ -66,20 +62,7 @@ class UpkeepMixin(QuotesMixin, SweepMixin):
                 key_id=owner.batch.key_id,
                 distance=ordinal * step,
             )
-        now = self._db.now()
-        owner.unfinished = len(gathered)
-        owner.job_until = None
-        owner.batch = replace(
-            owner.batch,
-            status=BatchStatus.IN_PROGRESS if gathered else BatchStatus.FINALIZING,
-            in_progress_at=now,
-            finalizing_at=None if gathered else now,
-            expires_at=now + expires_in,
-            total=len(gathered),
-            model=model(),
-        )
-        refresh(self._db, owner)
-        note(self._db, owner.batch.project_id, "batch.in_progress", batch_id=owner.batch.id, total=len(gathered))
+        begin(self._db, owner, len(gathered), model(), expires_in)
         return len(gathered)
 
     async def fail_validation(self, job: BatchJob, errors: Sequence[LineError]) -> None:
