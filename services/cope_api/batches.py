@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, cast
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, assert_never, cast
 
 import orjson
 from fastapi import APIRouter, Request
@@ -10,7 +12,7 @@ from starlette.responses import Response
 
 from cope.bootstrap import ApiParts
 from cope.core.errors import BadRequest, Conflict, NotAvailableYet, NotFound
-from cope.core.ids import BATCH, BatchId, FileId, TaskId
+from cope.core.ids import BATCH, BatchId, FileId, ProjectId, TaskId
 from cope.core.lifecycle import TERMINAL_BATCH_STATUSES, BatchStatus, TaskState
 from cope.core.problem import Kind
 from cope.core.records import Batch
@@ -32,35 +34,31 @@ from cope_api.context import (
 )
 from cope_api.failures import json_response
 from cope_api.holds import shown
+from cope_api.inline import NO_FILE, Source, create_inline, source
 from cope_api.present import task_json
 
 router = APIRouter()
-_KEYS = frozenset({"input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after", "cope"})
+_KEYS = frozenset(
+    {"input_file_id", "requests", "endpoint", "completion_window", "metadata", "output_expires_after", "cope"}
+)
 _SERVED, _LATER = "/v1/chat/completions", frozenset({"/v1/responses"})
 _LONGEST_KEY = 255
 
 
 @router.post("/v1/batches")
 async def create(request: Request) -> Response:
-    """Accept a batch: it is `validating` until upkeep has read its file. A repetition returns the first one."""
+    """Accept a batch: it is `validating` until upkeep has read its file, which may come as `requests` in the body; an
+    open one begins at once. A repetition returns the first one."""
     parts, project_id, principal = await project_of(request)
     raw = await raw_body(request)
     body = json_object(raw)
     only_keys(body, _KEYS)
     project = await project_row(parts, project_id)
     cope = parse_cope_defaults(body.get("cope"), catalog=parts.catalog, kind=Kind(project.default_kind))
-    if cope.webhook_url is not None:
-        reason = parts.webhooks.refuse_reason(cope.webhook_url)
-        if reason is not None:
-            raise BadRequest(f"`cope.webhook_url` can't be used: {reason}.", param="cope.webhook_url")
-    input_file = FileId(as_text(body.get("input_file_id"), "input_file_id", longest=64))
-    file = await parts.store.get_file(project_id, input_file)
-    if file is None:
-        raise BadRequest(f"There is no file {input_file!r}.", param="input_file_id", code="file_not_found")
-    if file.purpose != "batch":
-        raise BadRequest("The input file's purpose must be `batch`.", param="input_file_id")
-    window = as_text(body.get("completion_window"), "completion_window", longest=8)
-    window_seconds(window)
+    check_webhook(parts, cope.webhook_url)
+    came = source(body, cope)
+    input_file = NO_FILE if came is not Source.FILE else await _input_file(parts, project_id, body)
+    window = window_of(body.get("completion_window"))
     batch = Batch(
         id=BatchId(parts.ids.new(BATCH)),
         project_id=project_id,
@@ -71,22 +69,59 @@ async def create(request: Request) -> Response:
         status=BatchStatus.VALIDATING,
         created_at=parts.clock.now(),
         defaults=_defaults(cope),
-        metadata=_metadata(body.get("metadata")),
+        metadata=metadata_of(body.get("metadata")),
         webhook_url=cope.webhook_url,
         output_expires_after_s=_output_expiry(body.get("output_expires_after")),
         cap=cope.max_cost,
         dry_run=cope.dry_run,
         audit_share=cope.audit_share,
+        open=cope.open,
     )
+    new = new_batch(request, batch, raw)
+    match came:
+        case Source.FILE:
+            made = await parts.store.create_batch(new)
+        case Source.INLINE:
+            made = await create_inline(parts, new, body["requests"], Kind(project.default_kind))
+        case Source.OPEN:
+            made = await parts.store.create_batch(replace(new, open_for=timedelta(seconds=window_seconds(window))))
+        case _:
+            assert_never(came)
+    await parts.wake.poke("upkeep")
+    return await show(parts, made)
+
+
+def new_batch(request: Request, batch: Batch, raw: bytes) -> NewBatch:
+    """With what makes a request for a batch a repetition of an earlier one. Raises `BadRequest`."""
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= _LONGEST_KEY:
         raise BadRequest(f"`Idempotency-Key` must have 1 to {_LONGEST_KEY} characters.", param="Idempotency-Key")
     retries = request.headers.get("x-stainless-retry-count", "0")
-    made = await parts.store.create_batch(
-        NewBatch(batch, hashlib.sha256(raw).digest(), key, retry=int(retries[:4]) if retries.isdigit() else 0)
-    )
-    await parts.wake.poke("upkeep")
-    return await _show(parts, made)
+    return NewBatch(batch, hashlib.sha256(raw).digest(), key, retry=int(retries[:4]) if retries.isdigit() else 0)
+
+
+def check_webhook(parts: ApiParts, url: str | None) -> None:
+    """Raises `BadRequest` for an address that nothing may be sent to."""
+    reason = None if url is None else parts.webhooks.refuse_reason(url)
+    if reason is not None:
+        raise BadRequest(f"`cope.webhook_url` can't be used: {reason}.", param="cope.webhook_url")
+
+
+async def _input_file(parts: ApiParts, project_id: ProjectId, body: Mapping[str, object]) -> FileId:
+    input_file = FileId(as_text(body.get("input_file_id"), "input_file_id", longest=64))
+    file = await parts.store.get_file(project_id, input_file)
+    if file is None:
+        raise BadRequest(f"There is no file {input_file!r}.", param="input_file_id", code="file_not_found")
+    if file.purpose != "batch":
+        raise BadRequest("The input file's purpose must be `batch`.", param="input_file_id")
+    return input_file
+
+
+def window_of(value: object) -> str:
+    """A completion window that can be kept. Raises `BadRequest`."""
+    window = as_text(value, "completion_window", longest=8)
+    window_seconds(window)
+    return window
 
 
 def _defaults(cope: BatchCope) -> str:
@@ -103,7 +138,8 @@ def _endpoint(value: object) -> str:
     return endpoint
 
 
-def _metadata(value: object) -> Mapping[str, str] | None:
+def metadata_of(value: object) -> Mapping[str, str] | None:
+    """OpenAI's `metadata`. Raises `BadRequest`."""
     if value is None:
         return None
     given = as_mapping(value, "metadata")
@@ -139,7 +175,8 @@ async def list_batches(request: Request) -> Response:
     return json_response(list_body(await shown(parts, page.items), page.has_more))
 
 
-async def _batch(request: Request, batch_id: str) -> tuple[ApiParts, Batch]:
+async def batch_of(request: Request, batch_id: str) -> tuple[ApiParts, Batch]:
+    """The parts and the caller's batch. Raises `NotFound`."""
     parts, project_id, _ = await project_of(request)
     batch = await parts.store.get_batch(project_id, BatchId(clean_id(batch_id)))
     if batch is None:
@@ -150,44 +187,47 @@ async def _batch(request: Request, batch_id: str) -> tuple[ApiParts, Batch]:
 @router.get("/v1/batches/{batch_id}")
 async def retrieve(request: Request, batch_id: str) -> Response:
     """One batch, with what its audits say."""
-    parts, batch = await _batch(request, batch_id)
-    return await _show(parts, batch, audited=True)
+    parts, batch = await batch_of(request, batch_id)
+    return await show(parts, batch, audited=True)
 
 
 @router.post("/v1/batches/{batch_id}/cancel")
 async def cancel(request: Request, batch_id: str) -> Response:
     """Begin no further step; finished lines are kept, and a paid call under way commits first."""
-    parts, batch = await _batch(request, batch_id)
+    parts, batch = await batch_of(request, batch_id)
     if batch.status in TERMINAL_BATCH_STATUSES:
         raise Conflict(f"The batch is {batch.status.value} already.", code="batch_not_cancellable")
     cancelled = await parts.store.cancel_batch(batch.project_id, batch.id)
     await parts.wake.poke("upkeep")
-    return await _show(parts, cancelled or batch)
+    return await show(parts, cancelled or batch)
 
 
+@router.post("/v1/batches/{batch_id}/pause")
 @router.post("/v1/batches/{batch_id}/hold")
 async def hold(request: Request, batch_id: str) -> Response:
-    """Hold a batch by hand: nothing of it is begun until it is resumed, and its completion window stands still."""
-    parts, batch = await _batch(request, batch_id)
+    """Hold a batch by hand: nothing of it is begun until it is resumed, and its completion window stands still. What is
+    under way ends and counts. `pause` is another name for it."""
+    parts, batch = await batch_of(request, batch_id)
     held = await parts.store.hold_batch(batch.project_id, batch.id) or batch
     if not held.paused:
         raise Conflict(
             f"The batch is {held.status.value}: only one that is validating or in_progress can be held.",
             code="batch_not_holdable",
         )
-    return await _show(parts, held)
+    return await show(parts, held)
 
 
 @router.post("/v1/batches/{batch_id}/resume")
 async def resume(request: Request, batch_id: str) -> Response:
     """Go on with a batch that was held by hand, or waits because its first answers could not be read. Any other stays
     as it is."""
-    parts, batch = await _batch(request, batch_id)
+    parts, batch = await batch_of(request, batch_id)
     resumed = await parts.store.resume_batch(batch.project_id, batch.id)
-    return await _show(parts, resumed or batch)
+    return await show(parts, resumed or batch)
 
 
-async def _show(parts: ApiParts, batch: Batch, *, audited: bool = False) -> Response:
+async def show(parts: ApiParts, batch: Batch, *, audited: bool = False) -> Response:
+    """The batch as a response."""
     (body,) = await shown(parts, [batch])
     if audited:
         body["cope"]["audit"] = await batch_audit(parts, batch)
@@ -197,7 +237,7 @@ async def _show(parts: ApiParts, batch: Batch, *, audited: bool = False) -> Resp
 @router.get("/v1/batches/{batch_id}/tasks")
 async def list_tasks(request: Request, batch_id: str) -> Response:
     """The batch's tasks with their histories, a page at a time."""
-    parts, batch = await _batch(request, batch_id)
+    parts, batch = await batch_of(request, batch_id)
     state = text_query(request, "status")
     if state is not None and state not in tuple(TaskState):
         raise BadRequest(f"`status` must be one of {', '.join(TaskState)}.", param="status")

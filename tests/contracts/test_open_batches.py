@@ -11,7 +11,7 @@ from cope.core.ids import BatchId, FileId
 from cope.core.lifecycle import BatchStatus
 from cope.core.records import Batch, Project
 from cope.ports.store import Appended, NewBatch, NewLine
-from tests.contracts.world import LEASE_S, World, done, goes_on
+from tests.contracts.world import LEASE_S, World, done, goes_on, large_step
 from tests.support import make_batch, make_new_task
 
 WINDOW = timedelta(hours=1)
@@ -26,8 +26,7 @@ def lines(*names: str, text: str = "", queue: str = "small") -> list[NewLine]:
 
 async def opened(world: World, project: Project, *, window: timedelta = WINDOW) -> Batch:
     batch = replace(make_batch(project.id, FileId(""), created_at=world.now()), completion_window="1h", open=True)
-    made = await world.api.create_batch(NewBatch(batch, batch.id.encode(), None, retry=0, open_for=window))
-    return made
+    return await world.api.create_batch(NewBatch(batch, batch.id.encode(), None, retry=0, open_for=window))
 
 
 async def append(world: World, batch: Batch, new: list[NewLine], *, most: int = 1_000) -> Appended:
@@ -210,7 +209,7 @@ async def test_an_escalating_line_of_an_open_batch_goes_on_after_the_seal(world:
     await world.api.seal_batch(project.id, batch.id)
 
     assert (await world.see(batch)).status is BatchStatus.IN_PROGRESS
-    await world.commit(done(await world.claim_one("large"), stage=3))
+    await world.commit(done(await world.claim_one("large"), step=large_step(), stage=3))
 
     assert await world.finish(batch) is BatchStatus.COMPLETED
 

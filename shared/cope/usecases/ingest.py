@@ -151,7 +151,7 @@ class _Rows:
         self._parts = parts
         self._surveyor = surveyor
         self._file_id = batch.input_file_id
-        self._reader = _LineReader(batch, kind, parts.catalog)
+        self._reader = LineReader(batch, kind, parts.catalog)
         self._seen: set[str | bytes] = set()
         self._models: set[str] = set()
         # By identity: the reader gives lines of equal policies one object, and hashing its fractions costs more than
@@ -205,7 +205,7 @@ class _Rows:
         if known is None:
             now = self._parts.clock.now()
             refuse_unpriced(request.policy, self._parts.catalog, self._parts.prices, now, param="body.model")
-            known = request.policy, encode_policy(request.policy), _queue(request)
+            known = request.policy, encode_policy(request.policy), queue_of(request)
             self._policies[id(request.policy)] = known
         row = new_task(self._parts.ids, request, custom_id=custom_id, line=number, policy=known[1], queue=known[2])
         if self._surveyor is not None:
@@ -235,18 +235,19 @@ def new_task(ids: IdMaker, request: ParsedRequest, *, custom_id: str, line: int,
 
 def new_live_task(ids: IdMaker, request: ParsedRequest) -> NewTask:
     """A live call as a row: no line, no custom id."""
-    policy, queue = encode_policy(request.policy), _queue(request)
+    policy, queue = encode_policy(request.policy), queue_of(request)
     return new_task(ids, request, custom_id="", line=0, policy=policy, queue=queue)
 
 
-def _queue(request: ParsedRequest) -> str:
+def queue_of(request: ParsedRequest) -> str:
+    """The queue of the request's first step."""
     spec = TaskSpec(
         TaskId(""), request.problem, request.policy, request.requested_model, seed=0, options=request.options
     )
     return first_queue(spec)
 
 
-class _LineReader:
+class LineReader:
     """Parses the lines of one batch."""
 
     def __init__(self, batch: Batch, kind: Kind, catalog: ModelCatalog) -> None:
@@ -262,6 +263,10 @@ class _LineReader:
             raise BadRequest(f"This line is not JSON: {wrong}.", code="invalid_json_line") from None
         if not isinstance(line, dict):
             raise BadRequest("Each line must be a JSON object.", code="invalid_json_line")
+        return self.read_object(line)
+
+    def read_object(self, line: Mapping[str, Any]) -> tuple[str, ParsedRequest]:
+        """As `read`, of a line that is JSON no more."""
         if line.keys() != _LINE_KEYS:
             self._refuse_keys(line)
         custom_id, body = line["custom_id"], line["body"]

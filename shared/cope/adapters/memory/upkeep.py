@@ -14,6 +14,7 @@ from cope.core.fairness import stride
 from cope.core.ids import BatchId, FileId, ProjectId
 from cope.core.lifecycle import BatchStatus, TaskState
 from cope.core.records import Batch, Delivery, LineError, Project, StoredFile
+from cope.core.task import StoreLevel
 from cope.ports.store import BatchJob, NewTask, ResultLine, WebhookOutcome
 
 _PAGE_LINES = 1000
@@ -99,6 +100,9 @@ class UpkeepMixin(LineRetryMixin, QuotesMixin, SweepMixin):
         )
         owner.batch = _closed(owner, batch, now)
         owner.job_until = None
+        for row in self._db.batch_tasks.get(batch.id, ()):
+            if row.spec.store is StoreLevel.NONE:
+                _drop_texts(row)
         note_and_deliver(self._db, owner.batch)
         return owner.batch.status
 
@@ -175,6 +179,13 @@ def _closed(owner: BatchRow, batch: Batch, now: datetime) -> Batch:
     if owner.ending is TaskState.EXPIRED:
         return replace(batch, status=BatchStatus.EXPIRED, expired_at=now)
     return replace(batch, status=BatchStatus.COMPLETED, completed_at=now)
+
+
+def _drop_texts(row: TaskRow) -> None:
+    """With the files written, neither question nor answer stays."""
+    kind = row.spec.problem.kind.value
+    row.new = row.new._replace(payload=f'{{"k":"{kind}","m":[],"r":"","st":"none"}}')
+    row.body = None
 
 
 def _refuse_doubles(rows: Sequence[NewTask]) -> None:
