@@ -8,7 +8,7 @@ from enum import Enum
 import orjson
 
 from cope.bootstrap import ApiParts
-from cope.core.errors import BadRequest
+from cope.core.errors import BadRequest, Conflict
 from cope.core.ids import FILE, FileId
 from cope.core.problem import Kind
 from cope.core.records import Batch, StoredFile
@@ -53,14 +53,19 @@ async def create_inline(parts: ApiParts, new: NewBatch, requests: object, kind: 
     if count != len(lines):
         raise BadRequest("Two of the `requests` have the same `custom_id`.", param="requests", code="duplicate")
     file = await _store(parts, new.batch, b"".join(orjson.dumps(line) + b"\n" for line in lines), count)
-    made = None
     try:
         made = await parts.store.create_batch(replace(new, batch=replace(new.batch, input_file_id=file.id)))
-    finally:
-        if made is None or made.id != new.batch.id:  # refused, or a repetition: the first batch has its own
-            await parts.store.delete_file(file.project_id, file.id)
-            await parts.files.delete(file.id)
+    except Conflict:
+        await _forget(parts, file)
+        raise
+    if made.id != new.batch.id:  # a repetition: the first batch has its own
+        await _forget(parts, file)
     return made
+
+
+async def _forget(parts: ApiParts, file: StoredFile) -> None:
+    await parts.store.delete_file(file.project_id, file.id)
+    await parts.files.delete(file.id)
 
 
 async def _store(parts: ApiParts, batch: Batch, data: bytes, lines: int) -> StoredFile:
