@@ -18,6 +18,8 @@ from cope_cli.address import Address, NoAddress, find_address
 from cope_cli.alerts import register
 from cope_cli.audit import audit
 from cope_cli.budget import budget
+from cope_cli.life_cycle import register as register_life_cycle
+from cope_cli.life_cycle import submit_stream
 from cope_cli.lines import BadInput, batch_lines
 from cope_cli.prices import prices
 from cope_cli.quote import print_quote, quote
@@ -31,6 +33,7 @@ app.command()(budget)
 app.command()(audit)
 FAILED, REFUSED, UNREACHABLE = 1, 2, 3
 register(app)
+register_life_cycle(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
@@ -60,10 +63,14 @@ def submit(
     follow: Annotated[bool, typer.Option("--watch", help="Show progress until it ends.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Submit FILE.jsonl or FILE.csv, for example: cope submit problems.csv --policy cope --watch"""
+    """Submit FILE.jsonl, FILE.csv or - (lines as they come), for example: cope submit problems.csv --watch"""
     client = _address(context).client()
     given = {"kind": kind, "store": store, "webhook_url": webhook_url, "max_cost_usd": max_cost, "on_budget": on_budget}
     block = {name: value for name, value in given.items() if value is not None}
+    if str(file) == "-":
+        begun = submit_stream(client, policy=policy, window=window, block=block)
+        _end(_console(), watch(_console(), client, str(begun["id"])) if follow else begun, as_json=as_json)
+        return
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as lines:
         for line in batch_lines(file, policy):
             lines.write(line + "\n")
