@@ -83,8 +83,7 @@ def limits(context: typer.Context, as_json: Json = False) -> None:
 
 
 def hold(context: typer.Context, target: str, as_json: Json = False) -> None:
-    """Pause a project (operator) or one batch by hand: cope pause batch_01… Nothing is lost; cope resume goes on. `hold`
-    and `pause` are the same."""
+    """Pause a project (operator) or one batch by hand (`hold` is the same): cope pause batch_01… Nothing is lost."""
     _stop_or_go(context, target, paused=True, as_json=as_json)
 
 
