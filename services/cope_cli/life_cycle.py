@@ -79,6 +79,11 @@ def seal(context: typer.Context, batch: str, as_json: Json = False) -> None:
     _end(_post(_client(context), f"/batches/{batch}/seal", {}), as_json=as_json)
 
 
+def cancellable(client: OpenAI) -> list[str]:
+    """The project's batches that have not ended, newest first."""
+    return [batch.id for batch in client.batches.list(limit=100) if batch.status in {"validating", "in_progress"}]
+
+
 def submit_stream(client: OpenAI, *, policy: str, window: str, block: dict[str, str]) -> _Batch:
     """A batch of the lines of standard input, which begin while the others still come; sealed at their end.
 

@@ -18,8 +18,8 @@ from cope_cli.address import Address, NoAddress, find_address
 from cope_cli.alerts import register
 from cope_cli.audit import audit
 from cope_cli.budget import budget
+from cope_cli.life_cycle import cancellable, submit_stream
 from cope_cli.life_cycle import register as register_life_cycle
-from cope_cli.life_cycle import submit_stream
 from cope_cli.lines import BadInput, batch_lines
 from cope_cli.prices import prices
 from cope_cli.quote import print_quote, quote
@@ -153,10 +153,19 @@ def batches(context: typer.Context, limit: int = 20, as_json: Json = False) -> N
 
 
 @app.command()
-def cancel(context: typer.Context, batch: str, as_json: Json = False) -> None:
-    """Cancel a batch; finished lines are kept."""
-    found = _address(context).client().batches.cancel(batch).to_dict()
-    _print_json(found) if as_json else _console().print(summary(found))
+def cancel(
+    context: typer.Context,
+    batch: Annotated[str | None, typer.Argument(help="A batch's id.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every batch of the project that has not ended.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Cancel a batch; finished lines are kept: cope cancel batch_01…, or cope cancel --all"""
+    if (batch is None) is not every:
+        _fail("name a batch, or say --all", REFUSED)
+    client = _address(context).client()
+    for one in [batch] if batch is not None else cancellable(client):
+        found = client.batches.cancel(one).to_dict()
+        _print_json(found) if as_json else _console().print(summary(found))
 
 
 @app.command()

@@ -352,3 +352,18 @@ def test_another_projects_batch_is_neither_retried_nor_grown_nor_sealed(client: 
     for path in ("retry", "requests", "seal", "pause"):
         status, _, _ = send(served, f"/batches/{parent['id']}/{path}", b'{"requests": []}' if path != "retry" else b"")
         assert status == 404
+
+
+def test_every_batch_of_a_project_that_has_not_ended_is_cancelled_by_one_command(
+    client: OpenAI, served: Served, key: tuple[str, str]
+):
+    ended = failed_batch(client, served)
+    others = {create(client, cope={"open": True})["id"] for _ in range(2)}
+
+    ran = CliRunner().invoke(app, ["--base-url", served.url, "--api-key", key[1], "cancel", "--all"])
+
+    assert ran.exit_code == 0, ran.output
+    assert {client.batches.retrieve(batch).status for batch in others} == {"cancelling"}
+    assert client.batches.retrieve(ended["id"]).status == "completed"
+    wrong = CliRunner().invoke(app, ["--base-url", served.url, "--api-key", key[1], "cancel"])
+    assert wrong.exit_code == 2

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from cope.core.codec import encode_step
 from cope.core.errors import BadRequest, Conflict, NotFound
 from cope.core.history import History
 from cope.core.ids import BatchId, TaskId
@@ -304,6 +305,30 @@ async def test_a_line_that_ends_without_an_answer_keeps_the_plan_and_vote_that_a
     assert set(texts) <= {1, 2}
     assert texts[1] == ("B", "The answer is 7.")
     assert child.total == 1
+
+
+async def test_a_paid_answer_that_came_too_late_for_its_own_task_comes_with_the_line(world: World) -> None:
+    project = await world.project()
+    parent = await world.batch(project, queue="large")
+    paying = await world.claim_one("large", lease_s=1)
+    granted = await world.send(paying, 1_000)
+    await world.advance(2)
+    await world.sweep()
+    await world.api.cancel_batch(project.id, parent.id)
+    step = large_step(700)
+    await world.worker.store_late_answer(bill(granted, 700), encode_step(step))
+    await world.finish(parent)
+    await world.api.retry_batch(again(project, parent), LineRetry(parent.id, EVERY))
+    seen: list[OldLine] = []
+
+    def look(lines: Sequence[OldLine]) -> list[tuple[NewTask, History]]:
+        seen.extend(lines)
+        return as_they_are(lines)
+
+    await world.worker.take_lines(await validation(world), look, expires_in=WINDOW)
+
+    ((line),) = seen
+    assert (line.history, line.late, line.whole) == ((), (step,), False)
 
 
 async def test_many_pages_of_lines_keep_their_order(world: World) -> None:

@@ -9,11 +9,11 @@ import pytest
 
 from cope.core.errors import Conflict
 from cope.core.ids import FileId
-from cope.core.lifecycle import BatchStatus
+from cope.core.lifecycle import BatchStatus, HoldReason
 from cope.core.line_retry import LineRetry, Retryable
 from cope.core.money import NanoUSD
 from cope.core.records import Batch, Project
-from cope.ports.store import BatchJob, CommitStatus, NewBatch
+from cope.ports.store import BatchJob, ClaimedTask, CommitStatus, GiveBack, NewBatch
 from tests.contracts.test_line_retries import again, as_they_are
 from tests.contracts.test_open_batches import WINDOW, lines, opened
 from tests.contracts.world import LEASE_S, PostgresWorld, bill, done, fails, goes_on, large_step
@@ -95,8 +95,7 @@ async def test_two_retries_carried_out_at_once_take_each_line_over_once(world: P
     for _ in range(7):
         tasks = await world.claim(limit=100)
         await world.commit(*[goes_on(task) if i % 2 else fails(task) for i, task in enumerate(tasks)])
-    for task in await world.claim("large", limit=350):
-        await world.hold(task, 1_000)
+    await hold_all(world, await world.claim("large", limit=350))
     jobs = await waiting_retries(world, project, parent, 3)
 
     taken = await asyncio.gather(*(world.worker.take_lines(job, as_they_are, expires_in=DAY) for job in jobs))
@@ -106,6 +105,11 @@ async def test_two_retries_carried_out_at_once_take_each_line_over_once(world: P
     assert (seen.status, seen.failed, dict(seen.held)) == (BatchStatus.FINALIZING, 700, {})
     children = [await numbers(world, job.batch) for job in jobs]
     assert len({name for names in children for name in names}) == 700
+
+
+async def hold_all(world: PostgresWorld, tasks: Sequence[ClaimedTask]) -> None:
+    backs = [GiveBack(t.task_id, t.fence, hold=HoldReason.BUDGET, needed=NanoUSD(1_000)) for t in tasks]
+    await world.worker.give_back(backs)
 
 
 async def waiting_retries(world: PostgresWorld, project: Project, parent: Batch, count: int) -> Sequence[BatchJob]:
@@ -123,8 +127,7 @@ async def test_a_held_line_is_taken_over_or_cancelled_or_resumed_but_never_two_o
     for turn in range(4):
         parent = await world.batch(project, 40)
         await world.commit(*[goes_on(task) for task in await world.claim(limit=40)])
-        for task in await world.claim("large", limit=40):
-            await world.hold(task, 1_000)
+        await hold_all(world, await world.claim("large", limit=40))
         (job,) = await waiting_retries(world, project, parent, 1)
         if turn % 2:
             await world.api.set_cap(project.id, NanoUSD(20_000))

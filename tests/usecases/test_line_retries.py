@@ -15,7 +15,7 @@ from cope.core.prompts import BUILT_IN
 from cope.core.records import Batch, TaskDetail
 from cope.core.task import OnBudget
 from cope.ports.model import ChatAnswer, ChatRequest
-from cope.ports.store import Lease, NewBatch
+from cope.ports.store import NewBatch
 from cope.usecases.drain import Drainer
 from cope.usecases.finalise import finalise_next
 from cope.usecases.ingest import ingest_next
@@ -264,11 +264,3 @@ async def test_cancelling_aborts_running_samples_keeps_paid_calls_and_begins_not
     task = (await tasks(parts, batch))[1]
     assert (task.state, len(begun)) == (TaskState.DONE, n + 1)
     assert (await current(parts, batch)).spent > 0
-
-
-async def test_a_batch_that_is_being_ended_stops_its_samples_before_its_last_task_has_been_ended():
-    parts = make_parts(agreeing)
-    batch = await submit(parts, line("a"))
-    task = (await parts.store.claim("small", worker="w", limit=1, lease_s=LEASE_S))[0]
-    parts.store._db.batches[batch.id].ending = TaskState.CANCELLED
-    assert await parts.store.lost([Lease(task.task_id, task.fence)]) == {task.task_id}

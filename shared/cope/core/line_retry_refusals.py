@@ -18,7 +18,7 @@ _HAS_LINES = frozenset(
 )
 _INSTEAD = {
     BatchStatus.VALIDATING: "its lines are still being read: try again once it is in_progress",
-    BatchStatus.CANCELLING: "it is being cancelled: try again once it is cancelled",
+    BatchStatus.CANCELLING: "try again once it is cancelled",
     BatchStatus.FAILED: "its input was refused and no line ran: mend the input and submit it again",
 }
 
