@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,11 +13,11 @@ from cope.core.errors import NotFound
 from cope.core.ids import AlertId, EndpointId, FileId, KeyId, TaskId
 from cope.core.money import NanoUSD
 from cope.core.records import Batch, Project
-from cope.ports.store import ApiStore, Granted, Page
+from cope.ports.store import ApiStore, Granted, NewLine, Page
 from tests.contracts.test_alerts import alert
 from tests.contracts.test_external_usage import usage
 from tests.contracts.world import World
-from tests.support import make_endpoint, make_file, make_key
+from tests.support import make_endpoint, make_file, make_key, make_new_task
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,13 @@ NOTHING: dict[str, tuple[Reach, object]] = {
     "get_endpoint": (lambda api, v: api.get_endpoint(v.stranger.id, v.endpoint_id), None),
     "delete_endpoint": (lambda api, v: api.delete_endpoint(v.stranger.id, v.endpoint_id), False),
     "list_keys": (lambda api, v: api.list_keys(v.stranger.id), ()),
+    "seal_batch": (lambda api, v: api.seal_batch(v.stranger.id, v.batch.id), None),
+    "append_lines": (
+        lambda api, v: api.append_lines(
+            v.stranger.id, v.batch.id, [NewLine(make_new_task(custom_id="x"), b"x")], window=timedelta(hours=1), most=9
+        ),
+        None,
+    ),
     "audit_counts": (lambda api, v: api.audit_counts(v.stranger.id, batch_id=v.batch.id), ()),
     "list_events": (lambda api, v: api.list_events(v.stranger.id, after=0, limit=100, batch_id=v.batch.id), ()),
 }
