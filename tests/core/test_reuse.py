@@ -7,6 +7,7 @@ from cope.core.history import FinishedStep, SampleStatus
 from cope.core.ids import TaskId
 from cope.core.money import NanoUSD
 from cope.core.policies.cope import next_decision
+from cope.core.policies.decision import Decision
 from cope.core.retention import prune_history
 from cope.core.reuse import reusable, taken_over
 from cope.core.stages import Stage, Step, Tier
@@ -27,8 +28,8 @@ def same(step: Step) -> str:
     return "test-1"
 
 
-def names(steps: tuple[FinishedStep, ...]) -> list[str]:
-    return [step.name for step in steps]
+def names(taken: tuple[tuple[FinishedStep, ...], Decision]) -> list[str]:
+    return [step.name for step in taken[0]]
 
 
 def test_steps_are_taken_over_in_the_order_that_the_policy_asks_for_them():
@@ -43,8 +44,8 @@ def test_a_step_of_another_model_size_or_prompt_is_not_taken_over_nor_what_follo
         replace(STAGE1, prompt_version="test-2"),
         replace(STAGE1, tier=Tier.LARGE),
     ):
-        assert reusable(SPEC, [other, PLAN], version=same, whole=True) == ()
-    assert reusable(SPEC, [STAGE1, PLAN], version=lambda step: None, whole=True) == ()
+        assert reusable(SPEC, [other, PLAN], version=same, whole=True)[0] == ()
+    assert reusable(SPEC, [STAGE1, PLAN], version=lambda step: None, whole=True)[0] == ()
 
 
 def test_a_step_that_leads_to_the_same_failure_again_is_left_out():
@@ -59,6 +60,8 @@ def test_a_pruned_history_is_taken_over_where_it_kept_the_plan_that_would_be_dra
     taken = reusable(SPEC, pruned, version=same, whole=False)
 
     assert names(taken) == ["stage1"]
+    assert isinstance(taken[1], Step)
+    assert taken[1].name == "stage2-plan"
     whole, again = next_decision(SPEC, (STAGE1, PLAN)), next_decision(SPEC, with_plan)
     assert isinstance(whole, Step)
     assert whole == again
@@ -68,7 +71,7 @@ def test_a_pruned_history_is_taken_over_where_it_kept_the_plan_that_would_be_dra
 def test_a_free_step_without_its_texts_is_done_again_unless_a_paid_one_follows():
     bare = replace(STAGE1, samples=tuple(replace(s, plan=None, solution=None) for s in STAGE1.samples))
 
-    assert reusable(SPEC, [bare], version=same, whole=False) == ()
+    assert reusable(SPEC, [bare], version=same, whole=False)[0] == ()
     assert names(reusable(SPEC, [bare, PLAN], version=same, whole=False)) == ["stage1", "stage2-plan"]
     assert names(reusable(replace(SPEC, store=StoreLevel.FULL), [bare], version=same, whole=False)) == ["stage1"]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from cope.core.history import FinishedStep, History
 from cope.core.ids import TaskId
 from cope.core.money import ZERO, TokenUsage
-from cope.core.policies.decision import Stop
+from cope.core.policies.decision import Decision, Stop
 from cope.core.policies.registry import next_decision
 from cope.core.stages import Step
 from cope.core.task import StoreLevel, TaskSpec
@@ -15,8 +15,10 @@ PromptVersion = Callable[[Step], str | None]
 """The version of the prompts that a step would be sent with today; None where its model is gone."""
 
 
-def reusable(task: TaskSpec, stored: Iterable[FinishedStep], *, version: PromptVersion, whole: bool) -> History:
-    """The stored steps that `task`, the new one, may take over, in order.
+def reusable(
+    task: TaskSpec, stored: Iterable[FinishedStep], *, version: PromptVersion, whole: bool
+) -> tuple[History, Decision]:
+    """The stored steps that `task`, the new one, may take over, in order, and what comes after them.
 
     A step is taken over where the task's policy asks for the same step of the same model, with prompts of the same
     version. `whole` says that nothing was pruned from them. Where texts were, a free step that lacks what later steps
@@ -24,19 +26,22 @@ def reusable(task: TaskSpec, stored: Iterable[FinishedStep], *, version: PromptV
     that lead to the same failure again are left out.
     """
     by_name = {step.name: step for step in reversed(list(stored))}
-    asked: list[Step] = []
     kept: History = ()
-    while isinstance(step := next_decision(task, kept), Step):
+    decisions = [next_decision(task, kept)]  # the n-th is what comes after n steps
+    asked: list[Step] = []
+    while isinstance(step := decisions[-1], Step):
         found = by_name.get(step.name)
         if found is None or not _same(step, found) or found.prompt_version != version(step):
             break
         asked.append(step)
         kept = (*kept, found)
+        decisions.append(next_decision(task, kept))
+    count = len(kept)
     if not whole and task.store is not StoreLevel.FULL:
-        kept = kept[: _with_texts(asked, kept)]
-    while kept and isinstance(next_decision(task, kept), Stop):
-        kept = kept[:-1]
-    return kept
+        count = _with_texts(asked, kept)
+    while count and isinstance(decisions[count], Stop):
+        count -= 1
+    return kept[:count], decisions[count]
 
 
 def taken_over(step: FinishedStep, task_id: TaskId) -> FinishedStep:

@@ -10,14 +10,12 @@ from cope.core.history import History
 from cope.core.ids import TASK, TaskId
 from cope.core.line_retry import LineRetry
 from cope.core.models import ModelCatalog
-from cope.core.policies.registry import next_decision
 from cope.core.policies.spec import PolicyName, PolicySpec
 from cope.core.priced import refuse_unpriced
 from cope.core.prices import PriceTable
 from cope.core.records import LineError
 from cope.core.reuse import reusable, taken_over
 from cope.core.stages import Step, Tier
-from cope.core.task import TaskSpec
 from cope.ports.store import NewTask, OldLine
 from cope.ports.support import Clock, IdMaker
 
@@ -85,8 +83,8 @@ class Retried:
         spec = decode_task(task_id, payload=line.payload, policy=policy, seed=line.seed, on_budget=on_budget)
         if not spec.problem.conversation:
             raise BadRequest("Its text was not kept (`store: none`): submit it again.", code="text_not_kept")
-        history = self._history(spec, line)
-        decision = next_decision(spec, history)
+        steps, decision = reusable(spec, (*line.history, *line.late), version=self._version, whole=line.whole)
+        history = tuple(taken_over(step, line.task_id) for step in steps)
         queue = (decision.tier if isinstance(decision, Step) else Tier.SMALL).value
         self.queues.add(queue)
         task = NewTask(
@@ -102,10 +100,6 @@ class Retried:
             refuse_unpriced(known, self._parts.catalog, self._parts.prices, self._now, param="cope.policy")
             self._policies[text] = known
         return known
-
-    def _history(self, spec: TaskSpec, line: OldLine) -> History:
-        steps = reusable(spec, (*line.history, *line.late), version=self._version, whole=line.whole)
-        return tuple(taken_over(step, line.task_id) for step in steps)
 
     def _version(self, step: Step) -> str | None:
         catalog = self._parts.catalog

@@ -18,7 +18,7 @@ from cope.core.records import Batch
 from cope.core.task import OnBudget
 from cope.ports.store import BatchJob, MakeRetried, OldLine
 
-_AT_ONCE = 500
+_AT_ONCE = 200
 
 
 class LineRetryMixin:

@@ -20,7 +20,7 @@ from cope.core.line_retry import LineRetry, Retryable, decode_line_retry, moved
 from cope.core.task import OnBudget
 from cope.ports.store import BatchJob, MakeRetried, OldLine
 
-_AT_ONCE = 500
+_AT_ONCE = 200
 
 # No JSON function may read a result (it may hold an escaped NUL), and none need: a quote in any text of it is escaped.
 CAN_BE_RETRIED = """
