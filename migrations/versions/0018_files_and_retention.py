@@ -1,8 +1,8 @@
 """Files that share their bytes, and what is deleted when: steps in weekly partitions, batches and projects that say so.
 
-A row of `blobs` is one run of bytes in the file store, named by the file that brought it. `refs` files read it; at 0 it
-is never read again and its name never used again, so its bytes may be deleted at any later time, twice if need be. Files
-from before (and those that a worker of the version before still writes) have no blob: their bytes are their own.
+A row of `blobs` is one run of bytes in the file store, named by the file that brought it. `refs` files read it; at 0
+it is never read again and its name never used again, so its bytes may be deleted at any later time, twice if need be.
+Files from before (and those that a worker of the version before still writes) have no blob: their bytes are their own.
 
 Steps are partitioned by their task's id, whose head is its time: the key stays what it was, and a look-up by task reads
 one partition. The rows that are there become the first partition as they lie; none is copied.
@@ -30,7 +30,7 @@ CREATE TABLE blobs (
 ) WITH (fillfactor = 80);
 CREATE UNIQUE INDEX blobs_content ON blobs (project_id, sha256) WHERE refs > 0 AND shared;
 CREATE INDEX blobs_project ON blobs (project_id) INCLUDE (bytes) WHERE refs > 0;
-CREATE INDEX blobs_freed ON blobs (freed_at) WHERE refs = 0;
+CREATE INDEX blobs_freed ON blobs (emptied_at, freed_at) WHERE refs = 0;
 
 ALTER TABLE files ADD COLUMN blob_id text COLLATE "C";
 CREATE INDEX files_expiry ON files (expires_at) WHERE expires_at IS NOT NULL;
@@ -42,7 +42,8 @@ CREATE INDEX batches_kept ON batches (id)
   WHERE pruned_at IS NULL AND total > 0 AND status IN ('completed', 'failed', 'expired', 'cancelled');
 CREATE INDEX tasks_solo ON tasks (finished_at) WHERE batch_id IS NULL AND finished_at IS NOT NULL;
 CREATE INDEX tasks_unwiped ON tasks (finished_at)
-  WHERE batch_id IS NULL AND finished_at IS NOT NULL AND result IS NOT NULL AND payload LIKE '%"st":"none"%';
+  WHERE batch_id IS NULL AND finished_at IS NOT NULL AND payload LIKE '%"st":"none"%'
+    AND payload NOT LIKE '%"m":[],"r":"","st":"none"}';
 CREATE INDEX deliveries_over ON deliveries (finished_at) WHERE finished_at IS NOT NULL;
 
 CREATE TABLE upkeep_notes (name text PRIMARY KEY, value text, at timestamptz NOT NULL DEFAULT now());
@@ -136,7 +137,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON steps TO cope_worker;
 _NEXT_WEEK = """
 SELECT 'task_' || string_agg(substr('0123456789abcdefghjkmnpqrstvwxyz', 1 + ((ms >> shift) & 31)::int, 1), ''
                              ORDER BY shift DESC) || repeat('0', 16)
-FROM (SELECT (extract(epoch FROM date_trunc('week', now() AT TIME ZONE 'UTC') + interval '7 days') * 1000)::bigint AS ms) w
+FROM (
+  SELECT (extract(epoch FROM date_trunc('week', now() AT TIME ZONE 'UTC') + interval '7 days') * 1000)::bigint AS ms) w
 CROSS JOIN generate_series(0, 45, 5) AS shift
 """
 
@@ -189,6 +191,7 @@ def upgrade() -> None:
     high = op.get_bind().execute(sa.text(_NEXT_WEEK)).scalar_one()
     op.execute(FIRST.format(high=high))
     op.execute(PROTECTED)
+    op.execute("GRANT SELECT, DELETE ON steps_rest TO cope_worker")
 
 
 def downgrade() -> None:

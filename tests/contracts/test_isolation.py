@@ -39,7 +39,7 @@ Reach = Callable[[ApiStore, Victim], Awaitable[object]]
 NOTHING: dict[str, tuple[Reach, object]] = {
     "revoke_key": (lambda api, v: api.revoke_key(v.stranger.id, v.key_id), False),
     "get_file": (lambda api, v: api.get_file(v.stranger.id, v.file_id), None),
-    "delete_file": (lambda api, v: api.delete_file(v.stranger.id, v.file_id), False),
+    "delete_file": (lambda api, v: api.delete_file(v.stranger.id, v.file_id), None),
     "get_batch": (lambda api, v: api.get_batch(v.stranger.id, v.batch.id), None),
     "cancel_batch": (lambda api, v: api.cancel_batch(v.stranger.id, v.batch.id), None),
     "resume_batch": (lambda api, v: api.resume_batch(v.stranger.id, v.batch.id), None),

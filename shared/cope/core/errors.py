@@ -4,8 +4,11 @@ CopeError
 ├── BadRequest                what the caller sent can't be served; `param` says where, the message how to mend it
 │   └── NotAvailableYet       a documented option whose feature is not built
 ├── NotFound                  no such thing, or not in this project
+├── Gone                      it was there, and its time to be deleted has come
 ├── Conflict                  the same idempotency key with another body, a state that forbids the action
 ├── TooLarge                  a body, file, line or nesting over its limit
+├── StorageFull               the place where files lie takes no more bytes: only the operator can mend it
+├── StorageUnavailable        the place where files lie did not answer: retryable
 ├── BudgetExhausted           a cap refuses the worst case of a paid call
 ├── Unauthorized / Forbidden  no key, a wrong key / a key that may not
 ├── Misconfigured             a setting is missing or contradicts another; the process must not start
@@ -60,6 +63,25 @@ class NotFound(CopeError):
     """No such object in this project."""
 
     code = "not_found"
+
+
+class Gone(CopeError):
+    """It was here and was deleted when its time had come."""
+
+    code = "expired"
+
+
+class StorageFull(CopeError):
+    """The disk, or the account behind the file store, takes no more."""
+
+    code = "storage_full"
+
+
+class StorageUnavailable(CopeError):
+    """The file store did not answer. Nothing half-written is visible."""
+
+    code = "storage_unavailable"
+    retryable = True
 
 
 class Conflict(CopeError):

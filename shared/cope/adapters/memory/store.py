@@ -6,13 +6,14 @@ from cope.adapters.memory.audits import AuditsMixin
 from cope.adapters.memory.clock import FixedClock, SequentialIds
 from cope.adapters.memory.prices import PricesMixin
 from cope.adapters.memory.provider import ProviderMixin
+from cope.adapters.memory.retention import RetentionMixin
 from cope.adapters.memory.tables import Tables
 from cope.ports.provider_batches import ProviderBatchStore
 from cope.ports.store import ApiStore
 from cope.ports.support import Clock, IdMaker
 
 
-class MemoryStore(AuditsMixin, ApiSpendMixin, ApiLedgerMixin, ProviderMixin, PricesMixin):
+class MemoryStore(RetentionMixin, AuditsMixin, ApiSpendMixin, ApiLedgerMixin, ProviderMixin, PricesMixin):
     """`ApiStore` and `WorkerStore` without a database: for tests, examples and trying things out.
 
     Exact under asyncio: no method awaits between reading and writing. Not for threads, and not for millions of tasks:

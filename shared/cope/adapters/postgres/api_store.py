@@ -3,6 +3,7 @@
 from cope.adapters.postgres.api_audits import ApiAudits
 from cope.adapters.postgres.api_ledger import ApiLedger
 from cope.adapters.postgres.api_prices import ApiPrices
+from cope.adapters.postgres.api_retention import RetentionReading
 from cope.adapters.postgres.api_spend import ApiSpend
 from cope.adapters.postgres.database import Database, fetch, fetch_one
 from cope.adapters.postgres.migrate import SCHEMA
@@ -15,7 +16,7 @@ from cope.core.records import Event, WebhookEndpoint
 from cope.ports.store import Page
 
 
-class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiLedger):
+class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiLedger, RetentionReading):
     """One project at a time. `secret_key` is the Fernet key that webhook secrets are sealed with.
 
     Raises `StoreUnavailable` where the database does not answer. One instance per process and event loop.

@@ -1,8 +1,11 @@
-"""The ledger's monthly partitions, made a month ahead."""
+"""The ledger's monthly partitions, made a month ahead, and the weekly ones of steps, made two weeks ahead."""
 
 import time
+from datetime import datetime
 
-from cope.adapters.postgres.database import Database
+from cope.adapters.postgres.database import Connection, Database, fetch_one
+from cope.adapters.postgres.retained import partitions
+from cope.core.keeping import WEEK, first_task_id, week_of
 
 _EVERY_S = 3600.0
 
@@ -25,4 +28,18 @@ class Partitions:
             return
         async with db.transaction() as conn:
             await conn.execute(_AHEAD)
+        async with db.transaction() as conn:
+            await _make_weeks(conn)
         self._looked_at = time.monotonic()
+
+
+async def _make_weeks(conn: Connection) -> None:
+    """This week's and the next two. What comes without one lies in `steps_rest`."""
+    row = await fetch_one(conn, "SELECT now() AS now")
+    assert row is not None
+    now: datetime = row["now"]
+    known = [(part.low or "", part.high) for part in await partitions(conn, "steps") if part.high is not None]
+    for week in (week_of(now) + n * WEEK for n in range(3)):
+        low, high = first_task_id(week), first_task_id(week + WEEK)
+        if not any(begin <= low < end for begin, end in known):
+            await conn.execute("SELECT make_steps_partition(%s, %s, %s)", [f"steps_{week:%Y%m%d}", low, high])

@@ -98,7 +98,7 @@ class BlobRow(SQLModel, table=True):
         CheckConstraint("refs >= 0", name="blobs_refs_check"),
         Index("blobs_content", "project_id", "sha256", unique=True, postgresql_where=text("refs > 0 AND shared")),
         Index("blobs_project", "project_id", postgresql_include=["bytes"], postgresql_where=text("refs > 0")),
-        Index("blobs_freed", "freed_at", postgresql_where=text("refs = 0")),
+        Index("blobs_freed", "emptied_at", "freed_at", postgresql_where=text("refs = 0")),
     )
     id: str = identifier(key=True)
     project_id: str = identifier()
@@ -274,8 +274,8 @@ class TaskRow(SQLModel, table=True):
             "tasks_unwiped",
             "finished_at",
             postgresql_where=text(
-                "batch_id IS NULL AND finished_at IS NOT NULL AND result IS NOT NULL"
-                " AND payload LIKE '%\"st\":\"none\"%'"
+                'batch_id IS NULL AND finished_at IS NOT NULL AND payload LIKE \'%"st":"none"%\''
+                ' AND payload NOT LIKE \'%"m":[],"r":"","st":"none"}\''
             ),
         ),
     )

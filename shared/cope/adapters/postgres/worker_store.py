@@ -14,6 +14,7 @@ from cope.adapters.postgres.ingest import JobLost, ingest
 from cope.adapters.postgres.partitions import Partitions
 from cope.adapters.postgres.provider_store import ProviderBatchMethods
 from cope.adapters.postgres.records import file_of, project_of
+from cope.adapters.postgres.retention_store import RetentionMethods
 from cope.adapters.postgres.sealing import Sealer
 from cope.adapters.postgres.sequencer import sequence_events
 from cope.adapters.postgres.sweep import sweep
@@ -42,7 +43,7 @@ from cope.ports.store import (
 _LEADER_LOCK = 0x6C656164
 
 
-class PostgresWorkerStore(ProviderBatchMethods):
+class PostgresWorkerStore(RetentionMethods, ProviderBatchMethods):
     """Over all projects. `secret_key` is the Fernet key that webhook secrets are sealed with.
 
     Raises `StoreUnavailable` where the database does not answer. One instance per process and event loop.
