@@ -29,11 +29,12 @@ from cope_api.context import (
 )
 from cope_api.failures import json_response
 from cope_api.present import project_json
+from cope_api.retention import apply_keep_days, keep_days_of
 
 router = APIRouter()
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PROJECT_KEYS = frozenset({"name", "cope", "external_key_id", "geography"})
-_PROJECT_COPE_KEYS = frozenset({"time_zone", "default_kind", "paused", "pause_unparsable", "audit"})
+_PROJECT_COPE_KEYS = frozenset({"time_zone", "default_kind", "paused", "pause_unparsable", "audit", "keep_days"})
 
 
 def new_secret_key(random: bytes) -> str:
@@ -53,6 +54,7 @@ async def create_project(request: Request) -> Response:
     only_keys(body, _PROJECT_KEYS)
     changes = _cope_changes(body)
     audit = audit_settings(body.get("cope") or {}, None)
+    keep_days_of(body.get("cope") or {})
     project = Project(
         id=ProjectId(parts.ids.new(PROJECT)),
         name=as_text(body.get("name"), "name", longest=200),
@@ -65,6 +67,7 @@ async def create_project(request: Request) -> Response:
     )
     secret = make_secret(parts.ids.secret(32))
     made = await apply_settings(parts, await parts.store.create_project(project, secret), audit)
+    made = await apply_keep_days(parts, made, body.get("cope") or {})
     answer = project_json(made)
     answer["cope"]["webhook_secret"] = secret
     return json_response(answer)
@@ -119,8 +122,10 @@ async def update_project(request: Request, project_id: str) -> Response:
     changes = _cope_changes(body)
     project = await project_row(parts, ProjectId(clean_id(project_id)))
     audit = audit_settings(body.get("cope") or {}, project)
+    keep_days_of(body.get("cope") or {})  # refused before anything is changed
     updated = await parts.store.update_project(project.id, name=name, **changes)
-    return json_response(project_json(await apply_settings(parts, updated or project, audit)))
+    updated = await apply_keep_days(parts, updated or project, body.get("cope") or {})
+    return json_response(project_json(await apply_settings(parts, updated, audit)))
 
 
 @router.post("/v1/organization/projects/{project_id}/archive")

@@ -25,6 +25,7 @@ from cope.settings import Settings
 from cope.usecases.deliver_webhooks import Courier
 from cope.usecases.drain import Drainer
 from cope.usecases.provider_batches import ProviderBatcher
+from cope.usecases.retention import Retention
 from cope.usecases.sweep import Sweeper
 from cope.usecases.upkeep import Upkeep
 from cope.usecases.watch_prices import watch_prices
@@ -107,6 +108,7 @@ class WorkerProcess:
                     group.create_task(watch_prices(parts, self._stopping))
                     if "upkeep" in self._queues:
                         group.create_task(ProviderBatcher(parts, lease_s=settings.lease_s).run(self._stopping))
+                        group.create_task(Retention(parts, settings.keeping).run(self._stopping))
             finally:
                 heartbeat.cancel()
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from cope.core.ids import TASK, make_id, ms_of
+from cope.core.ids import make_id, ms_of
 
 WEEK = timedelta(days=7)
 _LOWEST = "0" * 16
@@ -40,9 +40,9 @@ def time_of(some_id: str) -> datetime | None:
     return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
 
 
-def first_task_id(at: datetime) -> str:
-    """The lowest id that a task made at `at` or later can have."""
-    return make_id(TASK, now_ms=int(at.timestamp() * 1000), random_part=_LOWEST)
+def first_id(prefix: str, at: datetime) -> str:
+    """The lowest id that something made at `at` or later can have."""
+    return make_id(prefix, now_ms=int(at.timestamp() * 1000), random_part=_LOWEST)
 
 
 def week_of(at: datetime) -> datetime:

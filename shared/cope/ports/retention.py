@@ -85,9 +85,9 @@ class RetentionStore(Protocol):
         """Whether nobody began this job in the last `every_s` seconds; then it is ours. Over all processes."""
         ...
 
-    async def expire_files(self, *, limit: int) -> int:
-        """Delete rows of files whose time has come, at most `limit`; how many. A file that a batch has yet to read
-        stays until it was read."""
+    async def expire_files(self, keeping: Keeping, *, limit: int) -> int:
+        """Delete rows of files whose time has come (their own, else `keeping.files` after they came), at most `limit`;
+        how many. A file that a batch has yet to read stays until it was read."""
         ...
 
     async def freed_bytes(self, *, limit: int) -> Sequence[FileId]:

@@ -62,20 +62,24 @@ class RetentionMixin:
         """One process has one."""
         return "memory"
 
-    async def expire_files(self, *, limit: int) -> int:
+    async def expire_files(self, keeping: Keeping, *, limit: int) -> int:
         """How many rows were deleted."""
-        due = sorted(self._due_files(), key=lambda file: file.expires_at or file.created_at)[:limit]
+        due = sorted(self._due_files(keeping), key=lambda file: file.id)[:limit]
         for file in due:
             del self._db.files[file.id]
             self._db.blobs.release(file)
         return len(due)
 
-    def _due_files(self) -> list[StoredFile]:
-        return [file for file in self._over() if file.id not in self._unread()]
+    def _due_files(self, keeping: Keeping) -> list[StoredFile]:
+        return [file for file in self._over(keeping) if file.id not in self._unread()]
 
-    def _over(self) -> list[StoredFile]:
+    def _over(self, keeping: Keeping) -> list[StoredFile]:
         now = self._db.now()
-        return [file for file in self._db.files.values() if file.expires_at is not None and file.expires_at <= now]
+        return [
+            file
+            for file in self._db.files.values()
+            if (_past(file.created_at, keeping.files, self._db) if file.expires_at is None else file.expires_at <= now)
+        ]
 
     def _unread(self) -> set[FileId]:
         batches = (owner.batch for owner in self._db.batches.values())
@@ -161,9 +165,9 @@ class RetentionMixin:
         sure = [owner for owner in due if not self._in_doubt(owner)]
         kept = [o for o in self._db.batches.values() if o.batch.total and o.batch.pruned_at is None and _ended(o)]
         live = [row.finished_at for row in self._db.tasks.values() if row.batch_id is None and row.finished_at]
-        blobs, over = self._db.blobs.rows.values(), self._over()
+        blobs, over = self._db.blobs.rows.values(), self._over(keeping)
         stored = sum(row.bytes for row in blobs if row.refs)
-        over_due = len(self._due_files())
+        over_due = len(self._due_files(keeping))
         return RetentionReport(
             at=self._db.now(),
             files=len(self._db.files),

@@ -5,7 +5,8 @@ from datetime import datetime
 
 from cope.adapters.postgres.database import Connection, Database, fetch_one
 from cope.adapters.postgres.retained import partitions
-from cope.core.keeping import WEEK, first_task_id, week_of
+from cope.core.ids import TASK
+from cope.core.keeping import WEEK, first_id, week_of
 
 _EVERY_S = 3600.0
 
@@ -40,6 +41,6 @@ async def _make_weeks(conn: Connection) -> None:
     now: datetime = row["now"]
     known = [(part.low or "", part.high) for part in await partitions(conn, "steps") if part.high is not None]
     for week in (week_of(now) + n * WEEK for n in range(3)):
-        low, high = first_task_id(week), first_task_id(week + WEEK)
+        low, high = first_id(TASK, week), first_id(TASK, week + WEEK)
         if not any(begin <= low < end for begin, end in known):
             await conn.execute("SELECT make_steps_partition(%s, %s, %s)", [f"steps_{week:%Y%m%d}", low, high])

@@ -11,7 +11,8 @@ from cope.adapters.postgres.database import Database, fetch, fetch_one
 from cope.adapters.postgres.retained import Partition, holds_tasks, keeps_of, partitions, values_of
 from cope.adapters.postgres.stored_files import take_turn
 from cope.adapters.postgres.taskrows import WIPED
-from cope.core.keeping import WEEK, Keeping, first_task_id, week_of
+from cope.core.ids import TASK
+from cope.core.keeping import WEEK, Keeping, first_id, week_of
 from cope.ports.retention import Pruned
 
 _PAGE = 2000
@@ -130,7 +131,7 @@ async def _bounds(db: Database, keeping: Keeping, now: datetime) -> dict[str, st
     keep = keeping.steps
     async with db.connection() as conn:
         first = next((p for p in await partitions(conn, "steps") if p.low is None and p.high is not None), None)
-    late = "" if keep is None else first_task_id(week_of(now - keep) + WEEK)
+    late = "" if keep is None else first_id(TASK, week_of(now - keep) + WEEK)
     return {"own": "" if first is None else str(first.high), "late": late}
 
 

@@ -3,17 +3,18 @@
 from cope.adapters.postgres.database import Connection, fetch_one
 from cope.adapters.postgres.retained import values_of, views
 from cope.adapters.postgres.retention import DUE_BATCH, DUE_DELIVERY, DUE_LIVE, ENDED, IN_DOUBT
+from cope.adapters.postgres.stored_files import OVER, over_values
 from cope.core.keeping import Keeping
 from cope.ports.retention import RetentionReport
 
-_FILES = """
+_FILES = f"""
 SELECT now() AS now, count(*) AS files, coalesce(sum(bytes), 0)::bigint AS bytes,
-  min(created_at) AS oldest, count(*) FILTER (WHERE expires_at <= now()) AS over,
+  min(created_at) AS oldest, count(*) FILTER (WHERE {OVER}) AS over,
   coalesce(sum(bytes) FILTER (WHERE blob_id IS NULL), 0)::bigint AS own,
-  count(*) FILTER (WHERE expires_at <= now() AND EXISTS (
+  count(*) FILTER (WHERE {OVER} AND EXISTS (
     SELECT FROM batches b WHERE b.status = 'validating' AND b.input_file_id = f.id)) AS waiting
 FROM files f
-"""
+"""  # noqa: S608
 
 _BLOBS = """
 SELECT coalesce(sum(bytes) FILTER (WHERE refs > 0), 0)::bigint AS bytes,
@@ -42,7 +43,7 @@ _DELIVERIES = f"SELECT count(*) AS due FROM deliveries WHERE {DUE_DELIVERY}"  # 
 async def look(conn: Connection, keeping: Keeping) -> RetentionReport:
     """Reads and changes nothing."""
     values = values_of(keeping)
-    files = await fetch_one(conn, _FILES)
+    files = await fetch_one(conn, _FILES, await over_values(conn, keeping))
     blobs = await fetch_one(conn, _BLOBS)
     batches = await fetch_one(conn, _BATCHES, values)
     live = await fetch_one(conn, _LIVE, values)

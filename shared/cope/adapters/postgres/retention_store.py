@@ -20,10 +20,10 @@ class RetentionMethods:
         async with self._db.transaction() as conn:
             return await stored_files.take_turn(conn, name, every_s=every_s)
 
-    async def expire_files(self, *, limit: int) -> int:
+    async def expire_files(self, keeping: Keeping, *, limit: int) -> int:
         """How many rows were deleted."""
         async with self._db.transaction() as conn:
-            return await stored_files.expire_files(conn, limit=limit)
+            return await stored_files.expire_files(conn, keeping, limit=limit)
 
     async def freed_bytes(self, *, limit: int) -> Sequence[FileId]:
         """The longest dead first."""

@@ -2,17 +2,20 @@
 once."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from cope.adapters.postgres.blobs import release
 from cope.adapters.postgres.database import Connection, fetch, fetch_one
-from cope.core.ids import FileId
+from cope.core.ids import FILE, FileId
+from cope.core.keeping import Keeping, first_id
 
 # Longer than any upload: one that ends later finds its name still taken.
 _REMEMBERED = "interval '7 days'"
 
-_DUE = """
-SELECT id FROM files WHERE expires_at <= now() ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED
-"""
+# Nearly all below `old` are gone already: the id, which begins with the time, spares reading the rest.
+OVER = """(expires_at <= now() OR expires_at IS NULL AND id < %(old)s AND created_at <= now() - %(files)s::interval)"""
+
+_DUE = f"SELECT id FROM files WHERE {OVER} ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED"  # noqa: S608
 
 # A statement of its own: whoever locked the file's row to make a batch of it has committed by now and is seen.
 _UNREAD = """
@@ -35,9 +38,17 @@ RETURNING name
 """
 
 
-async def expire_files(conn: Connection, *, limit: int) -> int:
+async def over_values(conn: Connection, keeping: Keeping) -> dict[str, object]:
+    """What `OVER` asks for. A day's room for clocks that differ."""
+    row = await fetch_one(conn, "SELECT now() AS now")
+    assert row is not None
+    old = "" if keeping.files is None else first_id(FILE, row["now"] - keeping.files + timedelta(days=1))
+    return {"files": keeping.files, "old": old}
+
+
+async def expire_files(conn: Connection, keeping: Keeping, *, limit: int) -> int:
     """How many were deleted."""
-    due = [row["id"] for row in await fetch(conn, _DUE, [limit])]
+    due = [row["id"] for row in await fetch(conn, _DUE, await over_values(conn, keeping) | {"limit": limit})]
     if not due:
         return 0
     rows = await fetch(conn, _UNREAD, [due])
