@@ -22,6 +22,7 @@ from cope_cli.lines import BadInput, batch_lines
 from cope_cli.prices import prices
 from cope_cli.quote import print_quote, quote
 from cope_cli.reconcile import reconcile
+from cope_cli.retention import retention
 from cope_cli.show import batches_table, summary, task_story, watch
 from cope_cli.spend import receipt, spend
 
@@ -29,6 +30,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(prices, name="prices")
 app.command()(budget)
 app.command()(audit)
+app.command()(retention)
 FAILED, REFUSED, UNREACHABLE = 1, 2, 3
 register(app)
 
