@@ -8,6 +8,8 @@ Steps are partitioned by their task's id, whose head is its time: the key stays 
 one partition. The rows that are there become the first partition as they lie; none is copied.
 """
 
+from datetime import UTC, datetime, timedelta
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -133,15 +135,6 @@ GRANT SELECT, UPDATE ON steps TO cope_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON steps TO cope_worker;
 """
 
-# The first instant of next week (Monday, UTC) in the letters of an id: 48 bits of milliseconds in base 32.
-_NEXT_WEEK = """
-SELECT 'task_' || string_agg(substr('0123456789abcdefghjkmnpqrstvwxyz', 1 + ((ms >> shift) & 31)::int, 1), ''
-                             ORDER BY shift DESC) || repeat('0', 16)
-FROM (
-  SELECT (extract(epoch FROM date_trunc('week', now() AT TIME ZONE 'UTC') + interval '7 days') * 1000)::bigint AS ms) w
-CROSS JOIN generate_series(0, 45, 5) AS shift
-"""
-
 # Ids that are no time of the past (a clock that went wrong) are few or none; they move.
 FIRST = """
 WITH moved AS (DELETE FROM steps_before WHERE task_id >= '{high}' RETURNING *) INSERT INTO steps SELECT * FROM moved;
@@ -183,13 +176,31 @@ DROP TABLE blobs;
 """
 
 
+_LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def _first_id(at: datetime) -> str:
+    """The lowest id of a task made at `at`: 48 bits of milliseconds in base 32, then what is drawn."""
+    ms = int(at.timestamp() * 1000)
+    return "task_" + "".join(_LETTERS[ms >> shift & 31] for shift in range(45, -1, -5)) + "0" * 16
+
+
 def upgrade() -> None:
     """Attaching reads the old steps once, and nobody writes meanwhile: about a second for a million rows."""
     op.execute(TABLES)
     op.execute(FUNCTIONS)
     op.execute(STEPS)
-    high = op.get_bind().execute(sa.text(_NEXT_WEEK)).scalar_one()
-    op.execute(FIRST.format(high=high))
+    now = op.get_bind().execute(sa.text("SELECT now()")).scalar_one().astimezone(UTC)
+    monday = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=now.weekday())
+    weeks = [monday + timedelta(days=7 * n) for n in range(3)]
+    if op.get_bind().execute(sa.text("SELECT EXISTS (SELECT FROM steps_before)")).scalar_one():
+        weeks = weeks[1:]
+        op.execute(FIRST.format(high=_first_id(weeks[0])))
+    else:
+        op.execute("DROP TABLE steps_before")
+    for week in weeks:
+        low, high = _first_id(week), _first_id(week + timedelta(days=7))
+        op.execute(f"SELECT make_steps_partition('steps_{week:%Y%m%d}', '{low}', '{high}')")
     op.execute(PROTECTED)
     op.execute("GRANT SELECT, DELETE ON steps_rest TO cope_worker")
 

@@ -38,8 +38,8 @@ def retention(
         return
     console.print(f"As of {_day(found['at'], hours=True)} UTC; the next pass follows within ten minutes.")
     console.print(
-        f"{found['files']} files take {_size(found['stored_bytes'])}; {_size(found['shared_bytes'])} more if equal ones "
-        f"did not share. Waiting to be deleted: {found['freed_blobs']} names."
+        f"{found['files']} files take {_size(found['stored_bytes'])}; {_size(found['shared_bytes'])} more if equal "
+        f"ones did not share. Waiting to be deleted: {found['freed_blobs']} names."
     )
     console.print(_kept(found))
     for line in _exceptions(found):
