@@ -15,9 +15,10 @@ from cope.adapters.local_files import LocalFiles
 from cope.adapters.memory import MemoryFiles
 from cope.adapters.s3_files import S3Files
 from cope.core import ids
-from cope.core.errors import Conflict, Misconfigured, NotFound, StorageFull
+from cope.core.errors import Conflict, Misconfigured, NotFound, StorageFull, StorageUnavailable
 from cope.core.ids import FileId
 from cope.ports.files import FileStore
+from cope_local.children import free_port
 from tests.contracts.s3_server import S3Server
 from tests.support import new_id
 
@@ -295,6 +296,17 @@ async def test_a_bucket_that_is_not_there_stops_the_start(
 
     with pytest.raises(Misconfigured, match="COPE_FILES_URL"):
         await open_files("s3://no-such-bucket/prefix", tmp_path).check()
+
+
+@pytest.mark.integration
+async def test_a_server_that_is_away_may_be_there_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    S3Server(f"http://127.0.0.1:{free_port()}").environment(monkeypatch)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    files = open_files("s3://bucket/prefix", tmp_path)
+    files._fs.retries = 1  # type: ignore[attr-defined]
+
+    with pytest.raises(StorageUnavailable, match="did not answer"):
+        await files.check()
 
 
 def test_where_files_lie_is_named_by_one_url(tmp_path: Path) -> None:

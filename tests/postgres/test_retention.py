@@ -198,6 +198,25 @@ async def test_steps_of_a_week_without_a_partition_are_kept_and_go_with_their_ta
     assert await count(db, "steps_rest") == 0
 
 
+async def test_whole_days_of_a_table_by_time_go_and_the_present_ones_stay(world: PostgresWorld, place: Place) -> None:
+    with psycopg.connect(place.owner, autocommit=True) as conn:
+        made = conn.execute("SELECT to_regclass('public.event_log') IS NULL").fetchone()
+        if made == (True,):
+            conn.execute("CREATE TABLE event_log (logged_at timestamptz NOT NULL) PARTITION BY RANGE (logged_at)")
+        for name, low, high in (
+            ("event_log_old", "2020-01-01", "2020-01-02"),
+            ("event_log_new", "2199-01-01", "2199-01-02"),
+        ):
+            conn.execute(f"CREATE TABLE {name} PARTITION OF event_log FOR VALUES FROM ('{low} UTC') TO ('{high} UTC')")
+    try:
+        assert (await world.worker.prune(Keeping(events=None), limit=10)).partitions == ()
+        assert (await world.worker.prune(Keeping(events=timedelta(days=30)), limit=10)).partitions == ("event_log_old",)
+        assert "event_log_new" in {view.name for view in (await world.worker.look(Keeping())).partitions}
+    finally:
+        with psycopg.connect(place.owner, autocommit=True) as conn:
+            conn.execute("DROP TABLE event_log" if made == (True,) else "DROP TABLE event_log_new")
+
+
 def rows(url: str) -> list[tuple[object, ...]]:
     with psycopg.connect(url) as conn:
         return conn.execute("SELECT task_id, name, data FROM steps ORDER BY task_id, name").fetchall()

@@ -222,6 +222,15 @@ def _told() -> Iterator[None]:
                 "room behind COPE_FILES_URL."
             ) from None
         raise StorageUnavailable(f"The place where files are kept did not answer: {wrong}.") from wrong
+    except Exception as wrong:
+        # The SDK's own errors are no OSErrors, and can be imported only where the extra is installed.
+        if type(wrong).__name__ in _NO_KEYS:
+            raise PermissionError(str(wrong)) from wrong
+        if type(wrong).__module__.partition(".")[0] not in _SDK:
+            raise
+        raise StorageUnavailable(f"The place where files are kept did not answer: {wrong}.") from wrong
 
 
+_SDK = frozenset({"botocore", "aiobotocore", "aiohttp"})
+_NO_KEYS = frozenset({"NoCredentialsError", "PartialCredentialsError", "NoRegionError"})
 _FULL = frozenset({28, 122})  # ENOSPC, EDQUOT

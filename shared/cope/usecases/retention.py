@@ -22,11 +22,18 @@ from cope.ports.support import Clock
 
 logger = logging.getLogger(__name__)
 
-_LOOK_S = 5.0
+_LOOK_S, _STOP_CHECK_S = 5.0, 0.25
 _FILES_EVERY_S, _PRUNE_EVERY_S, _STRAYS_EVERY_S = 60.0, 600.0, 21_600.0
 _GRACE = timedelta(hours=24)
 _AT_ONCE = 500
 _ROWS_A_PASS = 50_000
+
+
+async def _rest(stopping: Callable[[], bool]) -> None:
+    rested = 0.0
+    while rested < _LOOK_S and not stopping():
+        await asyncio.sleep(_STOP_CHECK_S)
+        rested += _STOP_CHECK_S
 
 
 class RetentionParts(Protocol):
@@ -51,19 +58,19 @@ class Retention:
         """Until `stopping()` is true; a pass is not begun after that."""
         while not stopping():
             try:
-                await self._turns()
+                await self._turns(stopping)
             except (StoreUnavailable, StorageUnavailable) as away:
                 logger.warning("retention waits: %s", away)
             except Exception:
                 logger.exception("a pass of retention failed; its next turn tries again")
-            await asyncio.sleep(_LOOK_S)
+            await _rest(stopping)
 
-    async def _turns(self) -> None:
+    async def _turns(self, stopping: Callable[[], bool]) -> None:
         store = self._parts.store
         if await store.take_turn("files", every_s=_FILES_EVERY_S):
             await expire_files(self._parts, self._keeping)
         if await store.take_turn("prune", every_s=_PRUNE_EVERY_S):
-            await prune(self._parts, self._keeping)
+            await prune(self._parts, self._keeping, stopping)
         if await store.take_turn("strays", every_s=_STRAYS_EVERY_S):
             await collect_strays(self._parts)
 
@@ -90,8 +97,18 @@ async def _empty(parts: RetentionParts, freed: Sequence[FileId]) -> None:
     await parts.store.emptied(freed)
 
 
-async def prune(parts: RetentionParts, keeping: Keeping) -> Pruned:
-    """Tasks, partitions and old deliveries; then what is left is looked at and the report kept."""
+async def prune(
+    parts: RetentionParts, keeping: Keeping, stopping: Callable[[], bool] = lambda: False
+) -> tuple[Pruned, ...]:
+    """Tasks, partitions and old deliveries, pass after pass; then what is left is looked at and the report kept."""
+    passes = [await _pass(parts, keeping)]
+    while passes[-1].more and (passes[-1].tasks or passes[-1].live) and not stopping():
+        passes.append(await _pass(parts, keeping))
+    await parts.store.put_retention_report(encode_report(await parts.store.look(keeping), keeping))
+    return tuple(passes)
+
+
+async def _pass(parts: RetentionParts, keeping: Keeping) -> Pruned:
     pruned = await parts.store.prune(keeping, limit=_ROWS_A_PASS)
     if pruned.batches or pruned.tasks or pruned.live or pruned.partitions:
         logger.info(
@@ -104,7 +121,6 @@ async def prune(parts: RetentionParts, keeping: Keeping) -> Pruned:
         )
     for name in pruned.held:
         logger.warning("retention: partition %s is over its time and kept: it holds tasks that must stay", name)
-    await parts.store.put_retention_report(encode_report(await parts.store.look(keeping), keeping))
     return pruned
 
 
