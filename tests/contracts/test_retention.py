@@ -57,6 +57,8 @@ async def test_the_output_file_stays_for_its_own_time(world: World) -> None:
     assert batch.output_file_id is not None
     assert await world.api.get_file(project.id, batch.output_file_id) is not None
     assert await world.api.expired_results(project.id, batch.output_file_id) == batch.id
+    stranger = await world.project()
+    assert await world.api.expired_results(stranger.id, batch.output_file_id) is None
 
 
 async def test_an_unfinished_batch_is_never_pruned(world: World) -> None:
