@@ -4,8 +4,8 @@ Starts a Postgres of its own (durable) in a temporary folder, prints one table, 
 
     python ops/bench/retention.py [--tasks 3000] [--weeks 13] [--old 2000] [--rounds 3]
 
-`--weeks` partitions of the past hold `--old` finished tasks each. Rounds alternate between the kinds, so that what else
-the machine does falls on all of them.
+`--weeks` weeks of the past have `--old` finished tasks each, in every kind. Rounds alternate between the kinds, so that what
+else the machine does falls on all of them.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from cope.core.keeping import WEEK, Keeping, first_id, week_of
 from cope.core.task import StoreLevel
 from cope.ports.store import StepCommit, ToDone
 
-_GROUP = 100
+_ONE, _PRUNED = "one table", "while a pass prunes all of it"
 _KEEPING = Keeping(tasks=timedelta(days=1), live=timedelta(days=1))
 # One table again, as it was before there were partitions.
 _PLAIN = """
@@ -45,15 +45,16 @@ async def work(bench: Bench, count: int) -> tuple[float, float]:
     return rate, count / (time.perf_counter() - began)
 
 
-async def fill(bench: Bench, weeks: int, old: int) -> None:
-    """Finished tasks of past weeks, each week's steps in its own partition; their batches are over their time."""
+async def fill(bench: Bench, weeks: int, old: int, *, partitioned: bool) -> None:
+    """Finished tasks of past weeks, whose batches are over their time."""
     now = datetime.now(UTC)
     for ago in range(3, weeks + 3):
         week = week_of(now) - ago * WEEK
         low = first_id(ids.TASK, week)
-        with psycopg.connect(bench.place, autocommit=True) as conn:
-            name, high = f"steps_{week:%Y%m%d}", first_id(ids.TASK, week + WEEK)
-            conn.execute("SELECT make_steps_partition(%s, %s, %s)", [name, low, high])
+        if partitioned:
+            with psycopg.connect(bench.place, autocommit=True) as conn:
+                name, high = f"steps_{week:%Y%m%d}", first_id(ids.TASK, week + WEEK)
+                conn.execute("SELECT make_steps_partition(%s, %s, %s)", [name, low, high])
         rows = [new_task(n, StoreLevel.ANSWERS) for n in range(1, old + 1)]
         await bench.ingest([row._replace(task_id=TaskId(f"{low[:-8]}{row.line:08d}")) for row in rows])
         for group in groups([None] * old):
@@ -66,17 +67,17 @@ async def fill(bench: Bench, weeks: int, old: int) -> None:
             "UPDATE batches SET status = 'completed', completed_at = now() - interval '30 days' WHERE done = total"
         )
         conn.execute("VACUUM ANALYZE")
+        conn.execute("CHECKPOINT")
 
 
 async def measure(url: str, kind: str, arguments: argparse.Namespace) -> tuple[float, float, str]:
     """One round in a database of its own."""
     async with Bench(url) as bench:
-        if kind == "one table":
+        if kind == _ONE:
             with psycopg.connect(bench.place, autocommit=True) as conn:
                 conn.execute(_PLAIN)
-        elif kind != "partitions of these weeks":
-            await fill(bench, arguments.weeks, arguments.old)
-        if kind != "while a pass prunes all of it":
+        await fill(bench, arguments.weeks, arguments.old, partitioned=kind != _ONE)
+        if kind != _PRUNED:
             return *await work(bench, arguments.tasks), ""
         began = time.perf_counter()
         pruning = asyncio.create_task(bench.worker.prune(_KEEPING, limit=10**9))
