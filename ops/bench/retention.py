@@ -4,8 +4,8 @@ Starts a Postgres of its own (durable) in a temporary folder, prints one table, 
 
     python ops/bench/retention.py [--tasks 3000] [--weeks 13] [--old 2000] [--rounds 3]
 
-`--weeks` weeks of the past have `--old` finished tasks each, in every kind. Rounds alternate between the kinds, so that what
-else the machine does falls on all of them.
+`--weeks` weeks of the past have `--old` finished tasks each, in every kind. Rounds alternate between the kinds, so that
+what else the machine does falls on all of them.
 """
 
 import argparse
