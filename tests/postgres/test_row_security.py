@@ -36,6 +36,8 @@ PROJECT_TABLES = [
     "budgets",
     "events",
     "webhook_endpoints",
+    "webhook_old_secrets",
+    "webhook_troubles",
     "deliveries",
     "spend_alerts",
     "usage_records",
