@@ -1,7 +1,8 @@
 """Webhooks: fair claims by lane, a log of attempts, secrets that overlap, endpoints in trouble.
 
 A lane is what is limited and slowed down together: an endpoint, or for batches' own addresses the host within its
-project. `lane` is generated, so that workers of the version before, which know nothing of it, may go on beside new ones.
+project. `lane` is generated, so that workers of the version before, which know nothing of it, may go on beside new
+ones.
 """
 
 from alembic import op

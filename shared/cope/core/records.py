@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from cope.core.deliveries import DEFAULT_CONCURRENCY, EndpointTrouble
 from cope.core.errors import ErrorInfo
 from cope.core.history import History
 from cope.core.ids import (
@@ -245,7 +246,9 @@ class TaskDetail:
 
 @dataclass(frozen=True, slots=True)
 class WebhookEndpoint:
-    """A project's webhook address. `secret` is the plain signing secret (`whsec_…`), encrypted at rest."""
+    """A project's webhook address. `secret` is the plain signing secret (`whsec_…`), encrypted at rest. At most
+    `concurrency` messages are under way to it; `disabled_reason` is ``gone`` (its own 410), ``failing`` or ``by_hand``.
+    `trouble` is None unless its last attempt failed."""
 
     id: EndpointId
     project_id: ProjectId
@@ -256,11 +259,16 @@ class WebhookEndpoint:
     updated_at: datetime
     secret: str = field(repr=False, default="")
     disabled_at: datetime | None = None
+    disabled_reason: str | None = None
+    concurrency: int = DEFAULT_CONCURRENCY
+    old_secrets_until: datetime | None = None
+    trouble: EndpointTrouble | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One webhook message for one address. `message_id` is constant over its attempts."""
+    """One webhook message for one address. `message_id` is constant over its attempts, of which this is number
+    `attempt`. Signed with `secret` and with those of `old_secrets`; no secret at all: none could be opened."""
 
     id: DeliveryId
     message_id: EventId
@@ -269,6 +277,8 @@ class Delivery:
     attempt: int
     secret: str = field(repr=False)
     endpoint_id: EndpointId | None = None
+    old_secrets: tuple[str, ...] = field(repr=False, default=())
+    lane: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from cope.core.alerts import SpendAlert
 from cope.core.audit import Audit, Stratum
 from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, WHOLE_LIFE, Scope, month_of, scope_kind, scopes_of
 from cope.core.codec import decode_task
+from cope.core.deliveries import DeliveryAttempt, DeliveryState, EndpointTrouble
 from cope.core.errors import ErrorInfo
 from cope.core.history import History
 from cope.core.ids import (
@@ -264,7 +265,8 @@ class BudgetRow:
 
 @dataclass(slots=True)
 class DeliveryRow:
-    """One webhook message for one address. `over` once it was delivered or given up."""
+    """One webhook message for one address. `over` once it was delivered or given up; `sending_until` is the lease of
+    the attempt under way; `attempts` counts in the present run of the schedule, `log` holds the latest of all runs."""
 
     id: DeliveryId
     event_id: EventId
@@ -280,6 +282,22 @@ class DeliveryRow:
     last_status: int | None = None
     last_error: str | None = None
     excerpt: str = ""
+    created_at: datetime | None = None
+    ended_at: datetime | None = None
+    sending_until: datetime | None = None
+    log: tuple[DeliveryAttempt, ...] = ()
+
+    @property
+    def lane(self) -> str:
+        """Its endpoint, or its host within its project."""
+        return self.endpoint_id or f"{self.project_id} {self.url.split('/')[2]}"
+
+    @property
+    def state(self) -> DeliveryState:
+        """As it is shown."""
+        if not self.over:
+            return DeliveryState.PENDING
+        return DeliveryState.DELIVERED if self.delivered else DeliveryState.DEAD
 
 
 @dataclass(slots=True)
@@ -303,6 +321,8 @@ class Tables:
     provider_lines: dict[AttemptId, ProviderLineRow] = field(default_factory=dict)
     endpoints: dict[EndpointId, WebhookEndpoint] = field(default_factory=dict)
     deliveries: dict[DeliveryId, DeliveryRow] = field(default_factory=dict)
+    old_secrets: dict[EndpointId, list[tuple[datetime, str]]] = field(default_factory=lambda: defaultdict(list))
+    troubles: dict[str, EndpointTrouble] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     unsequenced: list[Event] = field(default_factory=list)
     turns: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))

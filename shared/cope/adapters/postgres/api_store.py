@@ -4,6 +4,7 @@ from cope.adapters.postgres.api_audits import ApiAudits
 from cope.adapters.postgres.api_ledger import ApiLedger
 from cope.adapters.postgres.api_prices import ApiPrices
 from cope.adapters.postgres.api_spend import ApiSpend
+from cope.adapters.postgres.api_webhooks import ENDPOINT, ApiWebhooks
 from cope.adapters.postgres.database import Database, fetch, fetch_one
 from cope.adapters.postgres.migrate import SCHEMA
 from cope.adapters.postgres.paging import page_of
@@ -15,7 +16,7 @@ from cope.core.records import Event, WebhookEndpoint
 from cope.ports.store import Page
 
 
-class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiLedger):
+class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiLedger, ApiWebhooks):
     """One project at a time. `secret_key` is the Fernet key that webhook secrets are sealed with.
 
     Raises `StoreUnavailable` where the database does not answer. One instance per process and event loop.
@@ -48,8 +49,8 @@ class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiLedger):
             await conn.execute(
                 """
                 INSERT INTO webhook_endpoints (id, project_id, name, url, event_types, created_at, updated_at, secret,
-                                               disabled_at)
-                VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+                                               disabled_at, concurrency)
+                VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
                 """,
                 [
                     endpoint.id,
@@ -61,6 +62,7 @@ class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiLedger):
                     endpoint.updated_at,
                     self._sealer.seal(endpoint.secret),
                     endpoint.disabled_at,
+                    endpoint.concurrency,
                 ],
             )
         return endpoint
@@ -72,10 +74,7 @@ class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiLedger):
         async with self._db.transaction(project=project_id) as conn:
             rows = await fetch(
                 conn,
-                """
-                SELECT * FROM webhook_endpoints WHERE project_id = %s AND (%s::text IS NULL OR id > %s)
-                ORDER BY id LIMIT %s
-                """,
+                f"{ENDPOINT} WHERE e.project_id = %s AND (%s::text IS NULL OR e.id > %s) ORDER BY e.id LIMIT %s",
                 [project_id, after, after, limit + 1],
             )
         return page_of([endpoint_of(row, self._sealer) for row in rows], limit)
@@ -83,10 +82,7 @@ class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiLedger):
     async def get_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> WebhookEndpoint | None:
         """This project's endpoint, or None."""
         async with self._db.transaction(project=project_id) as conn:
-            row = await fetch_one(
-                conn, "SELECT * FROM webhook_endpoints WHERE id = %s AND project_id = %s", [endpoint_id, project_id]
-            )
-        return None if row is None else endpoint_of(row, self._sealer)
+            return await self._endpoint(conn, project_id, endpoint_id)
 
     async def delete_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> bool:
         """Deliveries still due to it are dropped with it."""
@@ -101,6 +97,7 @@ class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiLedger):
                 """,
                 [endpoint_id],
             )
+            await conn.execute("DELETE FROM webhook_troubles WHERE lane = %s", [endpoint_id])
         return deleted.rowcount == 1
 
     # ---- events ----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import psycopg
 
-from cope.adapters.postgres import batches, claim, commit, prices, quotes, reserve, webhooks
+from cope.adapters.postgres import batches, claim, commit, prices, quotes, reserve
 from cope.adapters.postgres.alerts import AlertWatch
 from cope.adapters.postgres.budgets import KnownBudgets
 from cope.adapters.postgres.database import Connection, Database, fetch_one
@@ -17,11 +17,14 @@ from cope.adapters.postgres.records import file_of, project_of
 from cope.adapters.postgres.sealing import Sealer
 from cope.adapters.postgres.sequencer import sequence_events
 from cope.adapters.postgres.sweep import sweep
+from cope.adapters.postgres.webhook_outcomes import finish_deliveries
+from cope.adapters.postgres.webhooks import Claimer
 from cope.core.ids import AttemptId, BatchId, FileId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus
 from cope.core.money import Price
 from cope.core.quote import Past
 from cope.core.records import Delivery, LineError, Project, StoredFile
+from cope.core.webhook_lanes import LaneRoom
 from cope.ports.store import (
     BatchJob,
     ClaimedTask,
@@ -55,6 +58,7 @@ class PostgresWorkerStore(ProviderBatchMethods):
         self._budgets = KnownBudgets()
         self._partitions = Partitions()
         self._alerts = AlertWatch()
+        self._hooks = Claimer()
         self._leading: Connection | None = None
 
     async def open(self) -> None:
@@ -224,15 +228,17 @@ class PostgresWorkerStore(ProviderBatchMethods):
         async with self._db.transaction() as conn:
             return await batches.finish_batch(conn, job, output=output, error=error, quote=quote)
 
-    async def claim_deliveries(self, *, limit: int, lease_s: float) -> list[Delivery]:
-        """The longest due first."""
+    async def claim_deliveries(self, *, limit: int, lease_s: float, room: LaneRoom | None = None) -> list[Delivery]:
+        """The longest due first, lanes in turns."""
+        if limit < 1:
+            return []
         async with self._db.transaction() as conn:
-            return await webhooks.claim_deliveries(conn, self._sealer, limit=limit, lease_s=lease_s)
+            return await self._hooks.claim(conn, self._sealer, limit=limit, lease_s=lease_s, room=room)
 
     async def finish_deliveries(self, outcomes: Sequence[WebhookOutcome]) -> None:
         """Record attempts and schedule or end them."""
         async with self._db.transaction() as conn:
-            await webhooks.finish_deliveries(conn, outcomes)
+            await finish_deliveries(conn, outcomes)
 
     async def file(self, file_id: FileId) -> StoredFile | None:
         """A file's row, of any project."""
