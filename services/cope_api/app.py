@@ -37,6 +37,7 @@ from cope_api import (
     spend_alerts,
     spend_limits,
     usage,
+    webhook_deliveries,
     webhooks,
 )
 from cope_api.context import Gate, list_body, parts_of, project_of
@@ -99,7 +100,7 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
         *(prices, spend_limits, spend_alerts, limits, usage),
         *(costs, receipts, ledger_export, doubt, metrics),
     )
-    parts = (files, batches, live, webhooks, admin, audits, *money)
+    parts = (files, batches, live, webhooks, webhook_deliveries, admin, audits, *money)
     for part in (router, *(module.router for module in parts)):
         app.include_router(part)
     app.state.counts = counts

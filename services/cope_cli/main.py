@@ -24,9 +24,11 @@ from cope_cli.quote import print_quote, quote
 from cope_cli.reconcile import reconcile
 from cope_cli.show import batches_table, summary, task_story, watch
 from cope_cli.spend import receipt, spend
+from cope_cli.webhooks import webhooks
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(prices, name="prices")
+app.add_typer(webhooks, name="webhooks")
 app.command()(budget)
 app.command()(audit)
 FAILED, REFUSED, UNREACHABLE = 1, 2, 3
@@ -178,24 +180,6 @@ def keys(
         _print_json(client.delete(f"{path}/api_keys/{revoke}", cast_to=object))
     else:
         _print_json(_get(client, f"{path}/api_keys"))
-
-
-@app.command()
-def webhooks(
-    context: typer.Context,
-    create: Annotated[str | None, typer.Option(help="Address of a new endpoint; its secret is shown once.")] = None,
-    delete: Annotated[str | None, typer.Option(help="Id of an endpoint to delete.")] = None,
-    event: Annotated[list[str] | None, typer.Option(help="With --create: an event type; may be repeated.")] = None,
-) -> None:
-    """List, make or delete the project's webhook endpoints (prints JSON)."""
-    client = _address(context).client()
-    if create is not None:
-        body = {"name": "cope", "url": create, **({"event_types": event} if event else {})}
-        _print_json(client.post("/webhook_endpoints", body=body, cast_to=object))
-    elif delete is not None:
-        _print_json(client.delete(f"/webhook_endpoints/{delete}", cast_to=object))
-    else:
-        _print_json(_get(client, "/webhook_endpoints"))
 
 
 for command in (spend, receipt, reconcile):

@@ -440,8 +440,8 @@ class WorkerStore(PriceReader, Protocol):
     async def claim_deliveries(self, *, limit: int, lease_s: float, room: LaneRoom | None = None) -> list[Delivery]:
         """Up to `limit` deliveries that are due, each lane's longest due first, lanes in turns. Of no lane more than
         its endpoint's concurrency, counting what other processes have under way, nor more than its class allows; of
-        each class no more than `room` has. Lanes that are left alone are passed over; what was due to a disabled or deleted
-        endpoint is given up here."""
+        each class no more than `room` has. Lanes that are left alone are passed over; what was due to a disabled or
+        deleted endpoint is given up here."""
         ...
 
     async def finish_deliveries(self, outcomes: Sequence[WebhookOutcome]) -> None:
