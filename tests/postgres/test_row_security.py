@@ -11,7 +11,7 @@ from cope.core.audit_sampling import WHOLE
 from cope.core.ids import ProviderBatchId
 from cope.core.money import NanoUSD
 from cope.ports.provider_batches import GatherRequest
-from cope.ports.store import Granted
+from cope.ports.store import Granted, WebhookOutcome
 from tests.contracts import test_quotes
 from tests.contracts.test_alerts import alert
 from tests.contracts.test_external_usage import usage
@@ -49,7 +49,8 @@ async def fill(world: PostgresWorld) -> str:
     """A project with rows in every table."""
     project = await world.project(cap=NanoUSD(10_000))
     await world.api.create_key(make_key(project.id, secret=f"sk-{project.id}"))
-    await world.api.create_endpoint(make_endpoint(project.id))
+    endpoint = await world.api.create_endpoint(make_endpoint(project.id))
+    await world.api.rotate_endpoint_secret(project.id, endpoint.id, "whsec_AAAA", keep_old_s=86_400)
     await alert(world, project, AlertKind.AMOUNT, 100)
     await world.api.record_usage(usage(project, 10))
     batch = await world.batch(project, 1, queue="large")
@@ -60,6 +61,8 @@ async def fill(world: PostgresWorld) -> str:
     await world.commit(replace(done(task, step=finished_step()), audit=accepted()))
     assert (await world.see(batch)).done == 1
     await world.finish(batch)
+    (told,) = await world.worker.claim_deliveries(limit=1, lease_s=30)
+    await world.worker.finish_deliveries([WebhookOutcome(told.id, False, 300, 500, None, "")])
     await test_quotes.ask(world, project)
     dry_run = await world.worker.claim_validation(lease_s=30)
     assert dry_run is not None
