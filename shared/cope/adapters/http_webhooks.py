@@ -135,9 +135,8 @@ class HttpWebhookSender:
                 wait_s = retry_after_s(reply.headers, now=datetime.now(UTC))
                 return WebhookReply(reply.status, None, await _beginning(reply), wait_s, took_ms)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            told = _root(error)
-            says = f"no answer within {self._timeout_s:g} s" if isinstance(told, TimeoutError) else str(told)
-            return WebhookReply(None, f"{type(told).__name__}: {says}"[:500], "", None, _since_ms(began_s))
+            told = _told(error, self._timeout_s)
+            return WebhookReply(None, told[:500], "", None, _since_ms(began_s))
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -183,11 +182,13 @@ def _since_ms(began_s: float) -> int:
     return round((time.monotonic() - began_s) * 1000)
 
 
-def _root(error: BaseException) -> BaseException:
+def _told(error: BaseException, timeout_s: float) -> str:
     """What an error came from: the client wraps a refused address in one that does not say why."""
+    if isinstance(error, TimeoutError):
+        return f"TimeoutError: no answer within {timeout_s:g} s"
     while error.__cause__ is not None:
         error = error.__cause__
-    return error
+    return f"{type(error).__name__}: {error}"
 
 
 def _literal(host: str) -> Address | None:
