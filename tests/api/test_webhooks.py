@@ -345,11 +345,14 @@ async def test_another_projects_deliveries_are_not_there(served: Served, client:
         for path in (f"/webhook_endpoints/{endpoint.id}/deliveries", f"/webhook_deliveries/{mine['id']}"):
             with pytest.raises(openai.NotFoundError):
                 get(stranger, path)
-        for path in (f"/webhook_endpoints/{endpoint.id}/redeliver", f"/webhook_deliveries/{mine['id']}/redeliver",
-                     f"/webhook_endpoints/{endpoint.id}/test", f"/webhook_endpoints/{endpoint.id}/rotate_secret"):  # fmt: skip
-            body = {"event_type": "batch.failed"} if path.endswith("test") else {"delivery_ids": [mine["id"]]}
+        for path, body in (
+            (f"/webhook_endpoints/{endpoint.id}/redeliver", {"delivery_ids": [mine["id"]]}),
+            (f"/webhook_deliveries/{mine['id']}/redeliver", {}),
+            (f"/webhook_endpoints/{endpoint.id}/test", {"event_type": "batch.failed"}),
+            (f"/webhook_endpoints/{endpoint.id}/rotate_secret", {}),
+        ):
             with pytest.raises(openai.NotFoundError):
-                post(stranger, path, {} if path.endswith(("secret", f"{mine['id']}/redeliver")) else body)
+                post(stranger, path, body)
     client.webhooks.delete(endpoint.id)
 
 

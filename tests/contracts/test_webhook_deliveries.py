@@ -122,7 +122,7 @@ async def test_a_class_of_lanes_has_no_more_than_its_room_and_leaves_the_others_
 
     assert {one.endpoint_id for one in claimed} == {well.id}
     assert len(claimed) == 2
-    bad = LaneRoom({LaneClass.BAD: 9}, {}, frozenset({stalls.id}))
+    bad = LaneRoom({LaneClass.BAD: 4}, {}, frozenset({stalls.id}))
     assert len(await world.worker.claim_deliveries(limit=10, lease_s=LEASE_S, room=bad)) == 4
 
 

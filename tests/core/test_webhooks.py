@@ -122,7 +122,13 @@ def test_good_lanes_have_all_their_room_again_once_whoever_stalls_has_stalled_fo
     assert later.limits == {**AT_ONCE, LaneClass.BAD: 0}
 
 
-def test_without_classes_a_lane_may_have_as_many_as_its_endpoint_takes():
-    assert no_classes(10).most(LaneClass.BAD, 16) == 16
-    assert Lanes().room(0.0).most(LaneClass.BAD, 16) == 4
-    assert Lanes().room(0.0).most(LaneClass.NEW, 2) == 2
+@pytest.mark.parametrize(
+    ("kind", "concurrency", "beside", "most"),
+    [
+        (LaneClass.BAD, 16, 1, 16), (LaneClass.BAD, 16, 8, 8), (LaneClass.BAD, 16, 100, 4), (LaneClass.NEW, 16, 100, 4),
+        (LaneClass.NEW, 2, 100, 2), (LaneClass.GOOD, 16, 100, 16), (LaneClass.BAD, 64, 1, 64),
+    ],
+)  # fmt: skip
+def test_in_a_crowd_of_bad_or_new_lanes_each_has_its_share(kind: LaneClass, concurrency: int, beside: int, most: int):
+    assert Lanes().room(0.0).most(kind, concurrency, beside=beside) == most
+    assert no_classes(10).most(kind, concurrency, beside=beside) == concurrency

@@ -161,7 +161,7 @@ async def test_one_that_stalls_keeps_nobody_else_waiting_and_has_a_few_messages_
         while not all(row.over for row in mine):
             await asyncio.sleep(0.005)
         assert not sender.go.is_set()
-        assert sender.most_held == 4
+        assert sender.most_held == 16  # the endpoint's concurrency
         stop = True
         sender.go.set()
 

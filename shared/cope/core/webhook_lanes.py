@@ -23,10 +23,10 @@ class LaneClass(StrEnum):
     BAD = "bad"
 
 
-AT_ONCE = {LaneClass.GOOD: 64, LaneClass.NEW: 32, LaneClass.BAD: 64}
+AT_ONCE = {LaneClass.GOOD: 64, LaneClass.NEW: 64, LaneClass.BAD: 64}
 """Messages under way in one process."""
-EACH = {LaneClass.GOOD: 64, LaneClass.NEW: 4, LaneClass.BAD: 4}
-"""Of one lane, under its own concurrency."""
+_LEAST = {LaneClass.GOOD: 64, LaneClass.NEW: 4, LaneClass.BAD: 4}
+"""What one lane may have of them in a crowd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,12 @@ class LaneRoom:
             return LaneClass.BAD
         return LaneClass.GOOD if well else LaneClass.NEW
 
-    def most(self, kind: LaneClass, concurrency: int) -> int:
-        """How many messages a lane of this class may have under way."""
-        return min(concurrency, EACH[kind]) if self.by_class else concurrency
+    def most(self, kind: LaneClass, concurrency: int, *, beside: int) -> int:
+        """How many messages a lane of this class may have under way where `beside` lanes of it have something due: its
+        endpoint's concurrency where they are few, its share of the class's budget where they are many."""
+        if not self.by_class:
+            return concurrency
+        return min(concurrency, max(_LEAST[kind], AT_ONCE[kind] // max(1, beside)))
 
 
 def no_classes(limit: int) -> LaneRoom:

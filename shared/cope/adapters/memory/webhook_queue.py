@@ -28,12 +28,13 @@ class WebhookQueueMixin:
             if not row.over and row.due_at <= now:
                 due[row.lane].append(row)
         left, turns = dict(room.limits), []
+        crowd = Counter(room.kind(lane, troubled=lane in self._db.troubles) for lane in due)
         for lane, rows in due.items():
             if _closed(self._db, rows[0]):
                 _give_up(self._db, rows)
             elif not _blocked(self._db, lane):
                 kind = room.kind(lane, troubled=lane in self._db.troubles)
-                free = room.most(kind, _concurrency(self._db, rows[0])) - _busy(self._db, lane)
+                free = room.most(kind, _concurrency(self._db, rows[0]), beside=crowd[kind]) - _busy(self._db, lane)
                 turns += [(turn, row.due_at, row.id, kind, row) for turn, row in enumerate(rows[: max(0, free)])]
         taken: list[DeliveryRow] = []
         for *_, kind, row in sorted(turns, key=lambda one: one[:3]):

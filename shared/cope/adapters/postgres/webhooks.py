@@ -6,7 +6,9 @@ that is younger than the locks, counts and leases.
 """
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
 
 from cope.adapters.postgres.database import Connection, Row, fetch
 from cope.adapters.postgres.journal import write_notes
@@ -114,12 +116,12 @@ class Claimer:
         room = room or no_classes(limit)
         rows: list[Row] = []
         async for seen in self._due(conn):
-            lanes = [(row, room.kind(row["lane"], troubled=row["troubled"])) for row in seen]
-            fit = [(row, kind) for row, kind in lanes if row["closed"] or _has_room(row, kind, room)][:limit]
+            lanes = _lanes(seen, room)
+            fit = [one for one in lanes if one.row["closed"] or one.has_room][:limit]
             if len(fit) == limit and self._after:
-                self._after = fit[-1][0]["lane"]
+                self._after = fit[-1].row["lane"]
             if fit:
-                rows = await _take(conn, fit, limit=limit, lease_s=lease_s, room=room)
+                rows = await _take(conn, fit, limit=limit, lease_s=lease_s)
             if rows:
                 break
         return [_delivery(row, sealer) for row in sorted(rows, key=lambda row: (row["was_due"], row["id"]))]
@@ -139,27 +141,47 @@ class Claimer:
                 return
 
 
-def _has_room(row: Row, kind: LaneClass, room: LaneRoom) -> bool:
-    most = room.most(kind, row["concurrency"] or DEFAULT_CONCURRENCY)
-    return not row["blocked"] and row["busy"] < most and room.limits.get(kind, 0) > 0
+class _Lane(NamedTuple):
+    """A lane with something due. `most` is how many it may have under way, `limit` what room its class has."""
+
+    row: Row
+    kind: LaneClass
+    most: int
+    limit: int
+
+    @property
+    def has_room(self) -> bool:
+        return not self.row["blocked"] and self.row["busy"] < self.most and self.limit > 0
 
 
-async def _take(
-    conn: Connection, fit: Sequence[tuple[Row, LaneClass]], *, limit: int, lease_s: float, room: LaneRoom
-) -> list[Row]:
-    mine = {row["lane"] for row in await fetch(conn, _LOCK, [[row["lane"] for row, _ in fit]])}
-    closed = [row["lane"] for row, _ in fit if row["closed"] and row["lane"] in mine]
+def _lanes(seen: Sequence[Row], room: LaneRoom) -> list[_Lane]:
+    kinds = [room.kind(row["lane"], troubled=row["troubled"]) for row in seen]
+    crowd = Counter(kinds)
+    return [
+        _Lane(
+            row,
+            kind,
+            room.most(kind, row["concurrency"] or DEFAULT_CONCURRENCY, beside=crowd[kind]),
+            room.limits.get(kind, 0),
+        )
+        for row, kind in zip(seen, kinds, strict=True)
+    ]
+
+
+async def _take(conn: Connection, fit: Sequence[_Lane], *, limit: int, lease_s: float) -> list[Row]:
+    mine = {row["lane"] for row in await fetch(conn, _LOCK, [[one.row["lane"] for one in fit]])}
+    closed = [one.row["lane"] for one in fit if one.row["closed"] and one.row["lane"] in mine]
     if closed:
         over = await fetch(conn, _CLOSE, [closed, _CLOSED_AT_ONCE])
         await write_notes(conn, [delivery_note(row) for row in over])
-    lanes = [(row, kind) for row, kind in fit if row["lane"] in mine and not row["closed"]]
+    lanes = [one for one in fit if one.row["lane"] in mine and not one.row["closed"]]
     if not lanes:
         return []
     asked = {
-        "lanes": [row["lane"] for row, _ in lanes],
-        "rooms": [room.most(kind, row["concurrency"] or DEFAULT_CONCURRENCY) for row, kind in lanes],
-        "kinds": [kind.value for _, kind in lanes],
-        "limits": [room.limits[kind] for _, kind in lanes],
+        "lanes": [one.row["lane"] for one in lanes],
+        "rooms": [one.most for one in lanes],
+        "kinds": [one.kind.value for one in lanes],
+        "limits": [one.limit for one in lanes],
         # Rows that are read are locked: no more of each lane than its share, twice over.
         "turn": max(1, 2 * limit // len(lanes)),
         "lease_s": lease_s,
