@@ -23,6 +23,7 @@ ALTER TABLE deliveries
   ADD COLUMN lane text COLLATE "C" GENERATED ALWAYS AS
     (coalesce(endpoint_id, project_id || ' ' || split_part(url, '/', 3))) STORED,
   ADD COLUMN sending_until timestamptz,
+  ADD COLUMN sending_by text,
   ADD COLUMN log jsonb NOT NULL DEFAULT '[]';
 CREATE INDEX deliveries_lane ON deliveries (lane, due_at, id) WHERE state = 'pending';
 CREATE INDEX deliveries_sending ON deliveries (lane) WHERE sending_until IS NOT NULL;
@@ -66,7 +67,7 @@ DROP TABLE webhook_old_secrets;
 DROP TABLE webhook_troubles;
 DROP INDEX deliveries_endpoint;
 DROP INDEX deliveries_project;
-ALTER TABLE deliveries DROP COLUMN lane, DROP COLUMN sending_until, DROP COLUMN log;
+ALTER TABLE deliveries DROP COLUMN lane, DROP COLUMN sending_until, DROP COLUMN sending_by, DROP COLUMN log;
 CREATE INDEX deliveries_endpoint ON deliveries (endpoint_id);
 ALTER TABLE webhook_endpoints DROP COLUMN concurrency, DROP COLUMN disabled_reason;
 """

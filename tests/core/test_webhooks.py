@@ -111,7 +111,7 @@ def test_a_lane_is_new_then_good_and_bad_when_it_fails_or_is_slow():
 
 def test_good_lanes_have_all_their_room_again_once_whoever_stalls_has_stalled_for_a_moment():
     lanes = Lanes()
-    for lane in range(8):
+    for lane in range(32):
         lanes.begun(f"first-{lane}", f"lane-{lane}", 0.0)
         lanes.ended(f"first-{lane}", 0.1, taken=True)
         for n in range(8):
@@ -126,7 +126,8 @@ def test_good_lanes_have_all_their_room_again_once_whoever_stalls_has_stalled_fo
     ("kind", "concurrency", "beside", "most"),
     [
         (LaneClass.BAD, 16, 1, 16), (LaneClass.BAD, 16, 8, 8), (LaneClass.BAD, 16, 100, 4), (LaneClass.NEW, 16, 100, 4),
-        (LaneClass.NEW, 2, 100, 2), (LaneClass.GOOD, 16, 100, 16), (LaneClass.BAD, 64, 1, 64),
+        (LaneClass.NEW, 2, 100, 2), (LaneClass.GOOD, 16, 1, 32), (LaneClass.GOOD, 16, 100, 8),
+        (LaneClass.BAD, 64, 1, 64),
     ],
 )  # fmt: skip
 def test_in_a_crowd_of_bad_or_new_lanes_each_has_its_share(kind: LaneClass, concurrency: int, beside: int, most: int):

@@ -268,7 +268,8 @@ class WebhookEndpoint:
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One webhook message for one address. `message_id` is constant over its attempts, of which this is number
-    `attempt`. Signed with `secret` and with those of `old_secrets`; no secret at all: none could be opened."""
+    `attempt`. Of its lane `concurrency` may be under way at once. Signed with `secret` and with those of `old_secrets`;
+    no secret at all: none could be opened."""
 
     id: DeliveryId
     message_id: EventId
@@ -279,6 +280,7 @@ class Delivery:
     endpoint_id: EndpointId | None = None
     old_secrets: tuple[str, ...] = field(repr=False, default=())
     lane: str = ""
+    concurrency: int = DEFAULT_CONCURRENCY
 
 
 @dataclass(frozen=True, slots=True)

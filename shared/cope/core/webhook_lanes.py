@@ -23,9 +23,9 @@ class LaneClass(StrEnum):
     BAD = "bad"
 
 
-AT_ONCE = {LaneClass.GOOD: 64, LaneClass.NEW: 64, LaneClass.BAD: 64}
-"""Messages under way in one process."""
-_LEAST = {LaneClass.GOOD: 64, LaneClass.NEW: 4, LaneClass.BAD: 4}
+AT_ONCE = {LaneClass.GOOD: 256, LaneClass.NEW: 64, LaneClass.BAD: 64}
+"""Messages in hand in one process: under way, or next in their lane."""
+_LEAST = {LaneClass.GOOD: 8, LaneClass.NEW: 4, LaneClass.BAD: 4}
 """What one lane may have of them in a crowd."""
 
 
@@ -53,11 +53,13 @@ class LaneRoom:
         return LaneClass.GOOD if well else LaneClass.NEW
 
     def most(self, kind: LaneClass, concurrency: int, *, beside: int) -> int:
-        """How many messages a lane of this class may have under way where `beside` lanes of it have something due: its
-        endpoint's concurrency where they are few, its share of the class's budget where they are many."""
+        """How many messages of a lane of this class may be in hand where `beside` lanes of it have something due: what
+        its endpoint takes at once (of a good one as many again, so that the next are there when these end) where lanes
+        are few, its share of the class's budget where they are many."""
         if not self.by_class:
             return concurrency
-        return min(concurrency, max(_LEAST[kind], AT_ONCE[kind] // max(1, beside)))
+        wanted = 2 * concurrency if kind is LaneClass.GOOD else concurrency
+        return min(wanted, max(_LEAST[kind], AT_ONCE[kind] // max(1, beside)))
 
 
 def no_classes(limit: int) -> LaneRoom:
@@ -73,7 +75,7 @@ class Lanes:
         self._under_way: dict[str, tuple[str, float, LaneClass]] = {}
 
     def begun(self, key: str, lane: str, now_s: float) -> None:
-        """A message is under way. `key` is its own."""
+        """A message is in hand. `key` is its own."""
         well = self._did_well.get(lane)
         kind = LaneClass.NEW if well is None else LaneClass.GOOD if well else LaneClass.BAD
         self._under_way[key] = (lane, now_s, kind)
@@ -85,6 +87,10 @@ class Lanes:
         self._did_well.move_to_end(lane)
         if len(self._did_well) > _REMEMBERED:
             self._did_well.popitem(last=False)
+
+    def dropped(self, key: str) -> None:
+        """It was given back without an attempt."""
+        del self._under_way[key]
 
     def room(self, now_s: float) -> LaneRoom:
         """What may be begun now."""

@@ -439,9 +439,13 @@ class WorkerStore(PriceReader, Protocol):
 
     async def claim_deliveries(self, *, limit: int, lease_s: float, room: LaneRoom | None = None) -> list[Delivery]:
         """Up to `limit` deliveries that are due, each lane's longest due first, lanes in turns. Of no lane more than
-        its endpoint's concurrency, counting what other processes have under way, nor more than its class allows; of
-        each class no more than `room` has. Lanes that are left alone are passed over; what was due to a disabled or
-        deleted endpoint is given up here."""
+        its class allows (`LaneRoom.most`), of each class no more than `room` has. A lane of which another process has
+        something in hand is passed over, so that who keeps to `Delivery.concurrency` keeps an endpoint's. So are lanes
+        that are left alone; what was due to a disabled or deleted endpoint is given up here."""
+        ...
+
+    async def give_back_deliveries(self, deliveries: Sequence[Delivery]) -> None:
+        """They were claimed and not attempted: due at once, as if they had not been claimed."""
         ...
 
     async def finish_deliveries(self, outcomes: Sequence[WebhookOutcome]) -> None:

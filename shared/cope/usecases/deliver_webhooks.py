@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from cope.core.records import Delivery
@@ -50,6 +51,9 @@ class Courier:
         self._wake = asyncio.Event()
         self._under_way: set[asyncio.Task[None]] = set()
         self._ended: list[WebhookOutcome] = []
+        self._unused: list[Delivery] = []
+        self._gates: dict[str, _Gate] = {}
+        self._stopping: Callable[[], bool] = lambda: False
 
     def poke(self) -> None:
         """There may be work. Call from the loop's own thread."""
@@ -57,8 +61,8 @@ class Courier:
 
     async def run(self, stopping: Callable[[], bool]) -> None:
         """Until `stopping()` is true; attempts under way are finished and recorded."""
-        saves_left = _SAVES_AT_THE_END
-        while not stopping() or self._under_way or (self._ended and saves_left):
+        saves_left, self._stopping = _SAVES_AT_THE_END, stopping
+        while not stopping() or self._under_way or ((self._ended or self._unused) and saves_left):
             self._wake.clear()
             try:
                 saves_left -= stopping()
@@ -68,17 +72,22 @@ class Courier:
                 logger.exception("webhooks could not be claimed or recorded; trying again")
                 await asyncio.sleep(_STOP_CHECK_S)
                 continue
-            if not begun and not self._ended:
+            if not begun and not self._ended and not self._unused:
                 await self._rest(stopping)
-        if self._ended:
+        if self._ended:  # what was not attempted is due again when its lease is over
             logger.error("%d webhook deliveries were not recorded; they are sent again", len(self._ended))
 
     async def _record(self) -> None:
         outcomes, self._ended = self._ended, []
+        unused, self._unused = self._unused, []
         try:
-            await self._parts.store.finish_deliveries(outcomes)
+            if outcomes:
+                await self._parts.store.finish_deliveries(outcomes)
+                outcomes = []
+            if unused:
+                await self._parts.store.give_back_deliveries(unused)
         except BaseException:
-            self._ended = outcomes + self._ended
+            self._ended, self._unused = outcomes + self._ended, unused + self._unused
             raise
 
     async def _begin(self) -> int:
@@ -88,18 +97,33 @@ class Courier:
         if not room.total:
             return 0
         claimed = await self._parts.store.claim_deliveries(limit=room.total, lease_s=self._lease_s, room=room)
-        if claimed and now_s() - asked_s > _SPARE_S / 2:
-            # Somebody else may have them before these attempts would end: they are due again when the lease is over.
-            logger.warning("a claim of %d webhook deliveries took too long to be used", len(claimed))
-            return 0
         for delivery in claimed:
             self._lanes.begun(_key(delivery), delivery.lane, now_s())
-            task = asyncio.create_task(self._deliver(delivery))
+            gate = self._gates.setdefault(delivery.lane, _Gate())
+            gate.most = delivery.concurrency
+            gate.in_hand += 1
+            task = asyncio.create_task(self._deliver(delivery, gate, until_s=asked_s + _SPARE_S / 2))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
         return len(claimed)
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    async def _deliver(self, delivery: Delivery, gate: "_Gate", *, until_s: float) -> None:
+        """When it is its turn in its lane. Where that takes so long that somebody else might have it before the attempt
+        ends, it is given back."""
+        try:
+            async with gate.place():
+                if self._stopping() or asyncio.get_running_loop().time() > until_s:
+                    self._lanes.dropped(_key(delivery))
+                    self._unused.append(delivery)
+                else:
+                    await self._attempt(delivery)
+        finally:
+            gate.in_hand -= 1
+            if not gate.in_hand:
+                self._gates.pop(delivery.lane, None)
+            self._wake.set()
+
+    async def _attempt(self, delivery: Delivery) -> None:
         reply = WebhookReply(None, "the attempt was cut off", "", None)
         try:
             reply = await self._send(delivery)
@@ -110,7 +134,6 @@ class Courier:
             taken = reply.status is not None and 200 <= reply.status < 300
             self._lanes.ended(_key(delivery), asyncio.get_running_loop().time(), taken=taken)
             self._ended.append(self._outcome(delivery, reply, taken=taken))
-            self._wake.set()
 
     async def _send(self, delivery: Delivery) -> WebhookReply:
         if not delivery.secret:
@@ -152,6 +175,35 @@ class Courier:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _STOP_CHECK_S)
             rested += _STOP_CHECK_S
+
+
+class _Gate:
+    """One lane's places, in the order asked for. `most` may change while some are taken."""
+
+    def __init__(self) -> None:
+        self.most = 1
+        self.in_hand = 0
+        self._taken = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @contextlib.asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Wait for one, and have it."""
+        if self._taken >= self.most or self._waiting:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn  # whoever makes room has counted us
+        else:
+            self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            while self._waiting and self._taken < self.most:
+                turn = self._waiting.popleft()
+                if not turn.done():
+                    self._taken += 1
+                    turn.set_result(None)
 
 
 def _key(delivery: Delivery) -> str:

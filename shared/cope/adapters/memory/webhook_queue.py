@@ -44,6 +44,13 @@ class WebhookQueueMixin:
         taken.sort(key=lambda row: (row.due_at, row.id))
         return [self._handed_over(row, lease_s) for row in taken]
 
+    async def give_back_deliveries(self, deliveries: Sequence[Delivery]) -> None:
+        """Those whose lease was lost are passed over."""
+        for one in deliveries:
+            row = self._db.deliveries.get(one.id)
+            if row is not None and not row.over and row.attempts == one.attempt and row.sending_until is not None:
+                row.attempts, row.due_at, row.sending_until = row.attempts - 1, self._db.now(), None
+
     async def finish_deliveries(self, outcomes: Sequence[WebhookOutcome]) -> None:
         """Unknown and finished deliveries are passed over, and failures of attempts that lost their lease."""
         db = self._db
@@ -75,6 +82,7 @@ class WebhookQueueMixin:
             endpoint_id=row.endpoint_id,
             old_secrets=tuple(secret for until, secret in sorted(old, reverse=True) if until > db.now()),
             lane=row.lane,
+            concurrency=_concurrency(db, row),
         )
 
 

@@ -597,7 +597,8 @@ class WebhookTroubleRow(SQLModel, table=True):
 
 class DeliveryRow(SQLModel, table=True):
     """One message for one address; `endpoint_id` NULL is a batch's own `webhook_url`. `attempt` counts in the present
-    run of the schedule, `log` holds the latest attempts, `sending_until` is the lease of the one under way."""
+    run of the schedule, `log` holds the latest attempts, `sending_until` is the lease of the one under way, held by the
+    process `sending_by`."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -624,6 +625,7 @@ class DeliveryRow(SQLModel, table=True):
     excerpt: str | None = words(null=True)
     lane: str = generated("COALESCE(endpoint_id, (project_id || ' '::text) || split_part(url, '/'::text, 3))")
     sending_until: datetime | None = moment(null=True)
+    sending_by: str | None = words(null=True)
     log: list[dict[str, Any]] = column(JSONB(), default="'[]'")
 
 

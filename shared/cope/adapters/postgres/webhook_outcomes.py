@@ -7,6 +7,7 @@ from cope.adapters.postgres.journal import write_notes
 from cope.adapters.postgres.publish import publish
 from cope.adapters.postgres.webhook_notes import delivery_note, disabled_note
 from cope.core.deliveries import KEPT_ATTEMPTS, Disabled
+from cope.core.records import Delivery
 from cope.core.webhooks import to_be_disabled
 from cope.ports.store import WebhookOutcome
 
@@ -16,7 +17,7 @@ UPDATE deliveries d SET
   state = CASE WHEN o.delivered THEN 'delivered' WHEN o.retry_in_s IS NULL THEN 'dead' ELSE 'pending' END,
   due_at = CASE WHEN o.retry_in_s IS NULL THEN d.due_at ELSE now() + o.retry_in_s * interval '1 second' END,
   finished_at = CASE WHEN o.delivered OR o.retry_in_s IS NULL THEN now() END,
-  sending_until = NULL, status = o.status, error = o.error, excerpt = o.excerpt,
+  sending_until = NULL, sending_by = NULL, status = o.status, error = o.error, excerpt = o.excerpt,
   log = CASE WHEN jsonb_array_length(d.log) >= {KEPT_ATTEMPTS} THEN d.log - 0 ELSE d.log END || jsonb_build_object(
     'n', d.attempt, 'ms', (extract(epoch FROM clock_timestamp()) * 1000)::bigint, 'took', o.took_ms,
     'status', o.status, 'error', o.error, 'excerpt', o.excerpt)
@@ -51,10 +52,22 @@ WHERE disabled_at IS NULL AND id = ANY (%s) RETURNING project_id, id
 """
 
 
+_GIVE_BACK = """
+UPDATE deliveries d SET due_at = now(), sending_until = NULL, sending_by = NULL, attempt = d.attempt - 1
+FROM unnest(%s::text[], %s::int[]) AS g (id, attempt)
+WHERE d.id = g.id AND d.attempt = g.attempt AND d.state = 'pending' AND d.sending_until IS NOT NULL
+"""
+
+
+async def give_back_deliveries(conn: Connection, deliveries: Sequence[Delivery]) -> None:
+    """Those whose lease was lost are passed over."""
+    await conn.execute(_GIVE_BACK, [[one.id for one in deliveries], [one.attempt for one in deliveries]])
+
+
 async def finish_deliveries(conn: Connection, outcomes: Sequence[WebhookOutcome]) -> None:
     """Unknown and finished deliveries are passed over."""
-    if not outcomes:
-        return
+    # What a crash of the server takes back is sent once more, under the id that it had: it need not wait for the disk.
+    await conn.execute("SET LOCAL synchronous_commit = off")
     told = await fetch(
         conn,
         _RECORD,

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 from cope.adapters.postgres.database import Connection, Row, fetch
+from cope.adapters.postgres.identity import new_id
 from cope.adapters.postgres.journal import write_notes
 from cope.adapters.postgres.sealing import Sealer
 from cope.adapters.postgres.webhook_notes import delivery_note
@@ -30,6 +31,7 @@ _CLOSED_AT_ONCE = 1000
 # An endpoint's id has no space; a batch's own address has its project's id, a space and the host.
 _LOOK = """
 SELECT w.lane, w.last, w.due, e.concurrency, t.lane IS NOT NULL AS troubled, coalesce(b.n, 0) AS busy,
+  coalesce(b.elsewhere, false) AS elsewhere,
   coalesce(t.blocked_until > now(), false) AS blocked,
   strpos(w.lane, ' ') = 0 AND (e.id IS NULL OR e.disabled_at IS NOT NULL) AS closed
 FROM seen w LEFT JOIN webhook_endpoints e ON e.id = w.lane LEFT JOIN webhook_troubles t ON t.lane = w.lane
@@ -37,7 +39,7 @@ LEFT JOIN busy b ON b.lane = w.lane ORDER BY w.place
 """
 
 _BUSY = """busy AS MATERIALIZED (
-  SELECT lane, count(*) AS n FROM deliveries
+  SELECT lane, count(*) AS n, bool_or(sending_by IS DISTINCT FROM %(me)s) AS elsewhere FROM deliveries
   WHERE sending_until IS NOT NULL AND sending_until > now() AND state = 'pending' GROUP BY lane
 )"""
 
@@ -67,24 +69,26 @@ _LOCK = "SELECT lane FROM unnest(%s::text[]) AS w (lane) WHERE pg_try_advisory_x
 
 _CLAIM = f"""
 WITH {_BUSY}, found AS MATERIALIZED (
-  SELECT w.lane, w.kind, w.most, d.id, d.due_at
-  FROM unnest(%(lanes)s::text[], %(rooms)s::int[], %(kinds)s::text[], %(limits)s::int[]) AS w (lane, room, kind, most)
+  SELECT w.lane, w.kind, w.most, w.concurrency, d.id, d.due_at
+  FROM unnest(%(lanes)s::text[], %(rooms)s::int[], %(kinds)s::text[], %(limits)s::int[],
+    %(concurrencies)s::int[]) AS w (lane, room, kind, most, concurrency)
   LEFT JOIN busy b ON b.lane = w.lane
   CROSS JOIN LATERAL (
     SELECT x.id, x.due_at FROM deliveries x WHERE x.state = 'pending' AND x.lane = w.lane AND x.due_at <= now()
-    ORDER BY x.due_at, x.id LIMIT least(greatest(0, w.room - coalesce(b.n, 0)), w.most, %(turn)s)
+    ORDER BY x.due_at, x.id
+    LIMIT least(CASE WHEN b.elsewhere THEN 0 ELSE greatest(0, w.room - coalesce(b.n, 0)) END, w.most, %(turn)s)
     FOR NO KEY UPDATE SKIP LOCKED) d
 ), in_turns AS (
   SELECT *, row_number() OVER (PARTITION BY lane ORDER BY due_at, id) AS turn FROM found
 ), ranked AS (
-  SELECT id, due_at, most, row_number() OVER (PARTITION BY kind ORDER BY turn, due_at, id) AS nth,
+  SELECT id, due_at, most, concurrency, row_number() OVER (PARTITION BY kind ORDER BY turn, due_at, id) AS nth,
     row_number() OVER (ORDER BY turn, due_at, id) AS place FROM in_turns
 )
 UPDATE deliveries d SET attempt = d.attempt + 1, due_at = now() + %(lease_s)s * interval '1 second',
-  sending_until = now() + %(lease_s)s * interval '1 second',
+  sending_until = now() + %(lease_s)s * interval '1 second', sending_by = %(me)s,
   url = coalesce((SELECT e.url FROM webhook_endpoints e WHERE e.id = d.endpoint_id), d.url)
 FROM ranked r WHERE d.id = r.id AND r.nth <= r.most AND r.place <= %(limit)s
-RETURNING d.id, d.event_id, d.url, d.body, d.attempt, d.endpoint_id, d.lane, r.due_at AS was_due,
+RETURNING d.id, d.event_id, r.concurrency, d.url, d.body, d.attempt, d.endpoint_id, d.lane, r.due_at AS was_due,
   coalesce((SELECT e.secret FROM webhook_endpoints e WHERE e.id = d.endpoint_id),
            (SELECT p.webhook_secret FROM projects p WHERE p.id = d.project_id)) AS secret,
   ARRAY(SELECT s.secret FROM webhook_old_secrets s WHERE s.endpoint_id = d.endpoint_id AND s.until > now()
@@ -101,46 +105,6 @@ RETURNING d.project_id, d.state, d.id, d.endpoint_id, d.event_id, d.attempt, d.s
 """
 
 
-class Claimer:
-    """Claims for one process. Where more is due than one look shows, it goes round all lanes, and remembers where."""
-
-    def __init__(self) -> None:
-        self._after = ""
-
-    async def claim(
-        self, conn: Connection, sealer: Sealer, *, limit: int, lease_s: float, room: LaneRoom | None
-    ) -> list[Delivery]:
-        """Each lane's longest due first, lanes in turns. The secret is the endpoint's, else the project's."""
-        # A claim that a crash of the server undoes is made again: it need not wait for the disk.
-        await conn.execute("SET LOCAL synchronous_commit = off")
-        room = room or no_classes(limit)
-        rows: list[Row] = []
-        async for seen in self._due(conn):
-            lanes = _lanes(seen, room)
-            fit = [one for one in lanes if one.row["closed"] or one.has_room][:limit]
-            if len(fit) == limit and self._after:
-                self._after = fit[-1].row["lane"]
-            if fit:
-                rows = await _take(conn, fit, limit=limit, lease_s=lease_s)
-            if rows:
-                break
-        return [_delivery(row, sealer) for row in sorted(rows, key=lambda row: (row["was_due"], row["id"]))]
-
-    async def _due(self, conn: Connection) -> AsyncIterator[list[Row]]:
-        """Lanes with something due: all of them, or where that is much, page after page round the circle."""
-        first = await fetch(conn, _DUE_FIRST, {"limit": _ROWS_READ})
-        if sum(row["last"] for row in first) < _ROWS_READ:
-            yield list(first)
-            return
-        for _ in range(_PAGES):
-            from_the_start = not self._after
-            seen = await fetch(conn, _DUE_BY_LANE, {"after": self._after, "limit": _LANES_READ})
-            self._after = seen[-1]["lane"] if len(seen) == _LANES_READ else ""
-            yield [row for row in seen if row["due"]]
-            if from_the_start and not self._after:
-                return
-
-
 class _Lane(NamedTuple):
     """A lane with something due. `most` is how many it may have under way, `limit` what room its class has."""
 
@@ -151,7 +115,8 @@ class _Lane(NamedTuple):
 
     @property
     def has_room(self) -> bool:
-        return not self.row["blocked"] and self.row["busy"] < self.most and self.limit > 0
+        free = not self.row["blocked"] and not self.row["elsewhere"]
+        return free and self.row["busy"] < self.most and self.limit > 0
 
 
 def _lanes(seen: Sequence[Row], room: LaneRoom) -> list[_Lane]:
@@ -168,26 +133,68 @@ def _lanes(seen: Sequence[Row], room: LaneRoom) -> list[_Lane]:
     ]
 
 
-async def _take(conn: Connection, fit: Sequence[_Lane], *, limit: int, lease_s: float) -> list[Row]:
-    mine = {row["lane"] for row in await fetch(conn, _LOCK, [[one.row["lane"] for one in fit]])}
-    closed = [one.row["lane"] for one in fit if one.row["closed"] and one.row["lane"] in mine]
-    if closed:
-        over = await fetch(conn, _CLOSE, [closed, _CLOSED_AT_ONCE])
-        await write_notes(conn, [delivery_note(row) for row in over])
-    lanes = [one for one in fit if one.row["lane"] in mine and not one.row["closed"]]
-    if not lanes:
-        return []
-    asked = {
-        "lanes": [one.row["lane"] for one in lanes],
-        "rooms": [one.most for one in lanes],
-        "kinds": [one.kind.value for one in lanes],
-        "limits": [one.limit for one in lanes],
-        # Rows that are read are locked: no more of each lane than its share, twice over.
-        "turn": max(1, 2 * limit // len(lanes)),
-        "lease_s": lease_s,
-        "limit": limit,
-    }
-    return list(await fetch(conn, _CLAIM, asked))
+class Claimer:
+    """Claims for one process. Where more is due than one look shows, it goes round all lanes, and remembers where."""
+
+    def __init__(self) -> None:
+        self._after = ""
+        self._me = new_id("")
+
+    async def claim(
+        self, conn: Connection, sealer: Sealer, *, limit: int, lease_s: float, room: LaneRoom | None
+    ) -> list[Delivery]:
+        """Each lane's longest due first, lanes in turns. The secret is the endpoint's, else the project's."""
+        # A claim that a crash of the server undoes is made again: it need not wait for the disk.
+        await conn.execute("SET LOCAL synchronous_commit = off")
+        room = room or no_classes(limit)
+        rows: list[Row] = []
+        async for seen in self._due(conn):
+            lanes = _lanes(seen, room)
+            fit = [one for one in lanes if one.row["closed"] or one.has_room][:limit]
+            if len(fit) == limit and self._after:
+                self._after = fit[-1].row["lane"]
+            if fit:
+                rows = await self._take(conn, fit, limit=limit, lease_s=lease_s)
+            if rows:
+                break
+        return [_delivery(row, sealer) for row in sorted(rows, key=lambda row: (row["was_due"], row["id"]))]
+
+    async def _due(self, conn: Connection) -> AsyncIterator[list[Row]]:
+        """Lanes with something due: all of them, or where that is much, page after page round the circle."""
+        first = await fetch(conn, _DUE_FIRST, {"limit": _ROWS_READ, "me": self._me})
+        if sum(row["last"] for row in first) < _ROWS_READ:
+            yield list(first)
+            return
+        for _ in range(_PAGES):
+            from_the_start = not self._after
+            seen = await fetch(conn, _DUE_BY_LANE, {"after": self._after, "limit": _LANES_READ, "me": self._me})
+            self._after = seen[-1]["lane"] if len(seen) == _LANES_READ else ""
+            yield [row for row in seen if row["due"]]
+            if from_the_start and not self._after:
+                return
+
+    async def _take(self, conn: Connection, fit: Sequence[_Lane], *, limit: int, lease_s: float) -> list[Row]:
+        mine = {row["lane"] for row in await fetch(conn, _LOCK, [[one.row["lane"] for one in fit]])}
+        closed = [one.row["lane"] for one in fit if one.row["closed"] and one.row["lane"] in mine]
+        if closed:
+            over = await fetch(conn, _CLOSE, [closed, _CLOSED_AT_ONCE])
+            await write_notes(conn, [delivery_note(row) for row in over])
+        lanes = [one for one in fit if one.row["lane"] in mine and not one.row["closed"]]
+        if not lanes:
+            return []
+        asked = {
+            "lanes": [one.row["lane"] for one in lanes],
+            "rooms": [one.most for one in lanes],
+            "kinds": [one.kind.value for one in lanes],
+            "limits": [one.limit for one in lanes],
+            "concurrencies": [one.row["concurrency"] or DEFAULT_CONCURRENCY for one in lanes],
+            # Rows that are read are locked: no more of each lane than its share, twice over.
+            "turn": max(1, 2 * limit // len(lanes)),
+            "lease_s": lease_s,
+            "limit": limit,
+            "me": self._me,
+        }
+        return list(await fetch(conn, _CLAIM, asked))
 
 
 def _delivery(row: Row, sealer: Sealer) -> Delivery:
@@ -202,6 +209,7 @@ def _delivery(row: Row, sealer: Sealer) -> Delivery:
         endpoint_id=None if row["endpoint_id"] is None else EndpointId(row["endpoint_id"]),
         old_secrets=tuple(secrets[1:]),
         lane=row["lane"],
+        concurrency=row["concurrency"],
     )
 
 

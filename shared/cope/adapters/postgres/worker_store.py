@@ -17,7 +17,7 @@ from cope.adapters.postgres.records import file_of, project_of
 from cope.adapters.postgres.sealing import Sealer
 from cope.adapters.postgres.sequencer import sequence_events
 from cope.adapters.postgres.sweep import sweep
-from cope.adapters.postgres.webhook_outcomes import finish_deliveries
+from cope.adapters.postgres.webhook_outcomes import finish_deliveries, give_back_deliveries
 from cope.adapters.postgres.webhooks import Claimer
 from cope.core.ids import AttemptId, BatchId, FileId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus
@@ -232,12 +232,19 @@ class PostgresWorkerStore(ProviderBatchMethods):
         """The longest due first, lanes in turns."""
         if limit < 1:
             return []
-        async with self._db.transaction() as conn:
+        async with self._db.connection() as conn, conn.pipeline(), conn.transaction():
             return await self._hooks.claim(conn, self._sealer, limit=limit, lease_s=lease_s, room=room)
+
+    async def give_back_deliveries(self, deliveries: Sequence[Delivery]) -> None:
+        """Due at once."""
+        async with self._db.transaction() as conn:
+            await give_back_deliveries(conn, deliveries)
 
     async def finish_deliveries(self, outcomes: Sequence[WebhookOutcome]) -> None:
         """Record attempts and schedule or end them."""
-        async with self._db.transaction() as conn:
+        if not outcomes:
+            return
+        async with self._db.connection() as conn, conn.pipeline(), conn.transaction():
             await finish_deliveries(conn, outcomes)
 
     async def file(self, file_id: FileId) -> StoredFile | None:
