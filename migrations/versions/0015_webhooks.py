@@ -26,7 +26,7 @@ ALTER TABLE deliveries
   ADD COLUMN sending_by text,
   ADD COLUMN log jsonb NOT NULL DEFAULT '[]';
 CREATE INDEX deliveries_lane ON deliveries (lane, due_at, id) WHERE state = 'pending';
-CREATE INDEX deliveries_sending ON deliveries (lane) WHERE sending_until IS NOT NULL;
+CREATE INDEX deliveries_sending ON deliveries (sending_until) WHERE sending_until IS NOT NULL;
 CREATE INDEX deliveries_project ON deliveries (project_id, id);
 DROP INDEX deliveries_endpoint;
 CREATE INDEX deliveries_endpoint ON deliveries (endpoint_id, id);

@@ -23,6 +23,7 @@ TIMEOUT_S = 20.0
 _CONNECT_S = 10.0
 _BODY_S = 2.0
 _EXCERPT = 1024
+_REMEMBERED = 1000
 
 
 class ForbiddenAddress(OSError):
@@ -92,9 +93,17 @@ class HttpWebhookSender:
         self._timeout_s = timeout_s
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
+        self._judged: dict[str, str | None] = {}
 
     def refuse_reason(self, url: str) -> str | None:
         """Why this address may not be a webhook, or None."""
+        if url not in self._judged:
+            if len(self._judged) >= _REMEMBERED:
+                self._judged.clear()
+            self._judged[url] = self._judge(url)
+        return self._judged[url]
+
+    def _judge(self, url: str) -> str | None:
         if any(ord(c) < 33 or ord(c) == 127 for c in url):
             return "it is not a URL"
         try:
@@ -168,6 +177,8 @@ class HttpWebhookSender:
 async def _beginning(reply: aiohttp.ClientResponse) -> str:
     """The first KiB of the answer, or as much as came within two seconds: a body that drips or breaks off changes
     nothing about a status that is known."""
+    if reply.content.at_eof():
+        return ""
     data = bytearray()
     try:
         async with asyncio.timeout(_BODY_S):

@@ -67,7 +67,7 @@ SELECT
   (SELECT count(*) FROM (SELECT FROM deliveries WHERE state = 'pending' LIMIT {_COUNTED}) d) AS pending,
   (SELECT count(*) FROM (SELECT FROM deliveries WHERE state = 'pending' AND due_at <= now() LIMIT {_COUNTED}) d) AS due,
   (SELECT min(due_at) FROM deliveries WHERE state = 'pending' AND due_at <= now()) AS oldest_due_at,
-  (SELECT count(*) FROM deliveries WHERE sending_until IS NOT NULL AND sending_until > now()) AS sending,
+  (SELECT count(*) FROM deliveries WHERE sending_until > now()) AS sending,
   (SELECT count(*) FROM webhook_troubles) AS failing,
   (SELECT count(*) FROM webhook_troubles WHERE blocked_until > now()) AS blocked,
   (SELECT count(*) FROM webhook_endpoints WHERE disabled_at IS NOT NULL) AS disabled

@@ -607,7 +607,7 @@ class DeliveryRow(SQLModel, table=True):
         Index("deliveries_endpoint", "endpoint_id", "id"),
         Index("deliveries_project", "project_id", "id"),
         Index("deliveries_lane", "lane", "due_at", "id", postgresql_where=text("state = 'pending'")),
-        Index("deliveries_sending", "lane", postgresql_where=text("sending_until IS NOT NULL")),
+        Index("deliveries_sending", "sending_until", postgresql_where=text("sending_until IS NOT NULL")),
     )
     id: str = identifier(key=True)
     project_id: str = identifier()
