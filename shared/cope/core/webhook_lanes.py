@@ -25,6 +25,7 @@ class LaneClass(StrEnum):
 
 AT_ONCE = {LaneClass.GOOD: 256, LaneClass.NEW: 64, LaneClass.BAD: 64}
 """Messages in hand in one process: under way, or next in their lane."""
+IN_HAND = 4
 _LEAST = {LaneClass.GOOD: 8, LaneClass.NEW: 4, LaneClass.BAD: 4}
 """What one lane may have of them in a crowd."""
 
@@ -54,11 +55,11 @@ class LaneRoom:
 
     def most(self, kind: LaneClass, concurrency: int, *, beside: int) -> int:
         """How many messages of a lane of this class may be in hand where `beside` lanes of it have something due: what
-        its endpoint takes at once (of a good one as many again, so that the next are there when these end) where lanes
-        are few, its share of the class's budget where they are many."""
+        its endpoint takes at once (of a good one several times that, so that the next are there when these end) where
+        lanes are few, its share of the class's budget where they are many."""
         if not self.by_class:
             return concurrency
-        wanted = 2 * concurrency if kind is LaneClass.GOOD else concurrency
+        wanted = IN_HAND * concurrency if kind is LaneClass.GOOD else concurrency
         return min(wanted, max(_LEAST[kind], AT_ONCE[kind] // max(1, beside)))
 
 

@@ -20,6 +20,8 @@ _STOP_CHECK_S = 0.25
 _SPARE_S = 10.0
 _SAVES_AT_THE_END = 20
 _GONE = 410
+_GROUP = 16
+_LINGER_S = 0.01
 
 
 class DeliverParts(Protocol):
@@ -64,6 +66,7 @@ class Courier:
         saves_left, self._stopping = _SAVES_AT_THE_END, stopping
         while not stopping() or self._under_way or ((self._ended or self._unused) and saves_left):
             self._wake.clear()
+            await self._gather(stopping)
             try:
                 saves_left -= stopping()
                 await self._record()
@@ -167,6 +170,11 @@ class Courier:
             took_ms=reply.took_ms,
             block_s=block,
         )
+
+    async def _gather(self, stopping: Callable[[], bool]) -> None:
+        """Where messages end one by one, record and claim them some at a time: each time costs about the same."""
+        if self._ended and len(self._ended) < _GROUP and len(self._under_way) > _GROUP and not stopping():
+            await asyncio.sleep(_LINGER_S)
 
     async def _rest(self, stopping: Callable[[], bool]) -> None:
         """Until there may be work: an attempt ended, a poke, or a second is over."""
