@@ -158,7 +158,7 @@ async def ours(place: Place, url: str, secret: str, todo: list[Message]) -> floa
             columns,
         )
         courier.poke()
-        waiting = "SELECT count(*) FROM deliveries WHERE endpoint_id = %s AND state <> 'delivered'"
+        waiting = "SELECT EXISTS (SELECT FROM deliveries WHERE lane = %s AND state = 'pending')"
         while True:
             found = await (await conn.execute(waiting, [endpoint.id])).fetchone()
             if found is None or not found[0]:

@@ -175,6 +175,7 @@ async def test_what_ended_while_the_database_was_away_is_recorded_later_and_not_
         left = 3
 
         async def finish_deliveries(self, outcomes: Sequence[WebhookOutcome]) -> None:
+            """Also what a claim records first."""
             if outcomes and self.left:
                 self.left -= 1
                 raise StoreUnavailable("away")

@@ -437,11 +437,19 @@ class WorkerStore(PriceReader, Protocol):
         written. None if the job was lost."""
         ...
 
-    async def claim_deliveries(self, *, limit: int, lease_s: float, room: LaneRoom | None = None) -> list[Delivery]:
+    async def claim_deliveries(
+        self,
+        *,
+        limit: int,
+        lease_s: float,
+        room: LaneRoom | None = None,
+        ended: Sequence[WebhookOutcome] = (),
+    ) -> list[Delivery]:
         """Up to `limit` deliveries that are due, each lane's longest due first, lanes in turns. Of no lane more than
         its class allows (`LaneRoom.most`), of each class no more than `room` has. A lane of which another process has
         something in hand is passed over, so that who keeps to `Delivery.concurrency` keeps an endpoint's. So are lanes
-        that are left alone; what was due to a disabled or deleted endpoint is given up here."""
+        that are left alone; what was due to a disabled or deleted endpoint is given up here. `ended` is recorded first,
+        as by `finish_deliveries`."""
         ...
 
     async def give_back_deliveries(self, deliveries: Sequence[Delivery]) -> None:

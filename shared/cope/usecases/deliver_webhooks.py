@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import heapq
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,6 +23,9 @@ _SAVES_AT_THE_END = 20
 _GONE = 410
 _GROUP = 16
 _LINGER_S = 0.01
+_NEAR_S = 60.0
+_LATE_S = 0.05
+_REMEMBERED = 10_000
 
 
 class DeliverParts(Protocol):
@@ -55,6 +59,7 @@ class Courier:
         self._ended: list[WebhookOutcome] = []
         self._unused: list[Delivery] = []
         self._gates: dict[str, _Gate] = {}
+        self._again_s: list[float] = []  # a heap: when what failed here is due again
         self._stopping: Callable[[], bool] = lambda: False
 
     def poke(self) -> None:
@@ -64,15 +69,14 @@ class Courier:
     async def run(self, stopping: Callable[[], bool]) -> None:
         """Until `stopping()` is true; attempts under way are finished and recorded."""
         saves_left, self._stopping = _SAVES_AT_THE_END, stopping
-        while not stopping() or self._under_way or ((self._ended or self._unused) and saves_left):
+        while not stopping() or self._under_way or ((self._ended or self._unused) and saves_left > 0):
             self._wake.clear()
             await self._gather(stopping)
             try:
-                saves_left -= stopping()
-                await self._record()
-                begun = 0 if stopping() else await self._begin()
+                begun = await self._turn(begin=not stopping())
             except Exception:
                 logger.exception("webhooks could not be claimed or recorded; trying again")
+                saves_left -= stopping()
                 await asyncio.sleep(_STOP_CHECK_S)
                 continue
             if not begun and not self._ended and not self._unused:
@@ -80,26 +84,23 @@ class Courier:
         if self._ended:  # what was not attempted is due again when its lease is over
             logger.error("%d webhook deliveries were not recorded; they are sent again", len(self._ended))
 
-    async def _record(self) -> None:
-        outcomes, self._ended = self._ended, []
-        unused, self._unused = self._unused, []
-        try:
-            if outcomes:
-                await self._parts.store.finish_deliveries(outcomes)
-                outcomes = []
-            if unused:
-                await self._parts.store.give_back_deliveries(unused)
-        except BaseException:
-            self._ended, self._unused = outcomes + self._ended, unused + self._unused
-            raise
-
-    async def _begin(self) -> int:
-        """Begin what there is room for; how many that were."""
+    async def _turn(self, *, begin: bool) -> int:
+        """Record what has ended, and begin what there is room for; how many that were."""
         now_s = asyncio.get_running_loop().time
         room, asked_s = self._lanes.room(now_s()), now_s()
-        if not room.total:
-            return 0
-        claimed = await self._parts.store.claim_deliveries(limit=room.total, lease_s=self._lease_s, room=room)
+        claimed: list[Delivery] = []
+        ended, self._ended = self._ended, []
+        unused, self._unused = self._unused, []
+        try:
+            if begin and room.total:
+                claimed = await self._parts.store.claim_deliveries(
+                    limit=room.total, lease_s=self._lease_s, room=room, ended=ended
+                )
+            elif ended:
+                await self._parts.store.finish_deliveries(ended)
+        except BaseException:
+            self._ended, self._unused = ended + self._ended, unused + self._unused
+            raise
         for delivery in claimed:
             self._lanes.begun(_key(delivery), delivery.lane, now_s())
             gate = self._gates.setdefault(delivery.lane, _Gate())
@@ -108,6 +109,12 @@ class Courier:
             task = asyncio.create_task(self._deliver(delivery, gate, until_s=asked_s + _SPARE_S / 2))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
+        if unused:
+            try:
+                await self._parts.store.give_back_deliveries(unused)
+            except BaseException:
+                self._unused = unused + self._unused
+                raise
         return len(claimed)
 
     async def _deliver(self, delivery: Delivery, gate: "_Gate", *, until_s: float) -> None:
@@ -158,6 +165,8 @@ class Courier:
             block = slow_down_s(reply.status, delivery.attempt, retry_after_s=after_s, jitter=jitter)
             if not gone:
                 retry = retry_in_s(delivery.attempt, retry_after_s=after_s, jitter=jitter, schedule=self._schedule)
+        if retry is not None and retry < _NEAR_S and len(self._again_s) < _REMEMBERED:
+            heapq.heappush(self._again_s, asyncio.get_running_loop().time() + retry)
         return WebhookOutcome(
             delivery_id=delivery.id,
             delivered=taken,
@@ -177,12 +186,16 @@ class Courier:
             await asyncio.sleep(_LINGER_S)
 
     async def _rest(self, stopping: Callable[[], bool]) -> None:
-        """Until there may be work: an attempt ended, a poke, or a second is over."""
-        rested = 0.0
-        while rested < _POLL_S and not self._wake.is_set() and (not stopping() or self._under_way):
+        """Until there may be work: an attempt ended, a poke, what failed here is due again, or a second is over."""
+        now_s = asyncio.get_running_loop().time
+        until_s = now_s() + _POLL_S
+        if self._again_s:  # together with what is due a moment later
+            until_s = min(until_s, max(now_s(), self._again_s[0]) + _LATE_S)
+        while self._again_s and self._again_s[0] <= until_s:
+            heapq.heappop(self._again_s)
+        while (left_s := until_s - now_s()) > 0 and not self._wake.is_set() and (not stopping() or self._under_way):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _STOP_CHECK_S)
-            rested += _STOP_CHECK_S
+                await asyncio.wait_for(self._wake.wait(), min(_STOP_CHECK_S, left_s))
 
 
 class _Gate:

@@ -20,8 +20,16 @@ class WebhookQueueMixin:
 
     _db: Tables
 
-    async def claim_deliveries(self, *, limit: int, lease_s: float, room: LaneRoom | None = None) -> list[Delivery]:
+    async def claim_deliveries(
+        self,
+        *,
+        limit: int,
+        lease_s: float,
+        room: LaneRoom | None = None,
+        ended: Sequence[WebhookOutcome] = (),
+    ) -> list[Delivery]:
         """Each lane's longest due first, lanes in turns; `attempt` counts from 1."""
+        await self.finish_deliveries(ended)
         room, now = room or no_classes(limit), self._db.now()
         due: dict[str, list[DeliveryRow]] = defaultdict(list)
         for row in sorted(self._db.deliveries.values(), key=lambda row: (row.due_at, row.id)):

@@ -6,7 +6,6 @@ from cope.adapters.postgres.database import Connection, Row, fetch
 from cope.adapters.postgres.journal import write_notes
 from cope.adapters.postgres.publish import publish
 from cope.adapters.postgres.webhook_notes import delivery_note, disabled_note
-from cope.adapters.postgres.webhooks import BY_INDEX
 from cope.core.deliveries import KEPT_ATTEMPTS, Disabled
 from cope.core.records import Delivery
 from cope.core.webhooks import to_be_disabled
@@ -69,7 +68,6 @@ async def give_back_deliveries(conn: Connection, deliveries: Sequence[Delivery])
 
 async def finish_deliveries(conn: Connection, outcomes: Sequence[WebhookOutcome]) -> None:
     """Unknown and finished deliveries are passed over."""
-    await conn.execute(BY_INDEX)
     told = await fetch(
         conn,
         _RECORD,
@@ -95,13 +93,14 @@ async def finish_deliveries(conn: Connection, outcomes: Sequence[WebhookOutcome]
 
 async def _judge_lanes(conn: Connection, lanes: dict[str, list[tuple[Row, WebhookOutcome]]]) -> None:
     """A success ends a lane's trouble; failures begin or go on with it, and may disable an endpoint."""
-    before = {row["lane"]: row for row in await fetch(conn, _LOCK, [sorted(lanes)])}
-    well = [lane for lane, rows in lanes.items() if any(outcome.delivered for _, outcome in rows)]
-    if before.keys() & well:
+    well = sorted(lane for lane, rows in lanes.items() if any(outcome.delivered for _, outcome in rows))
+    if well:
         await conn.execute("DELETE FROM webhook_troubles WHERE lane = ANY (%s)", [well])
     gone = [lane for lane, rows in lanes.items() if any(outcome.disable_endpoint for _, outcome in rows)]
-    ill = {lane: rows for lane, rows in lanes.items() if lane not in well}
+    ill = {lane: rows for lane, rows in sorted(lanes.items()) if lane not in well}
+    before: dict[str, Row] = {}
     if ill:
+        before = {row["lane"]: row for row in await fetch(conn, _LOCK, [list(ill)])}
         await conn.execute(_FAILED, _failures(ill))
         await conn.execute(_FORGET)
     failing = [

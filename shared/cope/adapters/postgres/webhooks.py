@@ -154,7 +154,6 @@ class Claimer:
         self, conn: Connection, sealer: Sealer, *, limit: int, lease_s: float, room: LaneRoom | None
     ) -> list[Delivery]:
         """Each lane's longest due first, lanes in turns. The secret is the endpoint's, else the project's."""
-        await conn.execute(BY_INDEX)
         room = room or no_classes(limit)
         rows: list[Row] = []
         async for seen in self._due(conn):
@@ -183,7 +182,11 @@ class Claimer:
                 return
 
     async def _take(self, conn: Connection, fit: Sequence[_Lane], *, limit: int, lease_s: float) -> list[Row]:
-        mine = {row["lane"] for row in await fetch(conn, _LOCK, [[one.row["lane"] for one in fit]])}
+        # Of which this process has something in hand, no other takes anything: only the others must be locked.
+        mine = {one.row["lane"] for one in fit if one.row["busy"] and not one.row["closed"]}
+        free = [one.row["lane"] for one in fit if one.row["lane"] not in mine]
+        if free:
+            mine |= {row["lane"] for row in await fetch(conn, _LOCK, [free])}
         closed = [one.row["lane"] for one in fit if one.row["closed"] and one.row["lane"] in mine]
         if closed:
             over = await fetch(conn, _CLOSE, [closed, _CLOSED_AT_ONCE])

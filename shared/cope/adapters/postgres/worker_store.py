@@ -18,7 +18,7 @@ from cope.adapters.postgres.sealing import Sealer
 from cope.adapters.postgres.sequencer import sequence_events
 from cope.adapters.postgres.sweep import sweep
 from cope.adapters.postgres.webhook_outcomes import finish_deliveries, give_back_deliveries
-from cope.adapters.postgres.webhooks import Claimer
+from cope.adapters.postgres.webhooks import BY_INDEX, Claimer
 from cope.core.ids import AttemptId, BatchId, FileId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus
 from cope.core.money import Price
@@ -228,11 +228,21 @@ class PostgresWorkerStore(ProviderBatchMethods):
         async with self._db.transaction() as conn:
             return await batches.finish_batch(conn, job, output=output, error=error, quote=quote)
 
-    async def claim_deliveries(self, *, limit: int, lease_s: float, room: LaneRoom | None = None) -> list[Delivery]:
+    async def claim_deliveries(
+        self,
+        *,
+        limit: int,
+        lease_s: float,
+        room: LaneRoom | None = None,
+        ended: Sequence[WebhookOutcome] = (),
+    ) -> list[Delivery]:
         """The longest due first, lanes in turns."""
-        if limit < 1:
-            return []
         async with self._db.connection() as conn, conn.pipeline(), conn.transaction():
+            await conn.execute(BY_INDEX)
+            if ended:
+                await finish_deliveries(conn, ended)
+            if limit < 1:
+                return []
             return await self._hooks.claim(conn, self._sealer, limit=limit, lease_s=lease_s, room=room)
 
     async def give_back_deliveries(self, deliveries: Sequence[Delivery]) -> None:
@@ -245,6 +255,7 @@ class PostgresWorkerStore(ProviderBatchMethods):
         if not outcomes:
             return
         async with self._db.connection() as conn, conn.pipeline(), conn.transaction():
+            await conn.execute(BY_INDEX)
             await finish_deliveries(conn, outcomes)
 
     async def file(self, file_id: FileId) -> StoredFile | None:
