@@ -11,6 +11,7 @@ import openai
 import pytest
 from openai import OpenAI
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
 from cope.adapters.memory import FixedClock, MemoryFiles, MemoryStore, MemoryWakeUp, SequentialIds
 from cope.bootstrap import ApiParts
@@ -22,6 +23,7 @@ from cope.core.stages import Tier
 from cope.ports.store import NewBatch, WebhookOutcome
 from cope.ports.support import WebhookReply, WebhookRequest
 from cope.settings import Settings
+from cope_cli.main import app
 from tests.api.serving import serving
 from tests.support import NOON, make_batch, make_file
 
@@ -370,3 +372,41 @@ async def test_the_operators_metrics_tell_what_is_due_and_what_fails(served: Ser
     ]
     assert "cope_webhook_lanes_failing 0" in lines
     assert any(line.startswith("cope_webhook_oldest_due_age_seconds ") for line in lines)
+
+
+# ---- the command line ----------------------------------------------------------------------------------------------
+
+
+def cope(served: Served, *arguments: str) -> tuple[int, str]:
+    options = ["--base-url", served.url, "--api-key", KEY]
+    result = CliRunner().invoke(app, [*options, "webhooks", *arguments])
+    return result.exit_code, result.output
+
+
+async def test_the_command_line_manages_endpoints_and_sends_again(served: Served):
+    code, text = cope(served, "add", URL, "--event", "batch.failed", "--concurrency", "3")
+    assert code == 0
+    endpoint = json.loads(text)
+    assert (endpoint["event_types"], endpoint["cope"]["concurrency"]) == (["batch.failed"], 3)
+    assert cope(served, "test", endpoint["id"]) == (0, "200 after 7 ms\n")
+    assert "budget.alert" in cope(served, "types")[1]
+    assert "well" in cope(served, "list")[1]
+
+    await told(served, times=2)
+    await ended(served, status=500)
+    found = json.loads(cope(served, "deliveries", endpoint["id"], "--status", "dead", "--json")[1])
+    assert len(found) == 2
+    assert "dead" in cope(served, "deliveries", endpoint["id"], "--limit", "1")[1]
+    whole = json.loads(cope(served, "delivery", found[0]["id"])[1])
+    assert whole["attempt_log"][0]["status_code"] == 500
+    assert cope(served, "redeliver", found[0]["id"]) == (0, f"{found[0]['id']} is due again\n")
+    assert cope(served, "redeliver", endpoint["id"], "--since", "2026-11-01") == (0, "1 deliveries are due again\n")
+    assert cope(served, "redeliver", endpoint["id"])[0] != 0
+
+    secret = json.loads(cope(served, "rotate", endpoint["id"], "--keep-old")[1])["signing_secret"]
+    assert secret.startswith("whsec_")
+    disabled = json.loads(cope(served, "update", endpoint["id"], "--disable", "--name", "off")[1])
+    assert (disabled["name"], disabled["cope"]["disabled_reason"]) == ("off", "by_hand")
+    assert cope(served, "update", endpoint["id"])[0] != 0
+    assert json.loads(cope(served, "update", endpoint["id"], "--enable")[1])["cope"]["disabled_at"] is None
+    assert json.loads(cope(served, "delete", endpoint["id"])[1])["deleted"]

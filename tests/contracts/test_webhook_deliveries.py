@@ -165,6 +165,34 @@ async def test_batches_own_addresses_are_lanes_by_host_and_project(world: World)
     assert lanes == {f"{project.id} b.example.com", f"{project.id} c.example.com:8443", f"{other.id} b.example.com"}
 
 
+async def test_what_was_claimed_and_not_attempted_is_due_again_as_if_it_had_not_been(world: World) -> None:
+    project = await world.project()
+    await listening(world, project)
+    await tell(world, project, times=2)
+    first, second = await world.deliveries()
+
+    await world.worker.give_back_deliveries([first])
+
+    assert [(one.id, one.attempt) for one in await world.deliveries()] == [(first.id, 1)]
+    await world.worker.finish_deliveries([outcome(second)])
+    await world.worker.give_back_deliveries([second])
+    assert (await world.api.get_delivery(project.id, second.id)).state is DeliveryState.DELIVERED  # type: ignore[union-attr]
+
+
+async def test_a_claim_records_first_what_has_ended(world: World) -> None:
+    project = await world.project()
+    endpoint = await listening(world, project)
+    await world.api.update_endpoint(project.id, endpoint.id, EndpointChange(concurrency=1))
+    await tell(world, project, times=2)
+    (first,) = await world.deliveries()
+
+    (second,) = await world.worker.claim_deliveries(limit=9, lease_s=LEASE_S, ended=[outcome(first)])
+
+    assert second.id != first.id
+    assert second.concurrency == 1
+    assert [one.state.value for one in await listed(world, project)].count("delivered") == 1
+
+
 # ---- outcomes ------------------------------------------------------------------------------------------------------
 
 

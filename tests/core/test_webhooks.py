@@ -126,7 +126,7 @@ def test_good_lanes_have_all_their_room_again_once_whoever_stalls_has_stalled_fo
     ("kind", "concurrency", "beside", "most"),
     [
         (LaneClass.BAD, 16, 1, 16), (LaneClass.BAD, 16, 8, 8), (LaneClass.BAD, 16, 100, 4), (LaneClass.NEW, 16, 100, 4),
-        (LaneClass.NEW, 2, 100, 2), (LaneClass.GOOD, 16, 1, 32), (LaneClass.GOOD, 16, 100, 8),
+        (LaneClass.NEW, 2, 100, 2), (LaneClass.GOOD, 16, 1, 64), (LaneClass.GOOD, 16, 100, 8),
         (LaneClass.BAD, 64, 1, 64),
     ],
 )  # fmt: skip

@@ -116,6 +116,19 @@ async def test_an_endpoints_concurrency_holds_over_all_processes_at_once(two: Tw
     assert len({one.id for one in under_way}) == len(under_way)
 
 
+async def test_a_lane_of_which_one_process_has_something_in_hand_is_left_to_it(two: Two) -> None:
+    project, (endpoint,) = await two.project("https://a.example.com/")
+    two.messages(project, [endpoint], 50)
+    good = LaneRoom({LaneClass.GOOD: 100}, {endpoint.id: True})
+
+    mine = await two.workers[0].claim_deliveries(limit=20, lease_s=60, room=good)
+    theirs = await two.workers[1].claim_deliveries(limit=20, lease_s=60, room=good)
+    more = await two.workers[0].claim_deliveries(limit=20, lease_s=60, room=good)
+
+    assert (len(mine), theirs, len(more)) == (20, [], 20)
+    assert {one.concurrency for one in mine} == {16}
+
+
 async def test_a_secret_that_can_not_be_opened_keeps_nobody_elses_messages(
     two: Two, caplog: pytest.LogCaptureFixture
 ) -> None:
