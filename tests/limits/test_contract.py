@@ -191,14 +191,6 @@ async def test_refusals_lower_the_rate_and_time_restores_it(bench: Bench):
     assert (await limiter.headroom())[0].effective.rpm == 600
 
 
-async def test_a_refusal_that_states_the_limits_we_knew_lowers_the_rate_only_a_little(bench: Bench):
-    limiter = await bench.limiter(model(endpoint(rpm=600)))
-    stated = Report(Verdict.RATE, tokens=0, block_s=10, hints=RateHints(limit_calls=600))
-    await limiter.give_back(await take(limiter), stated)
-
-    assert (await limiter.headroom())[0].effective.rpm == 588
-
-
 async def test_a_call_that_was_sent_late_counts_until_its_own_window_has_passed(bench: Bench):
     limiter = await bench.limiter(model(endpoint(rpm=60, tpm=6_000)))
     early = await take(limiter, 100)

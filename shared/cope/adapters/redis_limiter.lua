@@ -315,7 +315,7 @@ local function give_back()
   if a[24] and (rpm <= 0 or g.calls < 0.9 * rpm) then blocked = math.max(blocked, now + a[24]) end
   if a[25] and (tpm <= 0 or g.tokens < 0.9 * tpm) then blocked = math.max(blocked, now + a[25]) end
   if verdict == 'rate' and now >= g.blocked then
-    g.throttle, g.throttle_at = math.max(0.1, ((a[18] or a[21]) and 0.98 or 0.9) * throttle(g)), now
+    g.throttle, g.throttle_at = math.max(0.1, 0.9 * throttle(g)), now
   end
   g.blocked = math.max(g.blocked, blocked)
   rpm, tpm = effective(g, a[16], a[17])

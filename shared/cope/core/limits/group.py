@@ -203,9 +203,7 @@ def _learn_limits(group: Group, limits: Limits, report: Report, now: float) -> N
     if report.verdict is Verdict.RATE and now >= group.blocked_until:
         # Only the first refusal of a wave: the others are of calls that were under way.
         recovered = min(1.0, group.throttle + max(0.0, now - group.throttle_at) / RECOVERS_IN_S)
-        # Where the refusal states its limits we know them, and only calls that came late or bunched can have met them.
-        stated = hints.limit_calls is not None or hints.limit_tokens is not None
-        group.throttle, group.throttle_at = max(LEAST_THROTTLE, (0.98 if stated else 0.9) * recovered), now
+        group.throttle, group.throttle_at = max(LEAST_THROTTLE, 0.9 * recovered), now
     group.blocked_until = max(group.blocked_until, until)
 
 
