@@ -85,7 +85,8 @@ async def _books(parts: ApiParts) -> AsyncIterator[Finding]:
         yield Finding("unconfirmed", Level.WARN, f"{old} paid calls in doubt for over a day keep their reserves", mend)
     else:
         yield Finding("unconfirmed", Level.OK, "no paid call has been in doubt for over a day")
-    over = [standing for standing in await parts.store.standings() if standing.budget.overrun]
+    standings = await parts.store.standings()
+    over = [standing for standing in standings if standing.budget.overrun]
     if over:
         told = ", ".join(f"{one.budget.project_id} by {format_usd(one.budget.overrun)} USD" for one in over[:5])
         yield Finding("overrun", Level.FAIL, f"billed beyond the bound: {told}", "Look at it, then resume the project.")

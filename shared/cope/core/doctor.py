@@ -28,8 +28,7 @@ class Finding:
 class StoreFacts:
     """What the database says of itself. `unguarded` are tables with a project's rows and without forced row-level
     security, `loose_roles` those of ours that may do more than they need, `ledger_ahead` whether the next month has
-    its partition, `led` whether a worker leads the sweep, `workers` how many connections of workers there are,
-    `unsequenced` events older than 10 s without an offset (None: not known)."""
+    its partition, `led` whether a worker leads the sweep, `workers` how many connections of workers there are."""
 
     schema: str
     wanted_schema: str
