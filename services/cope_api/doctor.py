@@ -90,10 +90,10 @@ async def _books(parts: ApiParts) -> AsyncIterator[Finding]:
     if over:
         told = ", ".join(f"{one.budget.project_id} by {format_usd(one.budget.overrun)} USD" for one in over[:5])
         yield Finding("overrun", Level.FAIL, f"billed beyond the bound: {told}", "Look at it, then resume the project.")
-    paused = [one.budget.project_id for one in await parts.store.standings() if one.budget.cap == 0]
-    if paused:
+    capped = [one.budget.project_id for one in standings if one.budget.cap == 0]
+    if capped:
         yield Finding(
-            "caps", Level.WARN, f"a cap of 0 in {', '.join(paused[:5])}", "cope budget --set … if it is meant."
+            "caps", Level.WARN, f"a cap of 0 in {', '.join(capped[:5])}", "cope budget --set … if it is meant."
         )
 
 

@@ -48,11 +48,8 @@ def backup_command(
         secret = json.loads(local.read_text())["secret_key"]
     hint = hashlib.sha256(secret.encode()).hexdigest()[:12] if secret else ""
     try:
-        made = backup(url, folder, to, key_hint=hint, tell=_tell)
-        if local is not None:
-            copy = to / "secrets.json"
-            copy.touch(mode=0o600)
-            copy.write_text(local.read_text())
+        kept = None if local is None else local.read_text()
+        made = backup(url, folder, to, key_hint=hint, tell=_tell, secrets=kept)
     except (CopeError, psycopg.Error, OSError) as wrong:
         _refuse(wrong)
     sys.stdout.write(f"{to}: {_told(made)}\n")

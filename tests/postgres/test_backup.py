@@ -69,7 +69,8 @@ async def test_a_running_batch_comes_back_paused_with_its_money_its_files_and_it
     await world.send(second, 400)  # its worker is gone with the old server
     await closed(world)
 
-    made = backup(cluster.url(), files, tmp_path / "copy", key_hint="", tell=quiet, database=SOURCE)
+    made = backup(cluster.url(), files, tmp_path / "copy", key_hint="", tell=quiet, secrets="{}", database=SOURCE)
+    assert ((tmp_path / "copy" / "secrets.json").stat().st_mode & 0o777) == 0o600
     assert (made.schema, made.files, made.file_bytes) == (SCHEMA, 1, 6)
     assert read_manifest(tmp_path / "copy") == made
     assert (tmp_path / "copy").stat().st_mode & 0o077 == 0

@@ -47,10 +47,17 @@ def with_database(url: str, database: str) -> str:
 
 
 def backup(
-    superuser_url: str, files: Path | None, to: Path, *, key_hint: str, tell: Tell, database: str = DATABASE
+    superuser_url: str,
+    files: Path | None,
+    to: Path,
+    *,
+    key_hint: str,
+    tell: Tell,
+    secrets: str | None = None,
+    database: str = DATABASE,
 ) -> Manifest:
     """Write a backup to `to`, which must not exist; it appears there whole or not at all. `files` None: they lie in an
-    object store and are left there. Raises `Conflict`, `Misconfigured`, `psycopg.Error`, `OSError`."""
+    object store and are left there. `secrets` is a local stack's own file, kept beside them. Raises `Conflict`, `Misconfigured`, `psycopg.Error`, `OSError`."""
     if to.exists():
         raise Conflict(f"{to} exists already: a backup never writes over another.")
     url = with_database(superuser_url, database)
@@ -71,6 +78,9 @@ def backup(
         digest, size = _digest(dump)
         count, total = (0, 0) if files is None else _copy_tree(files, part / "files", tell)
         manifest = Manifest(taken_at, schema, server, digest, size, count, total, key_hint)
+        if secrets is not None:
+            (part / "secrets.json").touch(mode=0o600)
+            (part / "secrets.json").write_text(secrets)
         (part / "manifest.json").write_text(manifest.encode())
         _sync(part)
         part.rename(to)
@@ -147,6 +157,7 @@ def copy_database(source_url: str, target_url: str, dump: Path, *, passwords: Pa
     with psycopg.connect(target_url) as conn:
         version = conn.info.server_version // 10000
     try:
+        dump.touch(mode=0o600)  # pg_dump fills it as it is: prompts and answers are nobody else's to read
         program = find_program("pg_dump", at_least=version)
         _run(program, ["--format=custom", f"--file={dump}"], with_database(source_url, DATABASE))
         restoring = ["--exit-on-error", "--jobs=2", str(dump)]
