@@ -57,7 +57,8 @@ def backup(
     database: str = DATABASE,
 ) -> Manifest:
     """Write a backup to `to`, which must not exist; it appears there whole or not at all. `files` None: they lie in an
-    object store and are left there. `secrets` is a local stack's own file, kept beside them. Raises `Conflict`, `Misconfigured`, `psycopg.Error`, `OSError`."""
+    object store and are left there. `secrets` is a local stack's own file, kept beside them. Raises `Conflict`,
+    `Misconfigured`, `psycopg.Error`, `OSError`."""
     if to.exists():
         raise Conflict(f"{to} exists already: a backup never writes over another.")
     url = with_database(superuser_url, database)
