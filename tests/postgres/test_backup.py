@@ -16,7 +16,7 @@ from cope.core.errors import BadRequest, Conflict
 from cope_local.children import free_port
 from cope_local.errors import CannotStart
 from cope_local.moves import upgrade_data
-from cope_local.postgres import EmbeddedPostgres, find_binaries
+from cope_local.postgres import MOVED, NEW_CLUSTER, EmbeddedPostgres, find_binaries, finish_move
 from cope_local.stack import Stack
 from tests.contracts.world import PostgresWorld, bill, done
 from tests.postgres.conftest import PASSWORD, drop_place, make_place
@@ -169,6 +169,22 @@ def test_a_stacks_data_move_into_a_newer_postgres_and_the_old_ones_are_kept(tmp_
         with psycopg.connect(server.url("cope", WORKER, secrets.worker)) as conn:
             assert conn.execute("SELECT name FROM projects").fetchall() == [("kept",)]
     assert upgrade_data(data, tell=quiet) is None
+
+
+def test_a_move_cut_off_between_its_renames_is_finished_and_an_unfilled_cluster_is_never_taken(tmp_path: Path):
+    cluster, new = tmp_path / "pg", tmp_path / NEW_CLUSTER
+    new.mkdir()
+    finish_move(cluster)
+    assert not cluster.exists()
+
+    (new / "PG_VERSION").write_text("18")
+    (new / MOVED).touch()
+    finish_move(cluster)
+    finish_move(cluster)
+
+    assert (cluster / "PG_VERSION").read_text() == "18"
+    assert not (cluster / MOVED).exists()
+    assert not new.exists()
 
 
 def test_the_password_is_on_no_command_line(cluster: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
