@@ -69,7 +69,7 @@ async def _books(parts: ApiParts) -> AsyncIterator[Finding]:
     notice = await parts.store.restore_notice()
     if notice is not None:
         says = f"restored from a backup of {notice.backup_at.isoformat(timespec='seconds')}: every project is paused"
-        mend = "cope reconcile usage.csv --apply --complete-from … --complete-until …, then cope restored --release"
+        mend = "cope reconcile usage.csv --apply --complete-from … --complete-until … --unknown-to PROJECT"
         yield Finding("restore", Level.FAIL, says, mend if notice.reconciled_at is None else "cope restored --release")
     differing = await parts.store.ledger_difference(None)
     if differing:

@@ -6,13 +6,15 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from cope.bootstrap import ApiParts
 from cope.core.errors import BadRequest, TooLarge
-from cope.core.ids import AttemptId
+from cope.core.ids import AttemptId, ProjectId
 from cope.core.ledger import AgeGroup, BookedAttempt
 from cope.core.money import NanoUSD, format_usd
 from cope.core.reconcile import UNSETTLED, BilledCall
+from cope.usecases.count_unknown import count_unknown, is_whole, uncounted
 from cope.usecases.reconcile import Entry, Orders, Reconciliation, reconcile
-from cope_api.context import admin_of, limit_of, seconds, text_query
+from cope_api.context import admin_of, clean_id, limit_of, project_row, seconds, text_query
 from cope_api.failures import json_response
 from cope_api.money_scope import seen_by
 
@@ -88,12 +90,14 @@ def _doubtful(attempt: BookedAttempt, now: datetime) -> dict[str, Any]:
 async def reconcile_books(request: Request) -> Response:
     """The body is a provider's usage export as CSV. Nothing is written unless `apply=true`.
 
-    `complete_from` and `complete_until` (Unix seconds) say that the file holds every call of that span.
+    `complete_from` and `complete_until` (Unix seconds) say that the file holds every call of that span. Calls under ids
+    like ours that nobody here made are counted as spend of the project `unknown_to`, each once.
     """
     parts = await admin_of(request)
     orders = Orders(
         apply=_flag(request, "apply"), apply_differences=_flag(request, "apply_differences"), complete=_span(request)
     )
+    project = await _unknown_to(request, parts, apply=orders.apply)
     if request.headers.get("content-type", "text/csv").startswith(("multipart/", "application/json")):
         raise BadRequest("Send the CSV itself as the body, with content-type text/csv.", param="file")
     spool = parts.new_spool()
@@ -109,9 +113,30 @@ async def reconcile_books(request: Request) -> Response:
         )
     finally:
         await spool.aclose()
-    if orders.apply and orders.complete is not None:
+    counted = uncounted(found) if project is None else await count_unknown(parts.store, parts.ids, found, project)
+    if orders.apply and orders.complete is not None and is_whole(found, counted):
         await parts.store.note_reconciled(*orders.complete)
-    return json_response(_report(found, orders))
+    return json_response(
+        {
+            **_report(found, orders),
+            "unknown": {
+                "counted_in": project,
+                "counted_calls": counted.calls,
+                "counted_usd": format_usd(counted.amount),
+                "left_calls": counted.left,
+            },
+        }
+    )
+
+
+async def _unknown_to(request: Request, parts: ApiParts, *, apply: bool) -> ProjectId | None:
+    """The project in which calls are counted that nobody here made."""
+    told = text_query(request, "unknown_to")
+    if told is None:
+        return None
+    if not apply:
+        raise BadRequest("`unknown_to` counts spend: it needs `apply=true`.", param="unknown_to")
+    return (await project_row(parts, ProjectId(clean_id(told)))).id
 
 
 def _flag(request: Request, name: str) -> bool:

@@ -40,6 +40,9 @@ def reconcile(
         str | None, typer.Option(help="The file holds every call since then: 2026-11-01T00:00:00Z.")
     ] = None,
     complete_until: Annotated[str | None, typer.Option(help="… until then. What is missing was not billed.")] = None,
+    unknown_to: Annotated[
+        str | None, typer.Option(help="Project in which calls are counted that nobody here made: after a restore.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Compare the books with a provider's usage export (operator): cope reconcile usage.csv, then again with --apply.
@@ -50,6 +53,8 @@ def reconcile(
     query = {"apply": str(apply).lower(), "apply_differences": str(differences).lower()}
     if complete_from is not None:
         query["complete_from"] = complete_from
+    if unknown_to is not None:
+        query["unknown_to"] = unknown_to
     if complete_until is not None:
         query["complete_until"] = complete_until
     address = find_address(*context.obj)
@@ -83,6 +88,9 @@ def _show(console: Console, found: dict[str, Any]) -> None:
     if others["calls"]:
         table.add_row("others", "", str(others["calls"]), others["billed_usd"], "somebody else's calls on this key")
     console.print(table)
+    unknown = found["unknown"]
+    if unknown["counted_calls"]:
+        console.print(f"{unknown['counted_calls']} unknown calls are counted: {unknown['counted_usd']} USD")
     for row in [row for row in found["rows"] if row["verdict"] == "different"][:_SHOWN]:
         console.print(
             f"{row['request_id']}: billed {row['billed_nanousd']}, booked {row['booked_nanousd']} nano-dollars",

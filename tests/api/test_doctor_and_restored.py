@@ -20,6 +20,7 @@ from cope.adapters.memory import (
     SequentialIds,
 )
 from cope.bootstrap import ApiParts
+from cope.core.ids import ProjectId
 from cope.core.models import ModelCatalog, ModelEntry
 from cope.core.prices import PriceTable
 from cope.core.prompts import BUILT_IN
@@ -103,15 +104,40 @@ def test_a_restored_store_says_what_it_waits_for_and_is_released_only_when_told(
     status, body, _ = send(place, "/organization/restore/release", b'{"unreconciled": "yes"}', headers=OPERATOR)
     assert (status, body["error"]["param"]) == (400, "unreconciled")  # type: ignore[index]
 
-    export = "request_id,prompt_tokens,completion_tokens,cost_usd\n"
+    project = send(place, "/organization/projects", b'{"name": "lost hours"}', headers=OPERATOR)[1]["id"]
+    lost = "task_00000000000000000000099999-000001"
+    export = f"request_id,prompt_tokens,completion_tokens,cost_usd\n{lost},10,10,0.5\n"
     until, since = int(now.timestamp()), int((now - timedelta(hours=3)).timestamp())
     query = f"?apply=true&complete_from={since}&complete_until={until}"
-    path = f"/organization/reconcile{query}"
-    status, body, _ = send(place, path, export.encode(), headers={**OPERATOR, "content-type": "text/csv"})
-    assert status == 200, body
+
+    def apply(more: str, text: str = export) -> dict[str, Any]:
+        csv = {**OPERATOR, "content-type": "text/csv"}
+        status, body, _ = send(place, f"/organization/reconcile{query}{more}", text.encode(), headers=csv)
+        assert status == 200, body
+        return body["unknown"]  # type: ignore[return-value]
+
+    assert apply("") == {"counted_in": None, "counted_calls": 0, "counted_usd": "0.00", "left_calls": 1}
+    assert send(place, "/organization/restore/release", b"{}", headers=OPERATOR)[0] == 422  # the caps don't know of it
+    without_cost = f"request_id,prompt_tokens,completion_tokens,cost_usd\n{lost},10,10,\n"
+    assert apply(f"&unknown_to={project}", without_cost)["left_calls"] == 1
+    assert send(place, "/organization/restore/release", b"{}", headers=OPERATOR)[0] == 422
+    for _ in range(2):  # counted once, however often
+        told = apply(f"&unknown_to={project}")
+        assert (told["counted_calls"], told["counted_usd"], told["left_calls"]) == (1, "0.50", 0)
+    assert store._db.budget(ProjectId(str(project))).spent == 500_000_000
     status, body, _ = send(place, "/organization/restore/release", b"{}", headers=OPERATOR)
     assert (status, body["released"], body["reconciled_at"]) == (200, True, until)
     assert send(place, "/organization/restore", method="GET", headers=OPERATOR)[1]["restored"] is False
+
+
+def test_unknown_calls_are_counted_only_where_that_is_said_and_in_a_project_that_exists(place: Served):
+    csv = {**OPERATOR, "content-type": "text/csv"}
+    for query, status, param in (
+        ("unknown_to=proj_x", 400, "unknown_to"),
+        ("apply=true&unknown_to=proj_none", 404, None),
+    ):
+        got, body, _ = send(place, f"/organization/reconcile?{query}", b"request_id,cost_usd\n", headers=csv)
+        assert (got, body["error"]["param"]) == (status, param)  # type: ignore[index]
 
 
 def cli(place: Served, *words: str) -> tuple[int, str]:

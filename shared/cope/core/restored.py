@@ -26,7 +26,7 @@ def not_reconciled() -> Conflict:
     """Why nothing may go on yet, and what ends that."""
     return Conflict(
         "This store was restored from a backup, and its books may lack calls that were paid since. Apply the "
-        "provider's complete usage export (cope reconcile usage.csv --apply --complete-from … --complete-until …), "
-        "then cope restored --release.",
+        "provider's complete usage export until nothing is left over (cope reconcile usage.csv --apply "
+        "--complete-from … --complete-until … --unknown-to PROJECT), then cope restored --release.",
         code="restored_not_reconciled",
     )

@@ -158,7 +158,8 @@ class _Work:
             for call in calls:
                 found = attempt_of(call.request_id, attempts[task_id])
                 if found is None:
-                    self.found.add(Entry(Verdict.UNKNOWN, call.request_id, None, call.calls, call.cost, call.line))
+                    cost = None if call.unpriced.calls or call.unreadable else call.cost
+                    self.found.add(Entry(Verdict.UNKNOWN, call.request_id, None, call.calls, cost, call.line))
                 else:
                     billed[found.id].append(call)
             judged += [self._entry(known[attempt_id], Billed(tuple(own))) for attempt_id, own in billed.items()]
