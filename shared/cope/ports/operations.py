@@ -16,8 +16,8 @@ class Operations(Protocol):
         ...
 
     async def note_reconciled(self, start: datetime, until: datetime) -> RestoreNotice | None:
-        """A complete usage export of this span was applied and left nothing over: the notice is marked if the span covers
-        its gap."""
+        """A complete usage export of this span was applied and left nothing over: the notice is marked if the span
+        covers its gap."""
         ...
 
     async def release_restore(self, *, unreconciled: bool = False) -> RestoreNotice | None:
