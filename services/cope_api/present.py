@@ -232,7 +232,7 @@ def spend_limit_json(budget: Budget) -> Json:
 
 
 def endpoint_json(endpoint: WebhookEndpoint, *, with_secret: bool = False) -> Json:
-    """OpenAI's webhook endpoint; the secret only where it was just made."""
+    """OpenAI's webhook endpoint; the secret only on its creation."""
     body: Json = {
         "id": endpoint.id,
         "object": "webhook_endpoint",
@@ -242,12 +242,7 @@ def endpoint_json(endpoint: WebhookEndpoint, *, with_secret: bool = False) -> Js
         "url": endpoint.url,
         "event_types": list(endpoint.event_types),
         "signing_secret_hint": endpoint.secret[-4:] if endpoint.secret else None,
-        "cope": {
-            "disabled_at": seconds(endpoint.disabled_at),
-            "disabled_reason": endpoint.disabled_reason,
-            "failing_since": seconds(endpoint.failing_since),
-            "old_secret_until": seconds(endpoint.previous_until),
-        },
+        "cope": {"disabled_at": seconds(endpoint.disabled_at)},
     }
     if with_secret:
         body["signing_secret"] = endpoint.secret

@@ -1,29 +1,16 @@
-"""Webhook endpoints of a project: create, list, change, rotate, test, delete, and which events there are."""
+"""Webhook endpoints of a project: create, list, retrieve, delete, and which events there are."""
 
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from cope.bootstrap import ApiParts
 from cope.core.errors import BadRequest, NotFound
-from cope.core.ids import ENDPOINT, EVENT, DeliveryId, EndpointId, EventId
-from cope.core.records import Delivery, WebhookEndpoint
+from cope.core.ids import ENDPOINT, EndpointId
+from cope.core.records import WebhookEndpoint
 from cope.core.request_values import as_text, as_text_list
 from cope.core.webhooks import make_secret
-from cope.usecases.deliver_webhooks import signed_request
-from cope_api.context import (
-    clean_id,
-    json_object,
-    limit_of,
-    list_body,
-    only_keys,
-    project_of,
-    raw_body,
-    seconds,
-    text_query,
-)
+from cope_api.context import clean_id, json_object, limit_of, list_body, only_keys, project_of, raw_body, text_query
 from cope_api.failures import json_response
 from cope_api.present import endpoint_json
 
@@ -42,7 +29,14 @@ async def create(request: Request) -> Response:
     parts, project_id, _ = await project_of(request)
     body = json_object(await raw_body(request))
     only_keys(body, frozenset({"name", "url", "event_types"}))
-    url, types = _url(parts, body.get("url")), _types(body.get("event_types", list(USUAL_TYPES)))
+    url = as_text(body.get("url"), "url", longest=2000)
+    reason = parts.webhooks.refuse_reason(url)
+    if reason is not None:
+        raise BadRequest(f"`url` can't be used: {reason}.", param="url")
+    types = as_text_list(body.get("event_types", list(USUAL_TYPES)), "event_types", fewest=1, most=32)
+    for one in types:
+        if one not in EVENT_TYPES:
+            raise BadRequest(f"`event_types` may hold {', '.join(EVENT_TYPES)}.", param="event_types")
     now = parts.clock.now()
     made = await parts.store.create_endpoint(
         WebhookEndpoint(
@@ -50,7 +44,7 @@ async def create(request: Request) -> Response:
             project_id=project_id,
             name=as_text(body.get("name", "webhook"), "name", longest=200),
             url=url,
-            event_types=types,
+            event_types=tuple(dict.fromkeys(types)),
             created_at=now,
             updated_at=now,
             secret=make_secret(parts.ids.secret(32)),
@@ -81,95 +75,6 @@ async def retrieve(request: Request, endpoint_id: str) -> Response:
     if endpoint is None:
         raise NotFound(f"There is no webhook endpoint {endpoint_id!r}.")
     return json_response(endpoint_json(endpoint))
-
-
-@router.post("/v1/webhook_endpoints/{endpoint_id}")
-async def update(request: Request, endpoint_id: str) -> Response:
-    """Change what is given. An endpoint that was disabled is enabled again, whatever is changed."""
-    parts, project_id, _ = await project_of(request)
-    body = json_object(await raw_body(request))
-    only_keys(body, frozenset({"name", "url", "event_types"}))
-    changed = await parts.store.update_endpoint(
-        project_id,
-        EndpointId(clean_id(endpoint_id)),
-        name=as_text(body["name"], "name", longest=200) if "name" in body else None,
-        url=_url(parts, body["url"]) if "url" in body else None,
-        event_types=_types(body["event_types"]) if "event_types" in body else None,
-    )
-    if changed is None:
-        raise NotFound(f"There is no webhook endpoint {endpoint_id!r}.")
-    return json_response(endpoint_json(changed))
-
-
-@router.post("/v1/webhook_endpoints/{endpoint_id}/rotate_secret")
-async def rotate_secret(request: Request, endpoint_id: str) -> Response:
-    """A new signing secret, in this answer and never again. With `keep_old_secret_active_for_24_hours` every message
-    carries both signatures for a day."""
-    parts, project_id, _ = await project_of(request)
-    raw = await raw_body(request)
-    body = json_object(raw) if raw else {}
-    only_keys(body, frozenset({"keep_old_secret_active_for_24_hours"}))
-    keep = body.get("keep_old_secret_active_for_24_hours", False)
-    if not isinstance(keep, bool):
-        raise BadRequest(
-            "`keep_old_secret_active_for_24_hours` must be true or false.", param="keep_old_secret_active_for_24_hours"
-        )
-    secret = make_secret(parts.ids.secret(32))
-    changed = await parts.store.rotate_secret(project_id, EndpointId(clean_id(endpoint_id)), secret, keep_old=keep)
-    if changed is None:
-        raise NotFound(f"There is no webhook endpoint {endpoint_id!r}.")
-    return json_response(endpoint_json(changed, with_secret=True))
-
-
-@router.post("/v1/webhook_endpoints/{endpoint_id}/test")
-async def send_test(request: Request, endpoint_id: str) -> Response:
-    """Send one signed message of this type at once, and say what was answered. It is no event and leaves no trace."""
-    parts, project_id, _ = await project_of(request)
-    body = json_object(await raw_body(request))
-    only_keys(body, frozenset({"event_type"}))
-    (type_,) = _types([body.get("event_type")])
-    endpoint = await parts.store.get_endpoint(project_id, EndpointId(clean_id(endpoint_id)))
-    if endpoint is None:
-        raise NotFound(f"There is no webhook endpoint {endpoint_id!r}.")
-    now, message_id = parts.clock.now(), EventId(parts.ids.new(EVENT))
-    about = {"id": f"{type_.partition('.')[0]}_test"}
-    message = {"id": message_id, "object": "event", "created_at": seconds(now), "type": type_, "data": about}
-    test = Delivery(
-        id=DeliveryId(message_id),
-        message_id=message_id,
-        url=endpoint.url,
-        body=orjson.dumps(message).decode(),
-        attempt=1,
-        secret=endpoint.secret,
-        endpoint_id=endpoint.id,
-    )
-    reply = await parts.webhooks.send(signed_request(test, now=now))
-    return json_response(
-        {
-            "object": "webhook_endpoint.test",
-            "webhook_endpoint_id": endpoint.id,
-            "event_type": type_,
-            "status_code": reply.status,
-            "success": reply.status is not None and 200 <= reply.status < 300,
-            "cope": {"error": reply.error, "response_excerpt": reply.excerpt},
-        }
-    )
-
-
-def _url(parts: ApiParts, value: object) -> str:
-    url = as_text(value, "url", longest=2000)
-    reason = parts.webhooks.refuse_reason(url)
-    if reason is not None:
-        raise BadRequest(f"`url` can't be used: {reason}.", param="url")
-    return url
-
-
-def _types(value: object) -> tuple[str, ...]:
-    types = as_text_list(value, "event_types", fewest=1, most=32)
-    for one in types:
-        if one not in EVENT_TYPES:
-            raise BadRequest(f"`event_types` may hold {', '.join(EVENT_TYPES)}.", param="event_types")
-    return tuple(dict.fromkeys(types))
 
 
 @router.delete("/v1/webhook_endpoints/{endpoint_id}")

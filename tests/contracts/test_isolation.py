@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from cope.core.alerts import AlertKind
-from cope.core.deliveries import Again
 from cope.core.errors import NotFound
 from cope.core.ids import AlertId, DeliveryId, EndpointId, FileId, KeyId, TaskId
 from cope.core.money import NanoUSD
@@ -65,17 +64,6 @@ NOTHING: dict[str, tuple[Reach, object]] = {
     "erase_live_task": (lambda api, v: api.erase_live_task(v.stranger.id, v.live_id), False),
     "get_endpoint": (lambda api, v: api.get_endpoint(v.stranger.id, v.endpoint_id), None),
     "delete_endpoint": (lambda api, v: api.delete_endpoint(v.stranger.id, v.endpoint_id), False),
-    "update_endpoint": (lambda api, v: api.update_endpoint(v.stranger.id, v.endpoint_id, name="mine"), None),
-    "rotate_secret": (
-        lambda api, v: api.rotate_secret(v.stranger.id, v.endpoint_id, "whsec_", keep_old=True),
-        None,
-    ),
-    "list_deliveries": (
-        lambda api, v: api.list_deliveries(v.stranger.id, endpoint_id=v.endpoint_id, state=None, after=None, limit=9),
-        (),
-    ),
-    "get_delivery": (lambda api, v: api.get_delivery(v.stranger.id, v.dead_id), None),
-    "send_again": (lambda api, v: api.send_again(v.stranger.id, v.endpoint_id, Again()), 0),
     "list_keys": (lambda api, v: api.list_keys(v.stranger.id), ()),
     "audit_counts": (lambda api, v: api.audit_counts(v.stranger.id, batch_id=v.batch.id), ()),
     "result_window": (

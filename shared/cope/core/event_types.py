@@ -46,7 +46,6 @@ EVENT_TYPES: dict[str, str] = {
     "budget.usage_reported": "spend from elsewhere was booked",
     "budget.late_answer_differs": "an answer that came late cost something else than was booked",
     "webhook_endpoint.created": "a new address",
-    "webhook_endpoint.updated": "an address was changed, enabled again, or given a new secret",
     "webhook_endpoint.deleted": "an address is told nothing more",
     "webhook_endpoint.disabled": "an address is told nothing more until it is mended: `reason`",
     "webhook_delivery.delivered": "an endpoint took a message",

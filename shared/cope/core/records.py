@@ -257,9 +257,7 @@ class TaskDetail:
 
 @dataclass(frozen=True, slots=True)
 class WebhookEndpoint:
-    """A project's webhook address. `secret` is the plain signing secret (`whsec_…`), encrypted at rest; the one before
-    signs too until `previous_until`. `failing_since` is the first failure after the last success, `disabled_reason`
-    ``gone`` (it answered 410) or ``failing``."""
+    """A project's webhook address. `secret` is the plain signing secret (`whsec_…`), encrypted at rest."""
 
     id: EndpointId
     project_id: ProjectId
@@ -270,15 +268,11 @@ class WebhookEndpoint:
     updated_at: datetime
     secret: str = field(repr=False, default="")
     disabled_at: datetime | None = None
-    disabled_reason: str | None = None
-    failing_since: datetime | None = None
-    previous_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One webhook message for one address. `message_id` is constant over its attempts. `older_secret` was rotated away
-    and signs beside `secret` for a while."""
+    """One webhook message for one address. `message_id` is constant over its attempts."""
 
     id: DeliveryId
     message_id: EventId
@@ -287,7 +281,6 @@ class Delivery:
     attempt: int
     secret: str = field(repr=False)
     endpoint_id: EndpointId | None = None
-    older_secret: str | None = field(repr=False, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix all secrets share, not one o
 # Seconds until the next attempt, after the first, second, …: published, 75.6 hours in all.
 SCHEDULE_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 _LONGEST_RETRY_AFTER_S = 86_400.0
-_OVERLOADED_S = 60
 
 
 def make_secret(random: bytes) -> str:
@@ -34,13 +33,12 @@ def sign(secret: str, *, message_id: str, timestamp: int, body: bytes) -> str:
     return "v1," + base64.b64encode(digest).decode()
 
 
-def retry_in_s(attempt: int, *, retry_after_s: float | None, jitter: float, slow_down: bool = False) -> float | None:
+def retry_in_s(attempt: int, *, retry_after_s: float | None, jitter: float) -> float | None:
     """Seconds until the attempt after `attempt` (the first is 1); None when the schedule is exhausted.
 
     A receiver's `Retry-After` only ever lengthens the wait, up to a day. `jitter` in [0, 1) spreads it by ±10 %.
-    `slow_down`: the receiver is overloaded (429, 502, 504), so that the first retry comes no sooner than in a minute.
     """
     if not 1 <= attempt <= len(SCHEDULE_S):
         return None
-    wait = max(SCHEDULE_S[attempt - 1], _OVERLOADED_S if slow_down else 0) * (0.9 + 0.2 * jitter)
+    wait = SCHEDULE_S[attempt - 1] * (0.9 + 0.2 * jitter)
     return max(wait, min(retry_after_s or 0.0, _LONGEST_RETRY_AFTER_S))

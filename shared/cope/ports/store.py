@@ -34,7 +34,6 @@ from cope.core.records import (
     WebhookEndpoint,
 )
 from cope.core.task import OnBudget, TaskSpec
-from cope.ports.deliveries import Webhooks
 from cope.ports.events import EventLog, RelayStore
 from cope.ports.ledger import LedgerReads, Reconciling
 from cope.ports.operations import Operations
@@ -342,7 +341,6 @@ class WebhookOutcome:
     error: str | None
     excerpt: str
     disable_endpoint: bool = False
-    took_ms: int = 0
 
 
 class WorkerStore(PriceReader, RelayStore, Protocol):
@@ -536,7 +534,7 @@ class Page(Generic[T]):
     has_more: bool
 
 
-class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, EventLog, Webhooks, Protocol):
+class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, EventLog, Protocol):
     """What the API may do. Every method that takes a project sees that project's rows only, by row-level security."""
 
     async def find_key(self, key_hash: bytes) -> ApiKey | None:

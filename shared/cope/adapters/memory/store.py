@@ -6,7 +6,6 @@ from cope.adapters.memory.audits import AuditsMixin
 from cope.adapters.memory.clock import FixedClock, SequentialIds
 from cope.adapters.memory.event_consumers import EventConsumersMixin
 from cope.adapters.memory.event_log import EventLogMixin
-from cope.adapters.memory.hooks import HooksMixin
 from cope.adapters.memory.operations import OperationsMixin
 from cope.adapters.memory.prices import PricesMixin
 from cope.adapters.memory.provider import ProviderMixin
@@ -27,7 +26,6 @@ class MemoryStore(
     ReadingMixin,
     EventLogMixin,
     EventConsumersMixin,
-    HooksMixin,
 ):
     """`ApiStore` and `WorkerStore` without a database: for tests, examples and trying things out.
 

@@ -15,7 +15,6 @@ from cope.core.alerts import SpendAlert
 from cope.core.audit import Audit, Stratum
 from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, WHOLE_LIFE, Scope, month_of, scope_kind, scopes_of
 from cope.core.codec import decode_task
-from cope.core.deliveries import DeliveryAttempt
 from cope.core.errors import ErrorInfo
 from cope.core.eta import PaceSample
 from cope.core.history import History
@@ -289,8 +288,6 @@ class DeliveryRow:
     excerpt: str = ""
     created_at: datetime | None = None
     ended_at: datetime | None = None
-    sending_until: datetime | None = None
-    log: list[DeliveryAttempt] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -361,7 +358,6 @@ class Tables:
     audit_population: Counter[tuple[ProjectId, str, BatchId | None, Stratum, int]] = field(default_factory=Counter)
 
     restored: RestoreNotice | None = None
-    older_secrets: dict[EndpointId, str] = field(default_factory=dict)
 
     def now(self) -> datetime:
         """The present, aware, UTC."""

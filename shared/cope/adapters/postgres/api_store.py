@@ -6,7 +6,6 @@ from cope.adapters.postgres.api_facts import ApiFacts
 from cope.adapters.postgres.api_prices import ApiPrices
 from cope.adapters.postgres.api_reading import ApiReading
 from cope.adapters.postgres.api_spend import ApiSpend
-from cope.adapters.postgres.api_webhooks import ApiWebhooks
 from cope.adapters.postgres.database import Database, fetch, fetch_one
 from cope.adapters.postgres.dead_letters import ApiDeadLetters
 from cope.adapters.postgres.event_consumers import ApiEventConsumers
@@ -22,7 +21,7 @@ from cope.ports.store import Page
 
 
 class PostgresApiStore(
-    ApiPrices, ApiAudits, ApiSpend, ApiReading, ApiFacts, ApiEvents, ApiEventConsumers, ApiDeadLetters, ApiWebhooks
+    ApiPrices, ApiAudits, ApiSpend, ApiReading, ApiFacts, ApiEvents, ApiEventConsumers, ApiDeadLetters
 ):
     """One project at a time. `secret_key` is the Fernet key that webhook secrets are sealed with.
 

@@ -259,9 +259,6 @@ def endpoint_of(row: Row, sealer: Sealer) -> WebhookEndpoint:
         updated_at=row["updated_at"],
         secret=sealer.open(row["secret"]),
         disabled_at=row["disabled_at"],
-        disabled_reason=row["disabled_reason"],
-        failing_since=row["failing_since"],
-        previous_until=row["previous_until"],
     )
 
 

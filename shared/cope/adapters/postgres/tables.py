@@ -12,7 +12,6 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
-    Computed,
     DateTime,
     Index,
     Integer,
@@ -649,10 +648,6 @@ class WebhookEndpointRow(SQLModel, table=True):
     updated_at: datetime = moment()
     secret: str = words()
     disabled_at: datetime | None = moment(null=True)
-    previous_secret: str | None = words(null=True)
-    previous_until: datetime | None = moment(null=True)
-    failing_since: datetime | None = moment(null=True)
-    disabled_reason: str | None = words(null=True)
 
 
 class DeliveryRow(SQLModel, table=True):
@@ -664,8 +659,6 @@ class DeliveryRow(SQLModel, table=True):
         Index("deliveries_due", "due_at", "id", postgresql_where=text("state = 'pending'")),
         Index("deliveries_endpoint", "endpoint_id"),
         Index("deliveries_dead", "project_id", "id", postgresql_where=text("state = 'dead'")),
-        Index("deliveries_target", "target", "due_at", "id", postgresql_where=text("state = 'pending'")),
-        Index("deliveries_project", "project_id", "id"),
     )
     id: str = identifier(key=True)
     project_id: str = identifier()
@@ -678,28 +671,6 @@ class DeliveryRow(SQLModel, table=True):
     due_at: datetime = moment(default="now()")
     created_at: datetime = moment(default="now()")
     finished_at: datetime | None = moment(null=True)
-    status: int | None = whole(null=True)
-    error: str | None = words(null=True)
-    excerpt: str | None = words(null=True)
-    sending_until: datetime | None = moment(null=True)
-    target: str | None = Field(
-        default=None,
-        sa_column=Column(
-            Text(collation="C"),
-            Computed("(project_id || ' ' || coalesce(endpoint_id, url)) COLLATE \"C\"", persisted=True),
-        ),
-    )
-
-
-class DeliveryAttemptRow(SQLModel, table=True):
-    """One attempt at a delivery, as `cope.core.deliveries.DeliveryAttempt` has it."""
-
-    __tablename__ = "delivery_attempts"
-    delivery_id: str = identifier(key=True)
-    project_id: str = identifier()
-    attempt: int = column(Integer(), key=True)
-    at: datetime = column(DateTime(timezone=True), key=True, default="now()")
-    took_ms: int = whole()
     status: int | None = whole(null=True)
     error: str | None = words(null=True)
     excerpt: str | None = words(null=True)
