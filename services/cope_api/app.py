@@ -44,6 +44,7 @@ from cope_api import (
     spend_limits,
     usage,
     waiting,
+    webhook_deliveries,
     webhooks,
 )
 from cope_api.context import Gate, list_body, parts_of, project_of

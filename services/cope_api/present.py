@@ -232,7 +232,7 @@ def spend_limit_json(budget: Budget) -> Json:
 
 
 def endpoint_json(endpoint: WebhookEndpoint, *, with_secret: bool = False) -> Json:
-    """OpenAI's webhook endpoint; the secret only on its creation."""
+    """OpenAI's webhook endpoint; the secret only where it was just made."""
     body: Json = {
         "id": endpoint.id,
         "object": "webhook_endpoint",
@@ -242,7 +242,22 @@ def endpoint_json(endpoint: WebhookEndpoint, *, with_secret: bool = False) -> Js
         "url": endpoint.url,
         "event_types": list(endpoint.event_types),
         "signing_secret_hint": endpoint.secret[-4:] if endpoint.secret else None,
-        "cope": {"disabled_at": seconds(endpoint.disabled_at)},
+        "cope": {
+            "disabled_at": seconds(endpoint.disabled_at),
+            "disabled_reason": endpoint.disabled_reason,
+            "concurrency": endpoint.concurrency,
+            "old_secret_active_until": seconds(endpoint.old_secrets_until),
+            "failing": None
+            if endpoint.trouble is None
+            else {
+                "since": seconds(endpoint.trouble.failing_since),
+                "failures": endpoint.trouble.failures,
+                "last_failed_at": seconds(endpoint.trouble.failed_at),
+                "last_status_code": endpoint.trouble.status,
+                "last_error": endpoint.trouble.error,
+                "left_alone_until": seconds(endpoint.trouble.blocked_until),
+            },
+        },
     }
     if with_secret:
         body["signing_secret"] = endpoint.secret

@@ -30,6 +30,7 @@ from cope_cli.quote import print_quote, quote
 from cope_cli.reconcile import reconcile
 from cope_cli.show import batches_table, summary, task_story, watch
 from cope_cli.spend import receipt, spend
+from cope_cli.webhooks import webhooks
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(prices, name="prices")

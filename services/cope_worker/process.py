@@ -148,7 +148,7 @@ def _runner(queue: str, parts: WorkerParts, settings: Settings) -> _Runner:
     if queue == "upkeep":
         return Upkeep(parts, lease_s=settings.lease_s)
     if queue == "webhooks":
-        return Courier(parts, lease_s=settings.lease_s)
+        return Courier(parts, timeout_s=settings.webhook_timeout_s, schedule=settings.webhook_schedule)
     concurrency = settings.small_concurrency if queue == "small" else settings.large_concurrency
     worker = f"{socket.gethostname()}:{os.getpid()}:{queue}"
     return Drainer(parts, queue=queue, worker=worker, concurrency=concurrency, lease_s=settings.lease_s)

@@ -19,6 +19,7 @@ from cope.adapters.openai_model import OpenAIModel
 from cope.adapters.postgres.api_store import PostgresApiStore
 from cope.adapters.postgres.limiter import PostgresLimiter
 from cope.adapters.postgres.worker_store import PostgresWorkerStore
+from cope.adapters.public_addresses import OwnThreads
 from cope.adapters.redis_limiter import RedisLimiter
 from cope.adapters.system import SystemClock, SystemIds
 from cope.adapters.usage_spool import SqliteSpool
@@ -88,8 +89,7 @@ async def open_api(settings: Settings, resources: contextlib.AsyncExitStack) -> 
     resources.push_async_callback(store.aclose)
     wake = CeleryWakeUp(make_celery(settings.broker_url), settings.broker_url)
     resources.push_async_callback(wake.aclose)
-    webhooks = _webhooks(settings)
-    resources.push_async_callback(webhooks.aclose)
+    webhooks = _webhooks(settings, resources)
     catalog, quotas = load_catalog(settings), None
     if settings.broker_url.startswith(("redis://", "rediss://")):
         limiter = RedisLimiter(settings.broker_url, catalog)
@@ -130,8 +130,7 @@ async def open_worker(settings: Settings, app: Celery, resources: contextlib.Asy
     resources.push_async_callback(batches.aclose)
     judge = helper_judge()
     resources.push_async_callback(judge.aclose)
-    webhooks = _webhooks(settings)
-    resources.push_async_callback(webhooks.aclose)
+    webhooks = _webhooks(settings, resources)
     limiter = await open_limiter(settings, catalog, resources, database_url=settings.need("worker_database_url"))
     return WorkerParts(
         settings=settings,
@@ -180,5 +179,14 @@ def open_event_sink(settings: Settings) -> Callable[[], EventSink] | None:
     return lambda: KafkaSink(settings.kafka_bootstrap, settings.kafka_topic, settings.kafka_options)
 
 
-def _webhooks(settings: Settings) -> HttpWebhookSender:
-    return HttpWebhookSender(hosts=settings.allowed_webhook_hosts, networks=settings.allowed_webhook_networks)
+def _webhooks(settings: Settings, resources: contextlib.AsyncExitStack) -> HttpWebhookSender:
+    names = OwnThreads()
+    resources.callback(names.close)
+    sender = HttpWebhookSender(
+        hosts=settings.allowed_webhook_hosts,
+        networks=settings.allowed_webhook_networks,
+        timeout_s=settings.webhook_timeout_s,
+        look_up=names,
+    )
+    resources.push_async_callback(sender.aclose)
+    return sender

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cope.core.errors import Misconfigured
 from cope.core.money import NanoUSD, parse_usd
+from cope.core.webhooks import SCHEDULE_S
 
 _HASHED = "sha256:"
 _SHORTEST_ADMIN_KEY = 16
@@ -36,6 +37,8 @@ class Settings(BaseSettings):
     bootstrap_webhook_secret: SecretStr = SecretStr("")
     default_cap_usd: str = "10"
     webhook_allow: str = ""
+    webhook_timeout_s: float = Field(default=20.0, gt=0, le=30)
+    webhook_retries_s: str = ""
     metrics_open: bool = False
     hsts_s: int = Field(default=0, ge=0)
     body_idle_s: float = Field(default=30.0, gt=0)
@@ -97,6 +100,17 @@ class Settings(BaseSettings):
             parse_usd(value)
         return value
 
+    @field_validator("webhook_retries_s")
+    @classmethod
+    def _retries_are_seconds(cls, value: str) -> str:
+        _seconds(value)
+        return value
+
+    @property
+    def webhook_schedule(self) -> tuple[float, ...]:
+        """Seconds until the second, third, … attempt of a webhook: COPE_WEBHOOK_RETRIES_S, else the published ones."""
+        return _seconds(self.webhook_retries_s) or SCHEDULE_S
+
     @property
     def admin_key_hashes(self) -> tuple[bytes, ...]:
         """SHA-256 of each of the operator's keys: COPE_ADMIN_KEY holds one, or several with commas for rotation."""
@@ -155,3 +169,10 @@ def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None
         return ipaddress.ip_network(entry, strict=False)
     except ValueError:
         return None
+
+
+def _seconds(listed: str) -> tuple[float, ...]:
+    seconds = tuple(float(part) for part in listed.split(",") if part.strip())
+    if not all(0 < one <= 7 * 86_400 for one in seconds):
+        raise ValueError("a comma list of seconds, each above 0 and at most a week, such as 5,300,1800")
+    return seconds

@@ -239,6 +239,7 @@ GIVEN_UP = {
     "GET /v1/event_dead_letters/{delivery_id}",
     "POST /v1/event_dead_letters/{delivery_id}/replay",
     "GET /v1/webhook_deliveries/{delivery_id}",
+    "POST /v1/webhook_deliveries/{delivery_id}/redeliver",
 }
 """These need a message that was sent or given up, and nobody sends any here."""
 

@@ -86,6 +86,7 @@ CASES: dict[str, Case] = {
     "GET /v1/webhook_endpoints/{endpoint_id}/deliveries": hidden(),
     "GET /v1/webhook_deliveries": own("", "status=dead"),
     "GET /v1/webhook_deliveries/{delivery_id}": hidden(),
+    "POST /v1/webhook_deliveries/{delivery_id}/redeliver": hidden("{}"),
     # events
     "GET /v1/event_types": own(),
     "GET /v1/events": own("", "batch_id={batch_id}", "types=batch.*"),

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from cope.core.alerts import AlertKind
+from cope.core.deliveries import DeliveryFilter, Redelivery
 from cope.core.errors import NotFound
 from cope.core.ids import AlertId, DeliveryId, EndpointId, FileId, KeyId, TaskId
 from cope.core.money import NanoUSD
 from cope.core.records import Batch, Project
 from cope.ports.store import ApiStore, Granted, Page
+from cope.ports.webhooks import EndpointChange
 from tests.contracts.test_alerts import alert
 from tests.contracts.test_dead_letters import dead_letter
 from tests.contracts.test_external_usage import usage
@@ -34,6 +36,7 @@ class Victim:
     endpoint_id: EndpointId
     alert_id: AlertId
     dead_id: DeliveryId
+    delivery_id: DeliveryId
 
 
 Reach = Callable[[ApiStore, Victim], Awaitable[object]]
@@ -64,6 +67,20 @@ NOTHING: dict[str, tuple[Reach, object]] = {
     "erase_live_task": (lambda api, v: api.erase_live_task(v.stranger.id, v.live_id), False),
     "get_endpoint": (lambda api, v: api.get_endpoint(v.stranger.id, v.endpoint_id), None),
     "delete_endpoint": (lambda api, v: api.delete_endpoint(v.stranger.id, v.endpoint_id), False),
+    "update_endpoint": (
+        lambda api, v: api.update_endpoint(v.stranger.id, v.endpoint_id, EndpointChange(name="x", disabled=True)),
+        None,
+    ),
+    "rotate_endpoint_secret": (
+        lambda api, v: api.rotate_endpoint_secret(v.stranger.id, v.endpoint_id, "whsec_AAAA", keep_old_s=None),
+        None,
+    ),
+    "list_deliveries": (
+        lambda api, v: api.list_deliveries(v.stranger.id, DeliveryFilter(), after=None, limit=10),
+        (),
+    ),
+    "get_delivery": (lambda api, v: api.get_delivery(v.stranger.id, v.delivery_id), None),
+    "redeliver": (lambda api, v: api.redeliver(v.stranger.id, None, Redelivery(ids=(v.delivery_id,))), []),
     "list_keys": (lambda api, v: api.list_keys(v.stranger.id), ()),
     "audit_counts": (lambda api, v: api.audit_counts(v.stranger.id, batch_id=v.batch.id), ()),
     "result_window": (
@@ -132,7 +149,13 @@ async def victim(world: World) -> Victim:
     await world.api.put_consumer(project.id, "group", types=None, committed=0)
     dead_id = await dead_letter(world, project)
     await world.sweep()
-    return Victim(project, stranger, batch, task_id, live_id, file.id, key.id, endpoint.id, mine.id, dead_id)
+    await world.submit(project, webhook_url="https://b.example.com/2")
+    refused = await world.worker.claim_validation(lease_s=30)
+    assert refused is not None
+    await world.worker.fail_validation(refused, [])
+    delivery, *_ = await world.api.list_deliveries(project.id, DeliveryFilter(), after=None, limit=10)
+    made = (live_id, file.id, key.id, endpoint.id, mine.id)
+    return Victim(project, stranger, batch, task_id, *made, dead_id, delivery.id)
 
 
 @pytest.mark.parametrize("method", sorted(NOTHING))
@@ -209,6 +232,7 @@ async def everything(world: World, victim: Victim) -> tuple[object, ...]:
         (await api.list_usage(mine, after=None, limit=10)) or None,
         await api.get_consumer(mine, "group"),
         await api.get_dead_letter(mine, victim.dead_id),
+        await api.get_delivery(mine, victim.delivery_id),
     )
 
 

@@ -11,7 +11,7 @@ from cope.core.audit_sampling import WHOLE
 from cope.core.ids import ProjectId, ProviderBatchId
 from cope.core.money import NanoUSD
 from cope.ports.provider_batches import GatherRequest
-from cope.ports.store import Granted
+from cope.ports.store import Granted, WebhookOutcome
 from tests.contracts import test_quotes
 from tests.contracts.test_alerts import alert
 from tests.contracts.test_external_usage import usage
@@ -40,8 +40,9 @@ PROJECT_TABLES = [
     "event_log",
     "event_heads",
     "event_consumers",
-    "delivery_attempts",
     "webhook_endpoints",
+    "webhook_old_secrets",
+    "webhook_troubles",
     "deliveries",
     "spend_alerts",
     "usage_records",
@@ -53,7 +54,8 @@ async def fill(world: PostgresWorld) -> str:
     """A project with rows in every table."""
     project = await world.project(cap=NanoUSD(10_000))
     await world.api.create_key(make_key(project.id, secret=f"sk-{project.id}"))
-    await world.api.create_endpoint(make_endpoint(project.id))
+    endpoint = await world.api.create_endpoint(make_endpoint(project.id))
+    await world.api.rotate_endpoint_secret(project.id, endpoint.id, "whsec_AAAA", keep_old_s=86_400)
     await world.api.put_consumer(project.id, "group", types=None, committed=0)
     await alert(world, project, AlertKind.AMOUNT, 100)
     await world.api.record_usage(usage(project, 10))
@@ -65,6 +67,8 @@ async def fill(world: PostgresWorld) -> str:
     await world.commit(replace(done(task, step=finished_step()), audit=accepted()))
     assert (await world.see(batch)).done == 1
     await world.finish(batch)
+    (told,) = await world.worker.claim_deliveries(limit=1, lease_s=30)
+    await world.worker.finish_deliveries([WebhookOutcome(told.id, False, 300, 500, None, "")])
     await test_quotes.ask(world, project)
     dry_run = await world.worker.claim_validation(lease_s=30)
     assert dry_run is not None
@@ -83,10 +87,6 @@ async def fill(world: PostgresWorld) -> str:
         conn.execute(
             "INSERT INTO batch_pace (batch_id, project_id, small_steps, large_steps, leased) VALUES (%s, %s, 1, 0, 0)",
             [batch.id, project.id],
-        )
-        conn.execute(
-            "INSERT INTO delivery_attempts (delivery_id, project_id, attempt, took_ms) VALUES ('del_1', %s, 1, 5)",
-            [project.id],
         )
     return project.id
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from cope.core.deliveries import DEFAULT_CONCURRENCY, EndpointTrouble
 from cope.core.errors import ErrorInfo
 from cope.core.eta import Workload
 from cope.core.history import History
@@ -257,7 +258,9 @@ class TaskDetail:
 
 @dataclass(frozen=True, slots=True)
 class WebhookEndpoint:
-    """A project's webhook address. `secret` is the plain signing secret (`whsec_…`), encrypted at rest."""
+    """A project's webhook address. `secret` is the plain signing secret (`whsec_…`), encrypted at rest. At most
+    `concurrency` messages are under way to it; `disabled_reason` is ``gone`` (its own 410), ``failing`` or ``by_hand``.
+    `trouble` is None unless its last attempt failed."""
 
     id: EndpointId
     project_id: ProjectId
@@ -268,11 +271,17 @@ class WebhookEndpoint:
     updated_at: datetime
     secret: str = field(repr=False, default="")
     disabled_at: datetime | None = None
+    disabled_reason: str | None = None
+    concurrency: int = DEFAULT_CONCURRENCY
+    old_secrets_until: datetime | None = None
+    trouble: EndpointTrouble | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One webhook message for one address. `message_id` is constant over its attempts."""
+    """One webhook message for one address. `message_id` is constant over its attempts, of which this is number
+    `attempt`. Of its lane `concurrency` may be under way at once. Signed with `secret` and with those of `old_secrets`;
+    no secret at all: none could be opened."""
 
     id: DeliveryId
     message_id: EventId
@@ -281,6 +290,9 @@ class Delivery:
     attempt: int
     secret: str = field(repr=False)
     endpoint_id: EndpointId | None = None
+    old_secrets: tuple[str, ...] = field(repr=False, default=())
+    lane: str = ""
+    concurrency: int = DEFAULT_CONCURRENCY
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,13 @@ def as_int(value: object, param: str, *, low: int, high: int) -> int:
     return value
 
 
+def as_bool(value: object, param: str) -> bool:
+    """true or false, and nothing that looks like it."""
+    if not isinstance(value, bool):
+        raise BadRequest(f"`{param}` must be true or false.", param=param)
+    return value
+
+
 def as_number(value: object, param: str, *, low: float, high: float, open_low: bool = False) -> float:
     """A number in [low, high], or (low, high] with `open_low`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:

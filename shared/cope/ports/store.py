@@ -34,11 +34,13 @@ from cope.core.records import (
     WebhookEndpoint,
 )
 from cope.core.task import OnBudget, TaskSpec
+from cope.core.webhook_lanes import LaneRoom
 from cope.ports.events import EventLog, RelayStore
 from cope.ports.ledger import LedgerReads, Reconciling
 from cope.ports.operations import Operations
 from cope.ports.prices import PriceKeeper, PriceReader
 from cope.ports.spend import SpendStore
+from cope.ports.webhooks import WebhookDesk
 
 T = TypeVar("T")
 
@@ -332,7 +334,11 @@ class ResultWindow:
 
 @dataclass(frozen=True, slots=True)
 class WebhookOutcome:
-    """How one delivery attempt went. Exactly one of `delivered`, `retry_in_s` (another attempt) or neither (dead)."""
+    """How one delivery attempt went. Exactly one of `delivered`, `retry_in_s` (another attempt) or neither (dead).
+
+    `attempt` is the claim's: a failure of an older one than the latest is not recorded; None says nothing of it.
+    `block_s`: its whole lane is left alone for so long.
+    """
 
     delivery_id: DeliveryId
     delivered: bool
@@ -341,6 +347,9 @@ class WebhookOutcome:
     error: str | None
     excerpt: str
     disable_endpoint: bool = False
+    attempt: int | None = None
+    took_ms: int = 0
+    block_s: float | None = None
 
 
 class WorkerStore(PriceReader, RelayStore, Protocol):
@@ -451,12 +460,28 @@ class WorkerStore(PriceReader, RelayStore, Protocol):
         written. None if the job was lost."""
         ...
 
-    async def claim_deliveries(self, *, limit: int, lease_s: float) -> list[Delivery]:
-        """Webhook deliveries that are due."""
+    async def claim_deliveries(
+        self,
+        *,
+        limit: int,
+        lease_s: float,
+        room: LaneRoom | None = None,
+        ended: Sequence[WebhookOutcome] = (),
+    ) -> list[Delivery]:
+        """Up to `limit` deliveries that are due, each lane's longest due first, lanes in turns. Of no lane more than
+        its class allows (`LaneRoom.most`), of each class no more than `room` has. A lane of which another process has
+        something in hand is passed over, so that who keeps to `Delivery.concurrency` keeps an endpoint's. So are lanes
+        that are left alone; what was due to a disabled or deleted endpoint is given up here. `ended` is recorded first,
+        as by `finish_deliveries`."""
+        ...
+
+    async def give_back_deliveries(self, deliveries: Sequence[Delivery]) -> None:
+        """They were claimed and not attempted: due at once, as if they had not been claimed."""
         ...
 
     async def finish_deliveries(self, outcomes: Sequence[WebhookOutcome]) -> None:
-        """Record attempts and schedule or end them."""
+        """Record attempts and schedule or end them. An endpoint that is gone, or has failed for days
+        (`cope.core.webhooks.to_be_disabled`), is disabled, with an event."""
         ...
 
     async def file(self, file_id: FileId) -> StoredFile | None:
@@ -534,7 +559,7 @@ class Page(Generic[T]):
     has_more: bool
 
 
-class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, EventLog, Protocol):
+class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, EventLog, WebhookDesk, Protocol):
     """What the API may do. Every method that takes a project sees that project's rows only, by row-level security."""
 
     async def find_key(self, key_hash: bytes) -> ApiKey | None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from cope.adapters.memory.api_projects import ApiProjectsMixin, page_of
+from cope.adapters.memory.api_webhooks import ApiWebhooksMixin, shown
 from cope.adapters.memory.endings import close_batch, end_or_wait
 from cope.adapters.memory.journal import note
 from cope.adapters.memory.reading import workload
@@ -28,7 +29,7 @@ _KEY_WINDOW = timedelta(hours=24)
 _CLIENT_CLOSED = 499
 
 
-class ApiBatchesMixin(ApiProjectsMixin):
+class ApiBatchesMixin(ApiWebhooksMixin, ApiProjectsMixin):
     """What a project's key may do."""
 
     async def create_batch(self, new: NewBatch) -> Batch:
@@ -153,18 +154,21 @@ class ApiBatchesMixin(ApiProjectsMixin):
     ) -> Page[WebhookEndpoint]:
         """Oldest first."""
         mine = (endpoint for endpoint in self._db.endpoints.values() if endpoint.project_id == project_id)
-        return page_of(mine, after=after, limit=limit, ascending=True, id_of=lambda endpoint: endpoint.id)
+        page = page_of(mine, after=after, limit=limit, ascending=True, id_of=lambda endpoint: endpoint.id)
+        return Page(tuple(shown(self._db, endpoint) for endpoint in page.items), page.has_more)
 
     async def get_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> WebhookEndpoint | None:
         """This project's endpoint, or None."""
         endpoint = self._db.endpoints.get(endpoint_id)
-        return endpoint if endpoint is not None and endpoint.project_id == project_id else None
+        return shown(self._db, endpoint) if endpoint is not None and endpoint.project_id == project_id else None
 
     async def delete_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> bool:
         """Deliveries still due to it are dropped with it."""
         if await self.get_endpoint(project_id, endpoint_id) is None:
             return False
         del self._db.endpoints[endpoint_id]
+        self._db.troubles.pop(endpoint_id, None)
+        self._db.old_secrets.pop(endpoint_id, None)
         for delivery in self._db.deliveries.values():
             delivery.over = delivery.over or delivery.endpoint_id == endpoint_id
         note(self._db, project_id, "webhook_endpoint.deleted", id=endpoint_id)

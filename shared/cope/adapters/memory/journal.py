@@ -8,6 +8,7 @@ from cope.adapters.memory.tables import DeliveryRow, Tables
 from cope.core import ids
 from cope.core.ids import BatchId, DeliveryId, EndpointId, EventId, ProjectId, TaskId
 from cope.core.records import Batch, Event
+from cope.core.webhooks import message_body
 
 
 def note(
@@ -78,10 +79,13 @@ def publish(
 ) -> None:
     """Write an event, and a delivery of it for every endpoint of the project that asked for its type."""
     event = note(db, project_id, type_, batch_id=batch_id, task_id=task_id, **data)
-    about = {"id": batch_id or project_id, "project_id": project_id, "batch_id": batch_id}
-    told = {key: value for key, value in {**about, **data}.items() if value is not None}
-    created = int(event.at.timestamp())
-    body = json.dumps({"id": event.id, "object": "event", "created_at": created, "type": type_, "data": told})
+    body = message_body(
+        event_id=event.id,
+        type_=type_,
+        created_at=int(event.at.timestamp()),
+        about=batch_id or project_id,
+        data={"project_id": project_id, "batch_id": batch_id, **data},
+    )
     for endpoint in db.endpoints.values():
         if endpoint.project_id == project_id and type_ in endpoint.event_types and endpoint.disabled_at is None:
             _deliver(db, event, body, url=endpoint.url, secret=endpoint.secret, endpoint_id=endpoint.id)
@@ -91,15 +95,8 @@ def note_and_deliver(db: Tables, batch: Batch) -> None:
     """The event of a batch's end, and one delivery per endpoint that asked for it and per the batch's own address."""
     type_ = f"batch.{batch.status.value}"
     event = note(db, batch.project_id, type_, batch_id=batch.id, id=batch.id)
-    body = json.dumps(
-        {
-            "id": event.id,
-            "object": "event",
-            "created_at": int(event.at.timestamp()),
-            "type": type_,
-            "data": {"id": batch.id},
-        }
-    )
+    created = int(event.at.timestamp())
+    body = message_body(event_id=event.id, type_=type_, created_at=created, about=batch.id, data={})
     for endpoint in db.endpoints.values():
         wanted = endpoint.project_id == batch.project_id and type_ in endpoint.event_types
         if wanted and endpoint.disabled_at is None:

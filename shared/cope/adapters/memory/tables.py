@@ -15,6 +15,7 @@ from cope.core.alerts import SpendAlert
 from cope.core.audit import Audit, Stratum
 from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, WHOLE_LIFE, Scope, month_of, scope_kind, scopes_of
 from cope.core.codec import decode_task
+from cope.core.deliveries import DeliveryAttempt, DeliveryState, EndpointTrouble
 from cope.core.errors import ErrorInfo
 from cope.core.eta import PaceSample
 from cope.core.history import History
@@ -270,7 +271,8 @@ class BudgetRow:
 
 @dataclass(slots=True)
 class DeliveryRow:
-    """One webhook message for one address. `over` once it was delivered or given up."""
+    """One webhook message for one address. `over` once it was delivered or given up; `sending_until` is the lease of
+    the attempt under way; `attempts` counts in the present run of the schedule, `log` holds the latest of all runs."""
 
     id: DeliveryId
     event_id: EventId
@@ -288,6 +290,20 @@ class DeliveryRow:
     excerpt: str = ""
     created_at: datetime | None = None
     ended_at: datetime | None = None
+    sending_until: datetime | None = None
+    log: tuple[DeliveryAttempt, ...] = ()
+
+    @property
+    def lane(self) -> str:
+        """Its endpoint, or its host within its project."""
+        return self.endpoint_id or f"{self.project_id} {self.url.split('/')[2]}"
+
+    @property
+    def state(self) -> DeliveryState:
+        """As it is shown."""
+        if not self.over:
+            return DeliveryState.PENDING
+        return DeliveryState.DELIVERED if self.delivered else DeliveryState.DEAD
 
 
 @dataclass(slots=True)
@@ -346,6 +362,8 @@ class Tables:
     consumers: dict[tuple[ProjectId, str], ConsumerRow] = field(default_factory=dict)
     listeners: set[asyncio.Queue[frozenset[ProjectId]]] = field(default_factory=set)
     relayed: dict[ProjectId, int] = field(default_factory=dict)
+    old_secrets: dict[EndpointId, list[tuple[datetime, str]]] = field(default_factory=lambda: defaultdict(list))
+    troubles: dict[str, EndpointTrouble] = field(default_factory=dict)
     unsequenced: list[Event] = field(default_factory=list)
     turns: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
     alerts: dict[AlertId, SpendAlert] = field(default_factory=dict)

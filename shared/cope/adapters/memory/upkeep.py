@@ -1,24 +1,27 @@
-"""Batches from validation to their files, and webhook deliveries, over the memory store."""
+"""Batches from validation to their files, over the memory store."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from cope.adapters.memory.journal import note, note_and_deliver, tell_delivery
+from cope.adapters.memory.journal import note, note_and_deliver
 from cope.adapters.memory.quotes import QuotesMixin
 from cope.adapters.memory.standstill import refresh
 from cope.adapters.memory.sweep import SweepMixin
 from cope.adapters.memory.tables import BatchRow
+from cope.adapters.memory.webhook_queue import WebhookQueueMixin
 from cope.core.errors import Conflict
 from cope.core.fairness import stride
 from cope.core.ids import FileId, ProjectId
 from cope.core.lifecycle import BatchStatus, TaskState
-from cope.core.records import Batch, Delivery, LineError, Project, StoredFile
-from cope.ports.store import BatchJob, NewTask, WebhookOutcome
+from cope.core.records import Batch, LineError, Project, StoredFile
+from cope.ports.store import BatchJob, NewTask
+
+_PAGE_LINES = 1000
 
 
-class UpkeepMixin(QuotesMixin, SweepMixin):
-    """Validation, files and deliveries, as `WorkerStore` describes them."""
+class UpkeepMixin(QuotesMixin, WebhookQueueMixin, SweepMixin):
+    """Validation and files, as `WorkerStore` describes them."""
 
     async def claim_validation(self, *, lease_s: float) -> BatchJob | None:
         """The oldest batch in `validating` that nobody works on."""
@@ -120,46 +123,6 @@ class UpkeepMixin(QuotesMixin, SweepMixin):
         owner.job_until = None
         note_and_deliver(self._db, owner.batch)
         return owner.batch.status
-
-    async def claim_deliveries(self, *, limit: int, lease_s: float) -> list[Delivery]:
-        """The longest due first; `attempt` counts from 1."""
-        now = self._db.now()
-        due = sorted(
-            (row for row in self._db.deliveries.values() if not row.over and row.due_at <= now),
-            key=lambda row: (row.due_at, row.id),
-        )[:limit]
-        for row in due:
-            row.attempts += 1
-            row.due_at = self._db.later(lease_s)
-        return [
-            Delivery(
-                id=row.id,
-                message_id=row.event_id,
-                url=row.url,
-                body=row.body,
-                attempt=row.attempts,
-                secret=row.secret,
-                endpoint_id=row.endpoint_id,
-            )
-            for row in due
-        ]
-
-    async def finish_deliveries(self, outcomes: Sequence[WebhookOutcome]) -> None:
-        """Unknown and finished deliveries are passed over."""
-        for outcome in outcomes:
-            row = self._db.deliveries.get(outcome.delivery_id)
-            if row is None or row.over:
-                continue
-            row.last_status, row.last_error, row.excerpt = outcome.status, outcome.error, outcome.excerpt
-            row.delivered = outcome.delivered
-            row.over = outcome.delivered or outcome.retry_in_s is None
-            if outcome.retry_in_s is not None:
-                row.due_at = self._db.later(outcome.retry_in_s)
-            tell_delivery(self._db, row)
-            endpoint = None if row.endpoint_id is None else self._db.endpoints.get(row.endpoint_id)
-            if outcome.disable_endpoint and endpoint is not None:
-                self._db.endpoints[endpoint.id] = replace(endpoint, disabled_at=self._db.now())
-                note(self._db, endpoint.project_id, "webhook_endpoint.disabled", id=endpoint.id, reason="gone")
 
     async def file(self, file_id: FileId) -> StoredFile | None:
         """A file's row, of any project."""

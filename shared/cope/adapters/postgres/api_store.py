@@ -6,6 +6,7 @@ from cope.adapters.postgres.api_facts import ApiFacts
 from cope.adapters.postgres.api_prices import ApiPrices
 from cope.adapters.postgres.api_reading import ApiReading
 from cope.adapters.postgres.api_spend import ApiSpend
+from cope.adapters.postgres.api_webhooks import ENDPOINT, ApiWebhooks
 from cope.adapters.postgres.database import Database, fetch, fetch_one
 from cope.adapters.postgres.dead_letters import ApiDeadLetters
 from cope.adapters.postgres.event_consumers import ApiEventConsumers
@@ -21,7 +22,7 @@ from cope.ports.store import Page
 
 
 class PostgresApiStore(
-    ApiPrices, ApiAudits, ApiSpend, ApiReading, ApiFacts, ApiEvents, ApiEventConsumers, ApiDeadLetters
+    ApiPrices, ApiAudits, ApiSpend, ApiReading, ApiFacts, ApiEvents, ApiEventConsumers, ApiDeadLetters, ApiWebhooks
 ):
     """One project at a time. `secret_key` is the Fernet key that webhook secrets are sealed with.
 
@@ -56,8 +57,8 @@ class PostgresApiStore(
             await conn.execute(
                 """
                 INSERT INTO webhook_endpoints (id, project_id, name, url, event_types, created_at, updated_at, secret,
-                                               disabled_at)
-                VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+                                               disabled_at, concurrency)
+                VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
                 """,
                 [
                     endpoint.id,
@@ -69,6 +70,7 @@ class PostgresApiStore(
                     endpoint.updated_at,
                     self._sealer.seal(endpoint.secret),
                     endpoint.disabled_at,
+                    endpoint.concurrency,
                 ],
             )
             made = Note(endpoint.project_id, "webhook_endpoint.created", data={"id": endpoint.id, "url": endpoint.url})
@@ -82,10 +84,7 @@ class PostgresApiStore(
         async with self._db.transaction(project=project_id) as conn:
             rows = await fetch(
                 conn,
-                """
-                SELECT * FROM webhook_endpoints WHERE project_id = %s AND (%s::text IS NULL OR id > %s)
-                ORDER BY id LIMIT %s
-                """,
+                f"{ENDPOINT} WHERE e.project_id = %s AND (%s::text IS NULL OR e.id > %s) ORDER BY e.id LIMIT %s",
                 [project_id, after, after, limit + 1],
             )
         return page_of([endpoint_of(row, self._sealer) for row in rows], limit)
@@ -93,10 +92,7 @@ class PostgresApiStore(
     async def get_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> WebhookEndpoint | None:
         """This project's endpoint, or None."""
         async with self._db.transaction(project=project_id) as conn:
-            row = await fetch_one(
-                conn, "SELECT * FROM webhook_endpoints WHERE id = %s AND project_id = %s", [endpoint_id, project_id]
-            )
-        return None if row is None else endpoint_of(row, self._sealer)
+            return await self._endpoint(conn, project_id, endpoint_id)
 
     async def delete_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> bool:
         """Deliveries still due to it are dropped with it."""
@@ -113,4 +109,5 @@ class PostgresApiStore(
             )
             if deleted.rowcount:
                 await write_notes(conn, [Note(project_id, "webhook_endpoint.deleted", data={"id": endpoint_id})])
+            await conn.execute("DELETE FROM webhook_troubles WHERE lane = %s", [endpoint_id])
         return deleted.rowcount == 1

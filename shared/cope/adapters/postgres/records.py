@@ -9,6 +9,7 @@ from cope.adapters.postgres.database import Row
 from cope.adapters.postgres.sealing import Sealer
 from cope.adapters.postgres.taskrows import decode_error
 from cope.core.codec import decode_step
+from cope.core.deliveries import EndpointTrouble
 from cope.core.eta import Workload
 from cope.core.ids import (
     AttemptId,
@@ -248,7 +249,7 @@ def _provider_batch(row: Row) -> ProviderBatchView | None:
 
 
 def endpoint_of(row: Row, sealer: Sealer) -> WebhookEndpoint:
-    """From `webhook_endpoints`, with the secret opened."""
+    """From `ENDPOINT` (`api_webhooks`), with the secret opened."""
     return WebhookEndpoint(
         id=EndpointId(row["id"]),
         project_id=ProjectId(row["project_id"]),
@@ -259,6 +260,19 @@ def endpoint_of(row: Row, sealer: Sealer) -> WebhookEndpoint:
         updated_at=row["updated_at"],
         secret=sealer.open(row["secret"]),
         disabled_at=row["disabled_at"],
+        disabled_reason=row["disabled_reason"],
+        concurrency=row["concurrency"],
+        old_secrets_until=row["old_secrets_until"],
+        trouble=None
+        if row["failures"] is None
+        else EndpointTrouble(
+            failures=row["failures"],
+            failing_since=row["failing_since"],
+            failed_at=row["failed_at"],
+            blocked_until=row["blocked_until"],
+            status=row["status"],
+            error=row["error"],
+        ),
     )
 
 

@@ -5,6 +5,7 @@ and grants are in the migrations. Money is BIGINT nano-dollars; ids sort by byte
 """
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
@@ -13,15 +14,28 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    ForeignKeyConstraint,
     Index,
     Integer,
     SmallInteger,
     Text,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-from cope.adapters.postgres.columns import big, column, identifier, moment, octets, of_project, sequence, whole, words
+from cope.adapters.postgres.columns import (
+    big,
+    column,
+    generated,
+    identifier,
+    moment,
+    octets,
+    of_project,
+    sequence,
+    whole,
+    words,
+)
 
 METADATA = SQLModel.metadata
 
@@ -638,7 +652,10 @@ class WebhookEndpointRow(SQLModel, table=True):
     """`secret` is sealed."""
 
     __tablename__ = "webhook_endpoints"
-    __table_args__ = (Index("webhook_endpoints_project", "project_id", "id"),)
+    __table_args__ = (
+        CheckConstraint("concurrency BETWEEN 1 AND 64", name="webhook_endpoints_concurrency_check"),
+        Index("webhook_endpoints_project", "project_id", "id"),
+    )
     id: str = identifier(key=True)
     project_id: str = of_project()
     name: str = words()
@@ -648,17 +665,51 @@ class WebhookEndpointRow(SQLModel, table=True):
     updated_at: datetime = moment()
     secret: str = words()
     disabled_at: datetime | None = moment(null=True)
+    disabled_reason: str | None = words(null=True)
+    concurrency: int = whole(default="16")
+
+
+class WebhookOldSecretRow(SQLModel, table=True):
+    """A secret that was rotated away and still signs beside the new one `until` then. `secret` is sealed."""
+
+    __tablename__ = "webhook_old_secrets"
+    __table_args__ = (ForeignKeyConstraint(["endpoint_id"], ["webhook_endpoints.id"], ondelete="CASCADE"),)
+    endpoint_id: str = identifier(key=True)
+    project_id: str = identifier()
+    secret: str = words(key=True)
+    until: datetime = moment()
+
+
+class WebhookTroubleRow(SQLModel, table=True):
+    """A lane whose last attempt failed: since when, how often, and until when it is left alone. Gone with its next
+    success."""
+
+    __tablename__ = "webhook_troubles"
+    __table_args__ = (Index("webhook_troubles_project", "project_id"),)
+    lane: str = identifier(key=True)
+    project_id: str = identifier()
+    failures: int = whole()
+    failing_since: datetime = moment()
+    failed_at: datetime = moment()
+    blocked_until: datetime | None = moment(null=True)
+    status: int | None = whole(null=True)
+    error: str | None = words(null=True)
 
 
 class DeliveryRow(SQLModel, table=True):
-    """One message for one address; `endpoint_id` NULL is a batch's own `webhook_url`."""
+    """One message for one address; `endpoint_id` NULL is a batch's own `webhook_url`. `attempt` counts in the present
+    run of the schedule, `log` holds the latest attempts, `sending_until` is the lease of the one under way, held by the
+    process `sending_by`."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
         CheckConstraint("state IN ('pending', 'delivered', 'dead')", name="deliveries_state_check"),
         Index("deliveries_due", "due_at", "id", postgresql_where=text("state = 'pending'")),
-        Index("deliveries_endpoint", "endpoint_id"),
+        Index("deliveries_endpoint", "endpoint_id", "id"),
+        Index("deliveries_project", "project_id", "id"),
         Index("deliveries_dead", "project_id", "id", postgresql_where=text("state = 'dead'")),
+        Index("deliveries_lane", "lane", "due_at", "id", postgresql_where=text("state = 'pending'")),
+        Index("deliveries_sending", "sending_until", postgresql_where=text("sending_until IS NOT NULL")),
     )
     id: str = identifier(key=True)
     project_id: str = identifier()
@@ -674,6 +725,10 @@ class DeliveryRow(SQLModel, table=True):
     status: int | None = whole(null=True)
     error: str | None = words(null=True)
     excerpt: str | None = words(null=True)
+    lane: str = generated("COALESCE(endpoint_id, (project_id || ' '::text) || split_part(url, '/'::text, 3))")
+    sending_until: datetime | None = moment(null=True)
+    sending_by: str | None = words(null=True)
+    log: list[dict[str, Any]] = column(JSONB(), default="'[]'")
 
 
 class SpendAlertRow(SQLModel, table=True):

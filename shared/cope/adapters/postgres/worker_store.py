@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import psycopg
 
-from cope.adapters.postgres import batches, claim, commit, prices, quotes, reserve, results, webhooks
+from cope.adapters.postgres import batches, claim, commit, prices, quotes, reserve, results
 from cope.adapters.postgres.alerts import AlertWatch
 from cope.adapters.postgres.budgets import KnownBudgets
 from cope.adapters.postgres.database import Connection, Database, fetch_one
@@ -20,11 +20,14 @@ from cope.adapters.postgres.records import file_of, project_of
 from cope.adapters.postgres.sealing import Sealer
 from cope.adapters.postgres.sequencer import sequence_events
 from cope.adapters.postgres.sweep import sweep
+from cope.adapters.postgres.webhook_outcomes import finish_deliveries, give_back_deliveries
+from cope.adapters.postgres.webhooks import BY_INDEX, Claimer
 from cope.core.ids import AttemptId, BatchId, FileId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus
 from cope.core.money import Price
 from cope.core.quote import Past
 from cope.core.records import Delivery, LineError, Project, StoredFile
+from cope.core.webhook_lanes import LaneRoom
 from cope.ports.store import (
     BatchJob,
     ClaimedTask,
@@ -62,6 +65,7 @@ class PostgresWorkerStore(ProviderBatchMethods, EventRelay):
         self._alerts = AlertWatch()
         self._pace = PaceWatch()
         self._endings = EndWatch()
+        self._hooks = Claimer()
         self._leading: Connection | None = None
 
     async def open(self) -> None:
@@ -239,15 +243,35 @@ class PostgresWorkerStore(ProviderBatchMethods, EventRelay):
         async with self._db.transaction() as conn:
             return await batches.finish_batch(conn, job, output=output, error=error, quote=quote)
 
-    async def claim_deliveries(self, *, limit: int, lease_s: float) -> list[Delivery]:
-        """The longest due first."""
+    async def claim_deliveries(
+        self,
+        *,
+        limit: int,
+        lease_s: float,
+        room: LaneRoom | None = None,
+        ended: Sequence[WebhookOutcome] = (),
+    ) -> list[Delivery]:
+        """The longest due first, lanes in turns."""
+        async with self._db.connection() as conn, conn.pipeline(), conn.transaction():
+            await conn.execute(BY_INDEX)
+            if ended:
+                await finish_deliveries(conn, ended)
+            if limit < 1:
+                return []
+            return await self._hooks.claim(conn, self._sealer, limit=limit, lease_s=lease_s, room=room)
+
+    async def give_back_deliveries(self, deliveries: Sequence[Delivery]) -> None:
+        """Due at once."""
         async with self._db.transaction() as conn:
-            return await webhooks.claim_deliveries(conn, self._sealer, limit=limit, lease_s=lease_s)
+            await give_back_deliveries(conn, deliveries)
 
     async def finish_deliveries(self, outcomes: Sequence[WebhookOutcome]) -> None:
         """Record attempts and schedule or end them."""
-        async with self._db.transaction() as conn:
-            await webhooks.finish_deliveries(conn, outcomes)
+        if not outcomes:
+            return
+        async with self._db.connection() as conn, conn.pipeline(), conn.transaction():
+            await conn.execute(BY_INDEX)
+            await finish_deliveries(conn, outcomes)
 
     async def file(self, file_id: FileId) -> StoredFile | None:
         """A file's row, of any project."""
