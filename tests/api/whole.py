@@ -169,7 +169,7 @@ async def _working(parts: WorkerParts) -> AsyncIterator[None]:
         return over
 
     drainers = [Drainer(parts, queue=q, worker="w", concurrency=64, lease_s=LEASE_S) for q in ("small", "large")]  # type: ignore[arg-type]
-    upkeep, courier = Upkeep(parts, lease_s=LEASE_S), Courier(parts, lease_s=LEASE_S)
+    upkeep, courier = Upkeep(parts, lease_s=LEASE_S), Courier(parts, timeout_s=5)
     parts.wake.loops.update(small=drainers[0].poke, large=drainers[1].poke, upkeep=upkeep.poke, webhooks=courier.poke)
 
     async def sweep() -> None:
