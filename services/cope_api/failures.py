@@ -66,9 +66,12 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
 
 
 def _allowed(request: Request) -> list[str]:
-    """The methods of this path, of all its routes together (the router itself names only the first one's)."""
+    """The methods of this path, of all its routes together (the router itself names only the first one's). Those that
+    spell the path out come before those that take a part of it for an id."""
     routes = (route for router in request.app.state.routers for route in router.routes if isinstance(route, APIRoute))
-    return sorted({m for route in routes if route.path_regex.match(request.url.path) for m in route.methods or ()})
+    met = [route for route in routes if route.path_regex.match(request.url.path)]
+    spelt = [route for route in met if route.path == request.url.path]
+    return sorted({method for route in spelt or met for method in route.methods or ()})
 
 
 def install(app: FastAPI) -> None:

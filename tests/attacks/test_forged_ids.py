@@ -68,7 +68,8 @@ def test_a_forged_value_in_a_query_never_breaks_a_list(attacked: Attacked, param
         if method != "GET" or f"GET {template}" in OPEN:
             continue
         for value in values:
-            target = f"{attacked.fill(template)}?{parameter}={value}"
+            patience = "&timeout=0" if template.endswith("/wait") else ""
+            target = f"{attacked.fill(template)}?{parameter}={value}{patience}"
             answer = attacked.send("GET", target, key=_key_for(attacked, template))
             assert answer.status < 500, (target, answer.body[:200])
             if answer.status >= 400:

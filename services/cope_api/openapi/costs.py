@@ -269,5 +269,6 @@ OPERATIONS = {
             "unknown_to": text("The project in which calls are counted that nobody here made.", low=1, high=64),
         },
         bodies={"text/csv": _CSV},
+        errors=(404,),
     ),
 }

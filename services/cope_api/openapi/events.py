@@ -140,6 +140,7 @@ OPERATIONS = {
                 "types": nullable(array(text(low=1), high=100)),
             },
         ),
+        body_needed=False,
         errors=(409, 422),
     ),
     f"GET {_GROUP}": op("Events", CONSUMER),
