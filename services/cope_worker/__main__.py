@@ -5,8 +5,15 @@ import logging
 import os
 import socket
 import sys
+from typing import Any
 
-from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_shutting_down
+from celery.signals import (
+    setup_logging,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutting_down,
+)
 
 from cope.adapters.celery_wakeup import QUEUES
 from cope.bootstrap import open_event_sink
@@ -18,6 +25,7 @@ from cope_worker import process
 from cope_worker.app import app
 
 _GRACE_S = 15.0
+_LOOK_AT_CHILDREN_S = 1.0
 
 
 def main() -> None:
@@ -47,8 +55,15 @@ def main() -> None:
         stopping.raise_()
         process.end(grace_s)
 
+    def on_ready(sender: Any, **_: object) -> None:
+        # Celery hears of a killed child now and then only by its own look every five seconds: too long for a queue
+        # whose only child that was.
+        if sender.hub is not None:
+            sender.hub.call_repeatedly(_LOOK_AT_CHILDREN_S, sender.pool.maintain_pool)
+
     setup_logging.connect(lambda **_: None, weak=False)
     worker_process_init.connect(on_init, weak=False)
+    worker_ready.connect(on_ready, weak=False)
     worker_shutting_down.connect(on_parent_stop, weak=False)
     worker_process_shutdown.connect(on_child_stop, weak=False)
     app.conf.worker_proc_alive_timeout = 60

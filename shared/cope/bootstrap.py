@@ -10,6 +10,7 @@ from cope.adapters.answer_helper import helper_judge
 from cope.adapters.celery_wakeup import CeleryWakeUp, make_celery
 from cope.adapters.configured_quotas import ConfiguredQuotas
 from cope.adapters.fallback_limiter import FallbackLimiter, SharedLimiter
+from cope.adapters.fault_points import FaultPoints, FaultyModel, FaultyWakeUp, FaultyWorkerStore, armed
 from cope.adapters.http_webhooks import HttpWebhookSender
 from cope.adapters.live_quotas import LiveQuotas
 from cope.adapters.local_files import LocalFiles
@@ -87,7 +88,7 @@ async def open_api(settings: Settings, resources: contextlib.AsyncExitStack) -> 
     store = PostgresApiStore(settings.need("api_database_url"), secret_key=settings.need("secret_key"), max_size=8)
     await store.open()
     resources.push_async_callback(store.aclose)
-    wake = CeleryWakeUp(make_celery(settings.broker_url), settings.broker_url)
+    wake = _wake_up(settings, make_celery(settings.broker_url))
     resources.push_async_callback(wake.aclose)
     webhooks = _webhooks(settings, resources)
     catalog, quotas = load_catalog(settings), None
@@ -112,7 +113,8 @@ async def open_api(settings: Settings, resources: contextlib.AsyncExitStack) -> 
 async def open_worker(settings: Settings, app: Celery, resources: contextlib.AsyncExitStack) -> WorkerParts:
     """A worker process's parts; `resources` closes them. Raises `Misconfigured` naming a missing setting."""
     catalog, prices = load_catalog(settings), load_prices(settings)
-    store = PostgresWorkerStore(settings.need("worker_database_url"), secret_key=settings.need("secret_key"))
+    points = _fault_points(settings)
+    store = _worker_store(settings, points)
     await store.open()
     resources.push_async_callback(store.aclose)
     try:
@@ -122,7 +124,7 @@ async def open_worker(settings: Settings, app: Celery, resources: contextlib.Asy
     await reread(store, prices)
     for missing in unpriced(catalog, prices, SystemClock().now()):
         raise Unpriced(missing)  # a model without a price in force is refused at the start, not at its first call
-    wake = CeleryWakeUp(app, settings.broker_url)
+    wake = _wake_up(settings, app)
     resources.push_async_callback(wake.aclose)
     model = OpenAIModel()
     resources.push_async_callback(model.aclose)
@@ -138,12 +140,12 @@ async def open_worker(settings: Settings, app: Celery, resources: contextlib.Asy
         files=LocalFiles(settings.data_dir),
         wake=wake,
         limiter=limiter,
-        model=model,
+        model=model if points is None else FaultyModel(points, model),
         batches=batches,
         judge=judge,
         catalog=catalog,
         prices=prices,
-        clock=SystemClock(),
+        clock=SystemClock(ahead_s=settings.test_clock_offset_s if settings.testing else 0.0),
         ids=SystemIds(),
         webhooks=webhooks,
     )
@@ -190,3 +192,19 @@ def _webhooks(settings: Settings, resources: contextlib.AsyncExitStack) -> HttpW
     )
     resources.push_async_callback(sender.aclose)
     return sender
+
+
+def _fault_points(settings: Settings) -> FaultPoints | None:
+    return armed(testing=settings.testing, source=settings.fault_point)
+
+
+def _worker_store(settings: Settings, points: FaultPoints | None) -> PostgresWorkerStore:
+    url, secret_key = settings.need("worker_database_url"), settings.need("secret_key")
+    if points is None:
+        return PostgresWorkerStore(url, secret_key=secret_key, lease_s=settings.lease_s)
+    return FaultyWorkerStore(points, url, secret_key=secret_key, lease_s=settings.lease_s)
+
+
+def _wake_up(settings: Settings, app: Celery) -> CeleryWakeUp:
+    points = _fault_points(settings)
+    return CeleryWakeUp(app, settings.broker_url) if points is None else FaultyWakeUp(points, app, settings.broker_url)

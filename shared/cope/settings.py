@@ -82,6 +82,11 @@ class Settings(BaseSettings):
     max_file_lines: int = 1_000_000
     max_line_bytes: int = 8 * 1024**2
 
+    # For tests that make processes fail (ops/guide/faults.md); without `testing` the others say nothing.
+    testing: bool = False
+    fault_point: str = ""
+    test_clock_offset_s: float = 0.0
+
     @field_validator("large_rpm", "large_tpm", mode="before")
     @classmethod
     def _empty_is_no_limit(cls, value: object) -> object:

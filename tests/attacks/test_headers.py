@@ -34,8 +34,8 @@ def test_every_answer_carries_the_security_headers(attacked: Attacked) -> None:
     for method, target, key in asked:
         if target == "/v1/chat/completions" or method == "DELETE" or target.endswith(("/archive", "/cancel")):
             continue
-        target += "?timeout=0" if target.endswith("/wait") else ""
-        answer = attacked.send(method, target, None if method == "GET" else b"[]", key=key)
+        patience = "?timeout=0" if target.endswith("/wait") else ""
+        answer = attacked.send(method, target + patience, None if method == "GET" else b"[]", key=key)
         assert answer.status < 500, (method, target, answer.body[:200])
         policy = DOCS_POLICY if (method, target) == ("GET", "/docs") else {}
         assert {name: answer.headers.get(name) for name in ALWAYS} == {**ALWAYS, **policy}, (method, target)

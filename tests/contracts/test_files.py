@@ -1,5 +1,6 @@
 """Bytes by file id: in memory and in a local directory."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from cope.adapters.local_files import LocalFiles
 from cope.adapters.memory import MemoryFiles
 from cope.core import ids
-from cope.core.errors import Conflict, NotFound
+from cope.core.errors import Conflict, NotFound, StorageFull
 from cope.core.ids import FileId
 from cope.ports.files import FileStore
 from tests.support import new_id
@@ -163,3 +164,38 @@ async def test_a_writer_that_was_replaced_can_not_publish_what_its_successor_has
         await content(files, wanted)
     await successor.commit()
     assert await content(files, wanted) == b"half"
+
+
+async def test_a_disk_without_room_is_said_so_and_nothing_half_written_stays(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path / "files")
+    wanted = file_id()
+    writer = await files.create(wanted)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, before[1]))
+    try:
+        await writer.write(b"x" * 60 * 1024)
+        with pytest.raises(StorageFull, match="make room"):
+            await writer.write(b"x" * 60 * 1024)
+        await writer.discard()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert [path for path in (tmp_path / "files").rglob("*") if path.is_file()] == []
+    await write(files, wanted, b"room again")
+    assert await content(files, wanted) == b"room again"
+
+
+async def test_a_disk_that_fills_with_the_last_bytes_refuses_the_commit_and_leaves_nothing(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path / "files")
+    writer = await files.create(file_id())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        await writer.write(b"x" * 2000)  # held back by the buffer
+        with pytest.raises(StorageFull):
+            await writer.commit()
+        await writer.discard()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert [path for path in (tmp_path / "files").rglob("*") if path.is_file()] == []

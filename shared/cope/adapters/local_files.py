@@ -5,13 +5,15 @@ characters spread a million files over 1,024 directories: an id's head is its ti
 """
 
 import asyncio
+import contextlib
+import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO
 
-from cope.core.errors import Conflict, NotFound
+from cope.core.errors import Conflict, NotFound, StorageFull
 from cope.core.ids import FileId
 
 CHUNK_BYTES = 256 * 1024
@@ -29,17 +31,24 @@ class LocalFileWriter:
 
     async def open(self) -> None:
         """Begin, replacing an earlier unfinished file of the same id."""
-        self._file = await asyncio.to_thread(_open_new, self._unfinished)
+        with _room():
+            self._file = await asyncio.to_thread(_open_new, self._unfinished)
 
     async def write(self, data: bytes) -> None:
-        """Append. Raises `ValueError` after `commit` or `discard`, `OSError` where the disk is full."""
-        await asyncio.to_thread(self._opened().write, data)
+        """Append. Raises `ValueError` after `commit` or `discard`, `StorageFull` where the disk is full."""
+        with _room():
+            await asyncio.to_thread(self._opened().write, data)
 
     async def commit(self) -> None:
         """Bytes and name are on the disk when this returns. Raises `Conflict` if another writer began it anew."""
         file = self._opened()
         self._file = None
-        await asyncio.to_thread(_publish, file, self._unfinished, self._final)
+        try:
+            with _room():
+                await asyncio.to_thread(_publish, file, self._unfinished, self._final)
+        except StorageFull:
+            self._file = file  # for `discard`, which takes away what was written
+            raise
 
     async def discard(self) -> None:
         """Forget it. Harmless after `commit`."""
@@ -129,5 +138,25 @@ def _fsync_directory(path: Path) -> None:
 
 
 def _throw_away(file: BinaryIO, unfinished: Path) -> None:
-    file.close()
-    unfinished.unlink(missing_ok=True)
+    try:
+        with contextlib.suppress(OSError):  # on a full disk closing writes what was buffered, and fails too
+            file.close()
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[None]:
+    """Raises `StorageFull` where the disk, a quota or a limit of the process leaves no room."""
+    try:
+        yield
+    except OSError as full:
+        if full.errno not in _FULL:
+            raise
+        raise StorageFull(
+            f"The file can't be stored: {full.strerror} where the service keeps its files. "
+            "Ask the operator to make room (COPE_DATA_DIR), then send it again."
+        ) from None

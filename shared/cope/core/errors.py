@@ -7,6 +7,7 @@ CopeError
 ├── Conflict                  the same idempotency key with another body, a state that forbids the action
 ├── Gone                      it was there and is no longer kept
 ├── TooLarge                  a body, file, line or nesting over its limit
+├── StorageFull               the file store has no room left: retryable, once somebody makes room
 ├── BudgetExhausted           a cap refuses the worst case of a paid call
 ├── Unauthorized / Forbidden  no key, a wrong key / a key that may not
 ├── Misconfigured             a setting is missing or contradicts another; the process must not start
@@ -80,6 +81,13 @@ class TooLarge(CopeError):
     """Over a limit on bytes, lines, line length or nesting."""
 
     code = "too_large"
+
+
+class StorageFull(CopeError):
+    """The file store has no room for more. What was begun there is thrown away; nothing half-written stays."""
+
+    code = "storage_full"
+    retryable = True
 
 
 class BudgetExhausted(CopeError):

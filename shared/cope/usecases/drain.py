@@ -32,6 +32,7 @@ from cope.ports.support import WakeUp
 from cope.usecases.claim_pace import ClaimPace
 from cope.usecases.grouping import Grouper
 from cope.usecases.run_step import StepParts, StepRun
+from cope.usecases.suspects import most_beside
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +142,7 @@ class Drainer:
         self._gate = asyncio.Semaphore(concurrency)
         self._wake = asyncio.Event()
         self._running: dict[TaskId, _Running] = {}
+        self._one_ended = asyncio.Event()
         self._chains = 0
         self._typical_chains = float(_TYPICAL_CHAINS if queue == "small" else 1)
         self._pace = ClaimPace(concurrency + 1, first=None if queue == "small" else _FIRST_CLAIM)
@@ -190,6 +192,7 @@ class Drainer:
             return 0
         free = self._concurrency + self._typical_chains - self._chains
         room = self._pace.room(len(self._running), now=asyncio.get_running_loop().time())
+        room = min(room, most_beside(r.task.crashes for r in self._running.values()) - len(self._running))
         return min(int(free // self._typical_chains), room)
 
     def _start(self, task: ClaimedTask) -> None:
@@ -220,6 +223,11 @@ class Drainer:
 
     async def _carry_out(self, task: ClaimedTask, run: StepRun, ended: "_Countdown") -> None:
         try:
+            while len(self._running) > most_beside([task.crashes]):
+                # It may bring this process down: it waits until few others are here. Meanwhile none is claimed, so of
+                # two suspects only one ever waits.
+                self._one_ended.clear()
+                await self._one_ended.wait()
             await run.run()
         except asyncio.CancelledError:
             raise
@@ -228,8 +236,11 @@ class Drainer:
             logger.exception("task %s: the step could not be carried out", task.task_id)
         finally:
             self._running.pop(task.task_id, None)
+            self._one_ended.set()
             self._ledger.live.discard(task.task_id)
             ended.all()
+            if task.crashes and self._wanted() > 0:
+                self._wake.set()  # this one's chains may have ended while it still kept others out
 
     # ---- waiting, renewing, stopping -------------------------------------------------------------------------------
 

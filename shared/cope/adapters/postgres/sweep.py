@@ -26,6 +26,7 @@ from cope.ports.store import SweepReport
 
 _AT_ONCE = 1000
 _PAGES_PER_BATCH, _PAGES_OF_HOLDS = 5, 200
+_LIMIT_S = 60.0
 
 _Act: TypeAlias = Callable[[Connection], Awaitable[int]]
 
@@ -42,26 +43,26 @@ async def sweep(
     """Once over everything; what it did."""
     reclaimed = await _repeat(db, lambda conn: _reclaim(conn, policies))
     released = unconfirmed = 0
-    async with db.transaction() as conn:
+    async with db.transaction(limit_s=_LIMIT_S) as conn:
         released, unconfirmed = await _end_orphans(conn)
     expired = await _end_batches(db, endings)
     resumed = 0
     for _ in range(_PAGES_OF_HOLDS):  # word of a quota comes once, so it lets everybody go; other holds have time
-        async with db.transaction() as conn:
+        async with db.transaction(limit_s=_LIMIT_S) as conn:
             page = await resume_holds(conn, quota_is_back=quota_is_back)
         resumed += page
         if not quota_is_back or not page:
             break
-    async with db.transaction() as conn:
+    async with db.transaction(limit_s=_LIMIT_S) as conn:
         await tell_budget_holds(conn)
     alerted = await alerts.look(db)
-    async with db.transaction() as conn:
+    async with db.transaction(limit_s=_LIMIT_S) as conn:
         repaired = await recount_one(conn)
-    async with db.transaction() as conn:
+    async with db.transaction(limit_s=_LIMIT_S) as conn:
         await number_one(conn)
     await pace.look(db)
     sequenced = 0
-    async with db.transaction() as conn:
+    async with db.transaction(limit_s=_LIMIT_S) as conn:
         sequenced = await sequence_events(conn)
     async with db.connection() as conn:
         queues = await due(conn)
@@ -82,7 +83,7 @@ async def _repeat(db: Database, act: _Act) -> int:
     """Until a full page is not filled any more."""
     total = 0
     while True:
-        async with db.transaction() as conn:
+        async with db.transaction(limit_s=_LIMIT_S) as conn:
             done = await act(conn)
         total += done
         if done < _AT_ONCE:
@@ -156,7 +157,7 @@ async def _end_orphans(conn: Connection) -> tuple[int, int]:
 
 async def _end_batches(db: Database, endings: EndWatch) -> int:
     """Windows that ran out, and the tasks of batches that are to end. A window stands still while the batch does."""
-    async with db.transaction() as conn:
+    async with db.transaction(limit_s=_LIMIT_S) as conn:
         expired = await fetch(
             conn,
             """
@@ -184,7 +185,7 @@ async def _end_batches(db: Database, endings: EndWatch) -> int:
 async def _end_some(db: Database, batch: Row, line: int) -> int | None:
     """Some pages from behind `line` on, so that a large batch does not hold up the rest of the sweep."""
     for _ in range(_PAGES_PER_BATCH):
-        async with db.transaction() as conn:
+        async with db.transaction(limit_s=_LIMIT_S) as conn:
             more = await end_batch_tasks(conn, batch["id"], TaskState(batch["ending"]), after=line)
         if more is None:
             return None

@@ -1,6 +1,7 @@
 """`WorkerStore` on Postgres, as role `cope_worker`: each method one transaction over the statements of its file."""
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import timedelta
 
@@ -9,7 +10,7 @@ import psycopg
 from cope.adapters.postgres import batches, claim, commit, prices, quotes, reserve, results
 from cope.adapters.postgres.alerts import AlertWatch
 from cope.adapters.postgres.budgets import KnownBudgets
-from cope.adapters.postgres.database import Connection, Database, fetch_one
+from cope.adapters.postgres.database import KEEPALIVE, Connection, Database, fetch_one, hung_up_after
 from cope.adapters.postgres.ending import EndWatch
 from cope.adapters.postgres.event_relay import EventRelay
 from cope.adapters.postgres.ingest import JobLost, ingest
@@ -48,16 +49,22 @@ from cope.ports.store import (
 LEADER_LOCK = 0x6C656164
 
 _UNNUMBERED = "SELECT FROM batches WHERE id = %s AND ends IS DISTINCT FROM total"
+_SHORTEST_LIMIT_S = 5.0  # a busy machine is no outage
 
 
 class PostgresWorkerStore(ProviderBatchMethods, EventRelay):
     """Over all projects. `secret_key` is the Fernet key that webhook secrets are sealed with.
 
-    Raises `StoreUnavailable` where the database does not answer. One instance per process and event loop.
+    Raises `StoreUnavailable` where the database does not answer. One instance per process and event loop. What takes
+    longer than a lease is too late to be of use: the short statements are given up then, and a leader that stood still
+    for so long leads no more.
     """
 
-    def __init__(self, url: str, *, secret_key: str, min_size: int = 1, max_size: int = 4) -> None:
-        self._db = Database(url, min_size=min_size, max_size=max_size, name="cope-worker")
+    def __init__(
+        self, url: str, *, secret_key: str, min_size: int = 1, max_size: int = 4, lease_s: float = 30.0
+    ) -> None:
+        self._limit_s = max(lease_s, _SHORTEST_LIMIT_S)
+        self._db = Database(url, min_size=min_size, max_size=max_size, name="cope-worker", idle_s=self._limit_s)
         self._sealer = Sealer(secret_key)
         self._policies = claim.Policies()
         self._budgets = KnownBudgets()
@@ -67,6 +74,7 @@ class PostgresWorkerStore(ProviderBatchMethods, EventRelay):
         self._endings = EndWatch()
         self._hooks = Claimer()
         self._leading: Connection | None = None
+        self._lease_s = lease_s
 
     async def open(self) -> None:
         """Start the connection pool."""
@@ -84,7 +92,7 @@ class PostgresWorkerStore(ProviderBatchMethods, EventRelay):
         """Live calls first, then by priority and turn."""
         if limit < 1:
             return []
-        async with self._db.transaction() as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             rows = await claim.claim(conn, queue, worker=worker, limit=limit, lease_s=lease_s)
             await self._policies.load(conn, {row["policy_id"] for row in rows})
         return [claim.claimed_task(row, self._policies) for row in rows]
@@ -93,40 +101,40 @@ class PostgresWorkerStore(ProviderBatchMethods, EventRelay):
         """The leases that are lost."""
         if not leases:
             return set()
-        async with self._db.transaction() as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await claim.renew(conn, leases, lease_s=lease_s)
 
     async def reserve(self, requests: Sequence[ReserveRequest]) -> list[ReserveResult]:
         """One result per request, in order."""
         if not requests:
             return []
-        async with self._db.transaction() as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await reserve.reserve(conn, self._budgets, requests)
 
     async def mark_sent(self, attempts: Sequence[AttemptId]) -> set[AttemptId]:
         """Committed when this returns."""
         if not attempts:
             return set()
-        async with self._db.transaction() as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await reserve.mark_sent(conn, attempts)
 
     async def commit(self, commits: Sequence[StepCommit]) -> list[CommitStatus]:
         """One status per commit, in order."""
         if not commits:
             return []
-        async with self._db.transaction() as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await commit.commit(conn, self._policies, commits)
 
     async def give_back(self, returns: Sequence[GiveBack]) -> None:
         """Leases end without a finished step."""
         if not returns:
             return
-        async with self._db.transaction() as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             await commit.give_back(conn, self._policies, returns)
 
     async def store_late_answer(self, settlement: Settlement, answer: str) -> None:
         """Settled once, and kept to be adopted."""
-        async with self._db.transaction() as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             await commit.store_late_answer(conn, settlement, answer)
 
     # ---- the sweep -------------------------------------------------------------------------------------------------
@@ -140,14 +148,16 @@ class PostgresWorkerStore(ProviderBatchMethods, EventRelay):
 
     async def sequence_events(self) -> int:
         """Only the sweep's last part: give new events their offsets. Cheap enough for every 100 ms."""
-        async with self._db.transaction() as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await sequence_events(conn)
 
     async def try_lead(self) -> bool:
-        """The lock lives as long as its session: a leader that dies, or loses the database, leads no more."""
+        """The lock lives as long as its session: a leader that dies, loses the database or stands still for half a
+        lease leads no more."""
         try:
             if self._leading is not None:
-                await self._leading.execute("SELECT 1")
+                with hung_up_after(self._leading, self._limit_s):
+                    await self._leading.execute("SELECT 1")
                 return True
             return await self._try_to_lead()
         except psycopg.Error:
@@ -156,12 +166,21 @@ class PostgresWorkerStore(ProviderBatchMethods, EventRelay):
 
     async def _try_to_lead(self) -> bool:
         conn = await psycopg.AsyncConnection.connect(
-            self._db.url, autocommit=True, application_name="cope-leader", connect_timeout=10
+            self._db.url,
+            autocommit=True,
+            application_name=f"cope-leader {os.getpid()}",
+            connect_timeout=10,
+            **KEEPALIVE,
         )
-        row = await (await conn.execute("SELECT pg_try_advisory_lock(%s)", [LEADER_LOCK])).fetchone()
-        if row is not None and row[0]:
-            self._leading = conn
-            return True
+        with hung_up_after(conn, self._limit_s):
+            row = await (await conn.execute("SELECT pg_try_advisory_lock(%s)", [LEADER_LOCK])).fetchone()
+            if row is not None and row[0]:
+                # A process that was stopped, or whose host is gone, keeps its session, and with it the lock: the server
+                # ends a session that is silent for half a lease, and somebody else sweeps before leases run out.
+                silent = f"{self._lease_s * 500:.0f}"
+                await conn.execute("SELECT set_config('idle_session_timeout', %s, false)", [silent])
+                self._leading = conn
+                return True
         await conn.close()
         return False
 
@@ -180,20 +199,22 @@ class PostgresWorkerStore(ProviderBatchMethods, EventRelay):
 
     async def claim_validation(self, *, lease_s: float) -> BatchJob | None:
         """The oldest batch in `validating` that nobody works on."""
-        async with self._db.transaction() as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await batches.claim_job(conn, batches.NEW, lease_s=lease_s)
 
     async def claim_finalisation(self, *, lease_s: float) -> BatchJob | None:
         """The oldest batch that only lacks its files."""
-        async with self._db.transaction() as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             job = await batches.claim_job(conn, batches.LACKS_FILES, lease_s=lease_s)
-            if job is not None and await fetch_one(conn, _UNNUMBERED, [job.batch.id]) is not None:
+            numbered = job is None or await fetch_one(conn, _UNNUMBERED, [job.batch.id]) is None
+        if job is not None and not numbered:  # a million lines take their time
+            async with self._db.transaction(limit_s=None) as conn:
                 await results.number_lines(conn, job.batch.id)
-            return job
+        return job
 
     async def renew_batch_job(self, job: BatchJob, *, lease_s: float) -> bool:
         """False if it was lost."""
-        async with self._db.transaction() as conn:
+        async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await batches.renew_job(conn, job, lease_s=lease_s)
 
     async def ingest(
@@ -206,7 +227,7 @@ class PostgresWorkerStore(ProviderBatchMethods, EventRelay):
     ) -> int | None:
         """All rows and the batch's start, or nothing."""
         with contextlib.suppress(JobLost):
-            async with self._db.transaction() as conn:
+            async with self._db.transaction(limit_s=None) as conn:
                 return await ingest(conn, job, rows, model=model, expires_in=expires_in)
         return None
 
