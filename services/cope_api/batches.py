@@ -34,6 +34,7 @@ from cope_api.context import (
 from cope_api.failures import json_response
 from cope_api.holds import shown
 from cope_api.present import task_json
+from cope_api.retention import refuse_pruned
 
 router = APIRouter()
 _KEYS = frozenset({"input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after", "cope"})
@@ -189,6 +190,7 @@ async def show(parts: ApiParts, batch: Batch, *, audited: bool = False) -> Respo
 async def list_tasks(request: Request, batch_id: str) -> Response:
     """The batch's tasks with their histories, a page at a time."""
     parts, batch = await find_batch(request, batch_id)
+    refuse_pruned(batch)
     state = text_query(request, "status")
     if state is not None and state not in tuple(TaskState):
         raise BadRequest(f"`status` must be one of {', '.join(TaskState)}.", param="status")

@@ -36,6 +36,8 @@ _STATUS: dict[type[errors.CopeError], int] = {
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
     errors.StoreUnavailable: 503,
+    errors.StorageUnavailable: 503,
+    errors.StorageFull: 507,
 }
 _TYPE = {401: "authentication_error", 403: "permission_error", 429: "insufficient_quota", 404: "invalid_request_error"}
 
@@ -50,7 +52,7 @@ def response_of(error: errors.CopeError) -> Response:
     """The response of one of our errors."""
     status = next((_STATUS[cls] for cls in type(error).__mro__ if cls in _STATUS), 500)
     param = error.param if isinstance(error, errors.BadRequest) else None
-    headers = {"retry-after": "2"} if status == 503 else NO_RETRY if status in {408, 422, 429} else {}
+    headers = {"retry-after": "2"} if status == 503 else NO_RETRY if status in {408, 422, 429, 507} else {}
     if status == 408:
         headers = {**headers, "connection": "close"}  # what may still come of the body is no next request
     message = error.message

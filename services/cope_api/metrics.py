@@ -13,6 +13,7 @@ from cope.bootstrap import ApiParts
 from cope.core.ids import ProjectId
 from cope.ports.ledger import Standing
 from cope_api.context import admin_of, parts_of
+from cope_api.retention import retention_gauges
 
 router = APIRouter()
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -78,6 +79,7 @@ async def metrics(request: Request) -> Response:
         parts = parts_of(request) if parts_of(request).settings.metrics_open else await admin_of(request)
         checks: LedgerChecks = request.app.state.ledger_checks
         lines += _money(await parts.store.standings(), await checks.latest(), now_s=parts.clock.now().timestamp())
+        lines += retention_gauges(await parts.store.retention_report(), now_s=parts.clock.now().timestamp())
     else:
         lines.append("# money: scrape with the admin key as bearer token, or set COPE_METRICS_OPEN=true")
     return Response("\n".join(lines) + "\n", media_type=_TEXT)

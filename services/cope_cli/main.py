@@ -28,6 +28,7 @@ from cope_cli.lines import BadInput, batch_lines
 from cope_cli.prices import prices
 from cope_cli.quote import print_quote, quote
 from cope_cli.reconcile import reconcile
+from cope_cli.retention import retention
 from cope_cli.show import batches_table, summary, task_story, watch
 from cope_cli.spend import receipt, spend
 from cope_cli.webhooks import webhooks
@@ -40,6 +41,7 @@ app.command()(budget)
 app.command()(audit)
 app.command()(doctor)
 app.command()(events)
+app.command()(retention)
 FAILED, REFUSED, UNREACHABLE = 1, 2, 3
 register(app)
 register_backup(app)

@@ -10,9 +10,9 @@ from cope.adapters.answer_helper import helper_judge
 from cope.adapters.celery_wakeup import CeleryWakeUp, make_celery
 from cope.adapters.configured_quotas import ConfiguredQuotas
 from cope.adapters.fallback_limiter import FallbackLimiter, SharedLimiter
+from cope.adapters.file_places import open_files
 from cope.adapters.http_webhooks import HttpWebhookSender
 from cope.adapters.live_quotas import LiveQuotas
-from cope.adapters.local_files import LocalFiles
 from cope.adapters.local_limiter import LocalLimiter
 from cope.adapters.openai_batches import OpenAIBatches
 from cope.adapters.openai_model import OpenAIModel
@@ -98,7 +98,7 @@ async def open_api(settings: Settings, resources: contextlib.AsyncExitStack) -> 
     return ApiParts(
         settings=settings,
         store=store,
-        files=LocalFiles(settings.data_dir),
+        files=await _files(settings),
         wake=wake,
         catalog=catalog,
         prices=load_prices(settings),
@@ -136,7 +136,7 @@ async def open_worker(settings: Settings, app: Celery, resources: contextlib.Asy
     return WorkerParts(
         settings=settings,
         store=store,
-        files=LocalFiles(settings.data_dir),
+        files=await _files(settings),
         wake=wake,
         limiter=limiter,
         model=model,
@@ -178,6 +178,13 @@ def open_event_sink(settings: Settings) -> Callable[[], EventSink] | None:
             "COPE_KAFKA_BOOTSTRAP is set, but the Kafka client is not installed: pip install 'cope-service[kafka]'."
         ) from None
     return lambda: KafkaSink(settings.kafka_bootstrap, settings.kafka_topic, settings.kafka_options)
+
+
+async def _files(settings: Settings) -> FileStore:
+    """Where files lie, tried out: nobody should learn at the first upload that nothing can be kept."""
+    files = open_files(settings.files_url, settings.data_dir)
+    await files.check()
+    return files
 
 
 def _webhooks(settings: Settings) -> HttpWebhookSender:

@@ -261,6 +261,7 @@ def events(call: Caller) -> None:
 def operations_of_the_operator(call: Caller) -> None:
     call("GET /v1/organization/doctor", key=ADMIN)
     call("GET /v1/organization/restore", key=ADMIN)
+    call("GET /v1/organization/retention", key=ADMIN)
     call("POST /v1/organization/restore/release", {}, key=ADMIN)
 
 
@@ -331,7 +332,11 @@ def webhooks(call: Caller) -> None:
 
 def projects(call: Caller) -> str:
     root = "/v1/organization/projects"
-    made = str(call(f"POST {root}", {"name": "maths", "cope": {"time_zone": "Europe/Berlin"}}, key=ADMIN)["id"])
+    made = str(
+        call(f"POST {root}", {"name": "maths", "cope": {"time_zone": "Europe/Berlin", "keep_days": 30}}, key=ADMIN)[
+            "id"
+        ]
+    )
     call(f"GET {root}", key=ADMIN)
     call(f"GET {root}/{{project_id}}", key=ADMIN, project_id=made)
     audit = {"share": "0.5", "cap_usd": "1"}

@@ -107,6 +107,7 @@ CASES: dict[str, Case] = {
     "DELETE /v1/responses/{response_id}": hidden(),
     # the operator's
     "GET /v1/organization/doctor": operators(None),
+    "GET /v1/organization/retention": operators(None),
     "GET /v1/organization/restore": operators(None),
     "POST /v1/organization/restore/release": operators(),
     # money

@@ -13,6 +13,7 @@ from cope.core.errors import NotFound
 from cope.core.ids import AlertId, DeliveryId, EndpointId, FileId, KeyId, TaskId
 from cope.core.money import NanoUSD
 from cope.core.records import Batch, Project
+from cope.ports.retention import Stored
 from cope.ports.store import ApiStore, Granted, Page
 from tests.contracts.test_alerts import alert
 from tests.contracts.test_dead_letters import dead_letter
@@ -46,7 +47,9 @@ NOTHING: dict[str, tuple[Reach, object]] = {
         None,
     ),
     "get_file": (lambda api, v: api.get_file(v.stranger.id, v.file_id), None),
-    "delete_file": (lambda api, v: api.delete_file(v.stranger.id, v.file_id), False),
+    "delete_file": (lambda api, v: api.delete_file(v.stranger.id, v.file_id), None),
+    "stored": (lambda api, v: api.stored(v.stranger.id), Stored(0, 0)),
+    "expired_results": (lambda api, v: api.expired_results(v.stranger.id, v.file_id), None),
     "get_batch": (lambda api, v: api.get_batch(v.stranger.id, v.batch.id), None),
     "cancel_batch": (lambda api, v: api.cancel_batch(v.stranger.id, v.batch.id), None),
     "resume_batch": (lambda api, v: api.resume_batch(v.stranger.id, v.batch.id), None),
@@ -111,6 +114,7 @@ ELSEWHERE = {
     "get_project": "names the project itself",
     "set_cap": "the operator's",
     "set_audit_share": "the operator's",
+    "set_keep_days": "the operator's",
     "get_budget": "test_a_stranger_has_a_budget_of_its_own",
     "list_budgets": "test_a_stranger_has_a_budget_of_its_own",
     "ledger_difference": "test_ledger_reports.py",

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.integration
 PROJECT_TABLES = [
     "api_keys",
     "files",
+    "blobs",
     "batches",
     "quotes",
     "batch_ends",

@@ -100,6 +100,7 @@ BATCH = named(
                     "dry_run": nullable(record({"pilot_lines": whole(low=0)})),
                     "quote": nullable(QUOTE),
                     "by_stage": COUNTS,
+                    "pruned_at": nullable({**SECONDS, "description": "Since then its tasks are no longer kept."}),
                     "spent_usd": USD,
                     "reserved_usd": USD,
                     "unconfirmed_usd": USD,

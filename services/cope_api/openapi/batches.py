@@ -65,7 +65,7 @@ OPERATIONS = {
             "order": one_of(["completion", "input"]),
         },
         also={"application/x-ndjson": text("Output and error lines, as in the batch's files.")},
-        errors=(422,),
+        errors=(410, 422),
         about="The headers X-Last-Line and X-Incomplete say where to go on, and whether there is more to come.",
     ),
     "GET /v1/batches/{batch_id}/wait": op(
@@ -75,7 +75,7 @@ OPERATIONS = {
     "POST /v1/batches/{batch_id}/hold": op("Batches", BATCH, errors=(422,)),
     "POST /v1/batches/{batch_id}/resume": op("Batches", BATCH),
     "GET /v1/batches/{batch_id}/tasks": op(
-        "Batches", listed(TASK), query={**PAGE, "status": one_of([state.value for state in TaskState])}
+        "Batches", listed(TASK), query={**PAGE, "status": one_of([state.value for state in TaskState])}, errors=(410,)
     ),
     "GET /v1/tasks/{task_id}": op("Batches", TASK),
     "GET /v1/batches/{batch_id}/receipt": op("Batches", RECEIPT, also={"text/plain": text("The same to read.")}),

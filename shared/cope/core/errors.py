@@ -7,6 +7,8 @@ CopeError
 ├── Conflict                  the same idempotency key with another body, a state that forbids the action
 ├── Gone                      it was there and is no longer kept
 ├── TooLarge                  a body, file, line or nesting over its limit
+├── StorageFull               the place where files lie takes no more bytes: only the operator can mend it
+├── StorageUnavailable        the place where files lie did not answer: retryable
 ├── BudgetExhausted           a cap refuses the worst case of a paid call
 ├── Unauthorized / Forbidden  no key, a wrong key / a key that may not
 ├── Misconfigured             a setting is missing or contradicts another; the process must not start
@@ -62,6 +64,19 @@ class NotFound(CopeError):
     """No such object in this project."""
 
     code = "not_found"
+
+
+class StorageFull(CopeError):
+    """The disk, or the account behind the file store, takes no more."""
+
+    code = "storage_full"
+
+
+class StorageUnavailable(CopeError):
+    """The file store did not answer. Nothing half-written is visible."""
+
+    code = "storage_unavailable"
+    retryable = True
 
 
 class Conflict(CopeError):

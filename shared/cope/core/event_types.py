@@ -18,6 +18,7 @@ EVENT_TYPES: dict[str, str] = {
     "batch.expired": "over: its completion window ran out",
     "batch.cancelling": "somebody cancelled it",
     "batch.cancelled": "over, by a cancel",
+    "batch.pruned": "its tasks, results and samples are no longer kept; its counts and costs are",
     "batch.paused": "it waits, for the `reason` given",
     "batch.resumed": "it goes on",
     "task.created": "a live call was accepted",

@@ -39,6 +39,7 @@ from cope.ports.events import EventLog, RelayStore
 from cope.ports.ledger import LedgerReads, Reconciling
 from cope.ports.operations import Operations
 from cope.ports.prices import PriceKeeper, PriceReader
+from cope.ports.retention import Deleted, RetentionReads, RetentionStore
 from cope.ports.spend import SpendStore
 
 T = TypeVar("T")
@@ -345,7 +346,7 @@ class WebhookOutcome:
     took_ms: int = 0
 
 
-class WorkerStore(PriceReader, RelayStore, Protocol):
+class WorkerStore(PriceReader, RelayStore, RetentionStore, Protocol):
     """What workers, upkeep and the sweep may do, over all projects."""
 
     async def claim(self, queue: str, *, worker: str, limit: int, lease_s: float) -> list[ClaimedTask]:
@@ -536,7 +537,9 @@ class Page(Generic[T]):
     has_more: bool
 
 
-class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, EventLog, Webhooks, Protocol):
+class ApiStore(
+    PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, EventLog, Webhooks, RetentionReads, Protocol
+):
     """What the API may do. Every method that takes a project sees that project's rows only, by row-level security."""
 
     async def find_key(self, key_hash: bytes) -> ApiKey | None:
@@ -603,19 +606,28 @@ class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, Ev
         ...
 
     # files
-    async def create_file(self, file: StoredFile) -> StoredFile: ...
-    async def get_file(self, project_id: ProjectId, file_id: FileId) -> StoredFile | None: ...
+    async def create_file(self, file: StoredFile, *, most_bytes: int | None = None) -> StoredFile:
+        """The row as stored. Where the project has the same content already, its `blob` says whose bytes it reads and
+        those of its own are to be deleted. `TooLarge` if the project's files would take over `most_bytes`; `Conflict`
+        if it came so late that its bytes were collected."""
+        ...
+
+    async def get_file(self, project_id: ProjectId, file_id: FileId) -> StoredFile | None:
+        """None for one whose time has come, too, though its row may still be there."""
+        ...
+
     async def list_files(
         self, project_id: ProjectId, *, after: FileId | None, limit: int, ascending: bool, purpose: str | None
     ) -> Page[StoredFile]: ...
-    async def delete_file(self, project_id: ProjectId, file_id: FileId) -> bool:
-        """`Conflict` while a batch that is not terminal reads it."""
+    async def delete_file(self, project_id: ProjectId, file_id: FileId) -> Deleted | None:
+        """None if there is no such file. `Conflict` while a batch that is not terminal reads it."""
         ...
 
     # batches
     async def create_batch(self, new: NewBatch) -> Batch:
         """Idempotent: the same explicit key and body, or an SDK retry of the same body within 15 minutes, returns the
-        first batch. `Conflict` (code `idempotency_key_reused`) for the same key with another body."""
+        first batch. `Conflict` (code `idempotency_key_reused`) for the same key with another body, or (code
+        `file_not_found`) where its input file was deleted meanwhile."""
         ...
 
     async def get_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None: ...

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import orjson
 
 from cope.core.codec import encode_payload, encode_policy
-from cope.core.errors import BadRequest
+from cope.core.errors import BadRequest, NotFound
 from cope.core.fairness import LONGEST
 from cope.core.ids import TASK, FileId, TaskId, compact
 from cope.core.json_guard import check_json
@@ -81,7 +81,7 @@ async def ingest_next(parts: IngestParts, *, lease_s: float) -> bool:
         kind = Kind.MATH if project is None else Kind(project.default_kind)
         await reread_or_go_on(parts.store, parts.prices)  # no line is refused for a price added a moment ago
         surveyor = await _surveyor(parts, job.batch)
-        rows = _Rows(parts, job.batch, kind, surveyor)
+        rows = _Rows(parts, job.batch, kind, surveyor, await _bytes_of(parts, job.batch))
         window_s = window_seconds(job.batch.completion_window)
         window = None if window_s is None else timedelta(seconds=window_s)
         try:
@@ -105,6 +105,12 @@ async def _fail(parts: IngestParts, job: BatchJob, errors: Sequence[LineError]) 
         await parts.wake.announce([job.batch.id])
     elif output is not None:
         await parts.files.delete(output.id)
+
+
+async def _bytes_of(parts: IngestParts, batch: Batch) -> FileId:
+    """The name of the input's bytes: another file's, where they share them."""
+    file = await parts.store.file(batch.input_file_id)
+    return batch.input_file_id if file is None else file.bytes_id
 
 
 async def _surveyor(parts: IngestParts, batch: Batch) -> Surveyor | None:
@@ -148,10 +154,12 @@ def window_seconds(window: str) -> int | None:
 class _Rows:
     """The lines of one batch as pages of rows, and what was learnt on the way."""
 
-    def __init__(self, parts: IngestParts, batch: Batch, kind: Kind, surveyor: Surveyor | None = None) -> None:
+    def __init__(
+        self, parts: IngestParts, batch: Batch, kind: Kind, surveyor: Surveyor | None, bytes_id: FileId
+    ) -> None:
         self._parts = parts
         self._surveyor = surveyor
-        self._file_id = batch.input_file_id
+        self._bytes_id = bytes_id
         self._reader = _LineReader(batch, kind, parts.catalog)
         self._seen: set[str | bytes] = set()
         self._models: set[str] = set()
@@ -173,7 +181,7 @@ class _Rows:
         """About 1,000 rows at a time. Raises `InvalidFile` at the end of a file with any error in it."""
         page: list[NewTask] = []
         number = 0
-        async for lines in lines_of(self._parts.files, self._file_id):
+        async for lines in self._lines():
             for number, raw in lines:
                 try:
                     row = self._row(number, raw)
@@ -193,6 +201,14 @@ class _Rows:
             raise InvalidFile(tuple(self._errors))
         if page:
             yield page
+
+    async def _lines(self) -> AsyncIterator[list[tuple[int, bytes]]]:
+        try:
+            async for lines in lines_of(self._parts.files, self._bytes_id):
+                yield lines
+        except NotFound:
+            gone = LineError("file_not_found", "The input file is not there any more.", "input_file_id", None)
+            raise InvalidFile((gone,)) from None
 
     def _row(self, number: int, raw: bytes) -> NewTask:
         custom_id, request = self._reader.read(raw)

@@ -36,6 +36,8 @@ class ApiBatchesMixin(ApiProjectsMixin):
         first = self._first_of(new)
         if first is not None:
             return self._shown(first)
+        if new.batch.input_file_id not in self._db.files:
+            raise Conflict(f"File {new.batch.input_file_id!r} was deleted.", code="file_not_found")
         owner = BatchRow(new.batch, new.body_hash, new.idempotency_key)
         if new.batch.dry_run is not None:
             owner.watch = ParseWatch.PASSED  # it makes no paid call that could wait

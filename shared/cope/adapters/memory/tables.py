@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from cope.adapters.memory.blobs import Blobs
 from cope.adapters.memory.ledger import Ledger
 from cope.core.alerts import SpendAlert
 from cope.core.audit import Audit, Stratum
@@ -359,6 +360,10 @@ class Tables:
     """The scopes that were said to wait for money, and since when."""
     audits: dict[TaskId, Audit] = field(default_factory=dict)
     audit_population: Counter[tuple[ProjectId, str, BatchId | None, Stratum, int]] = field(default_factory=Counter)
+    blobs: Blobs = field(default_factory=Blobs)
+    turns_taken: dict[str, datetime] = field(default_factory=dict)
+    """When an upkeep job was last begun."""
+    retention_report: str | None = None
 
     restored: RestoreNotice | None = None
     older_secrets: dict[EndpointId, str] = field(default_factory=dict)

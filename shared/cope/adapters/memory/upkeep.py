@@ -108,7 +108,7 @@ class UpkeepMixin(QuotesMixin, SweepMixin):
         if owner is None or not owner.lacks_files:
             return None
         now, batch = self._db.now(), owner.batch
-        self._db.files.update({file.id: file for file in (output, error) if file is not None})
+        self._db.files.update({file.id: self._db.blobs.take(file) for file in (output, error) if file is not None})
         batch = replace(
             batch,
             output_file_id=None if output is None else output.id,

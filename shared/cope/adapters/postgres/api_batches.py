@@ -61,6 +61,7 @@ class ApiBatches(ApiProjects):
             await conn.execute(_ONE_AT_A_TIME, [f"{project_id} {new.idempotency_key or new.body_hash.hex()}"])
             first = await self._first_of(conn, new)
             if first is None:
+                await _keep_input(conn, new.batch)
                 await conn.execute(_INSERT, _values(new))
                 if new.batch.dry_run is not None:
                     values = {"id": new.batch.id, "project_id": project_id, "pilot_lines": new.batch.dry_run}
@@ -165,6 +166,17 @@ class ApiBatches(ApiProjects):
         asked = {"project": project_id, "body": new.body_hash, "retry": new.retry}
         same = await fetch_one(conn, _SAME_BODY, asked)
         return None if same is None else BatchId(same["id"])
+
+
+async def _keep_input(conn: Connection, batch: Batch) -> None:
+    """Whoever deletes the input file now waits for this transaction, and then finds a batch that reads it."""
+    found = await fetch_one(
+        conn,
+        "SELECT FROM files WHERE id = %s AND project_id = %s FOR KEY SHARE",
+        [batch.input_file_id, batch.project_id],
+    )
+    if found is None:
+        raise Conflict(f"File {batch.input_file_id!r} was deleted.", code="file_not_found")
 
 
 async def _stand_still_or_go_on(conn: Connection, project_id: ProjectId, batch_id: BatchId) -> None:

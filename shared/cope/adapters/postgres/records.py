@@ -70,6 +70,7 @@ def project_of(row: Row) -> Project:
         archived_at=row["archived_at"],
         audit_share=row["audit_share"],
         audit_cap=_money(row["audit_cap"]),
+        keep_days=row["keep_days"],
     )
 
 
@@ -105,6 +106,7 @@ def file_of(row: Row) -> StoredFile:
         sha256=row["sha256"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],
+        blob=None if row["blob_id"] is None else FileId(row["blob_id"]),
     )
 
 
@@ -173,6 +175,7 @@ def batch_of(row: Row) -> Batch:
         dry_run=row["dry_run"],
         quote=row["quote"],
         audit_share=row["audit_share"],
+        pruned_at=row["pruned_at"],
     )
 
 

@@ -17,6 +17,7 @@ from cope.adapters.postgres.pace import PaceWatch
 from cope.adapters.postgres.partitions import Partitions
 from cope.adapters.postgres.provider_store import ProviderBatchMethods
 from cope.adapters.postgres.records import file_of, project_of
+from cope.adapters.postgres.retention_store import RetentionMethods
 from cope.adapters.postgres.sealing import Sealer
 from cope.adapters.postgres.sequencer import sequence_events
 from cope.adapters.postgres.sweep import sweep
@@ -47,7 +48,7 @@ LEADER_LOCK = 0x6C656164
 _UNNUMBERED = "SELECT FROM batches WHERE id = %s AND ends IS DISTINCT FROM total"
 
 
-class PostgresWorkerStore(ProviderBatchMethods, EventRelay):
+class PostgresWorkerStore(RetentionMethods, ProviderBatchMethods, EventRelay):
     """Over all projects. `secret_key` is the Fernet key that webhook secrets are sealed with.
 
     Raises `StoreUnavailable` where the database does not answer. One instance per process and event loop.
