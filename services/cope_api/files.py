@@ -160,7 +160,7 @@ async def upload(request: Request) -> Response:
         digest, lines = await _receive(request, parser, form, writer, parts.settings)
         file = _row(parts, form, project_id, file_id, lines, digest)
         await writer.commit()
-        stored = await _keep(parts, file)
+        stored = await keep_file(parts, file)
     except BaseException as failed:
         await writer.discard()
         if isinstance(failed, StorageFull):
@@ -169,7 +169,7 @@ async def upload(request: Request) -> Response:
     return json_response(file_json(stored, parts.settings.keeping.files))
 
 
-async def _keep(parts: ApiParts, file: StoredFile) -> StoredFile:
+async def keep_file(parts: ApiParts, file: StoredFile) -> StoredFile:
     """The file's row; its own bytes go where they are not needed. Cut off in between, upkeep finds them."""
     try:
         stored = await parts.store.create_file(file, most_bytes=parts.settings.max_project_bytes)

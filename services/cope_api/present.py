@@ -75,6 +75,9 @@ def batch_json(batch: Batch, hold: Json | None, eta: Eta | None) -> Json:
         "metadata": dict(batch.metadata) if batch.metadata is not None else None,
         "cope": {
             "outcome": _outcome(batch),
+            "open": batch.open,
+            "retry_of": batch.retry_of,
+            "retried_by": list(batch.retried_by),
             "hold": hold,
             "submitted": batch.submitted,
             "max_cost_usd": None if batch.cap is None else format_usd(batch.cap),
@@ -165,6 +168,7 @@ def _step(step: FinishedStep) -> Json:
         "reason": step.reason,
         "stopped_early": step.stopped_early,
         "prompt_version": step.prompt_version,
+        "reused_from": step.reused_from,
         "cost_nanousd": int(step.cost),
         "usage": dict(
             zip(("prompt", "cached", "completion", "reasoning", "calls"), encode_usage(step.usage), strict=True)

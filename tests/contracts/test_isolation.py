@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,12 +15,12 @@ from cope.core.ids import AlertId, DeliveryId, EndpointId, FileId, KeyId, TaskId
 from cope.core.money import NanoUSD
 from cope.core.records import Batch, Project
 from cope.ports.retention import Stored
-from cope.ports.store import ApiStore, Granted, Page
+from cope.ports.store import ApiStore, Granted, NewLine, Page
 from tests.contracts.test_alerts import alert
 from tests.contracts.test_dead_letters import dead_letter
 from tests.contracts.test_external_usage import usage
 from tests.contracts.world import World
-from tests.support import make_endpoint, make_file, make_key
+from tests.support import make_endpoint, make_file, make_key, make_new_task
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,13 @@ NOTHING: dict[str, tuple[Reach, object]] = {
     "get_delivery": (lambda api, v: api.get_delivery(v.stranger.id, v.dead_id), None),
     "send_again": (lambda api, v: api.send_again(v.stranger.id, v.endpoint_id, Again()), 0),
     "list_keys": (lambda api, v: api.list_keys(v.stranger.id), ()),
+    "seal_batch": (lambda api, v: api.seal_batch(v.stranger.id, v.batch.id), None),
+    "append_lines": (
+        lambda api, v: api.append_lines(
+            v.stranger.id, v.batch.id, [NewLine(make_new_task(custom_id="x"), b"x")], window=timedelta(hours=1), most=9
+        ),
+        None,
+    ),
     "audit_counts": (lambda api, v: api.audit_counts(v.stranger.id, batch_id=v.batch.id), ()),
     "result_window": (
         lambda api, v: api.result_window(v.stranger.id, v.batch.id, after=0, limit=10, by_input=False),

@@ -67,4 +67,5 @@ class _Upload:
 
     def abandon(self) -> None:
         self._file.closed = True  # closing would send the rest first
-        self._file.discard()
+        with contextlib.suppress(FileNotFoundError):  # upkeep thought that its writer had died
+            self._file.discard()

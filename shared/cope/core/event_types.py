@@ -12,6 +12,8 @@ from cope.core.errors import BadRequest
 EVENT_TYPES: dict[str, str] = {
     "batch.created": "accepted; its file is read next",
     "batch.in_progress": "all of its lines are tasks now: `total`",
+    "batch.requests_added": "lines were added to an open batch: `added`, `total`",
+    "batch.sealed": "it takes no further lines: `total`",
     "batch.finalizing": "every task has ended; the files are being written",
     "batch.completed": "over: the files are there",
     "batch.failed": "over: the input file was refused",

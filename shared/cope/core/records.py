@@ -121,6 +121,8 @@ class Batch:
     `audit_share` (in millionths) takes the place of the project's; None: the project's holds.
     `error_messages` has what the first line of each code said; `workload` is what an ETA is reckoned from.
     `pruned_at`: since then its tasks, with their results and samples, are no longer kept.
+    `open` batches take further lines and do not end before they are sealed. `retry_of` is the batch whose lines this
+    one takes up again, `retried_by` are those that took up some of this one's, the first first.
     """
 
     id: BatchId
@@ -171,6 +173,9 @@ class Batch:
     quote: str | None = None
     audit_share: int | None = None
     pruned_at: datetime | None = None
+    open: bool = False
+    retry_of: BatchId | None = None
+    retried_by: tuple[BatchId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,8 @@ class ApiProjectsMixin(ApiKeysMixin):
         if file is None or file.project_id != project_id:
             return None
         for owner in self._db.batches.values():
-            if owner.batch.input_file_id == file_id and owner.batch.status not in TERMINAL_BATCH_STATUSES:
+            running = owner.batch.status not in TERMINAL_BATCH_STATUSES and owner.retry is None
+            if owner.batch.input_file_id == file_id and running:
                 raise Conflict(f"File {file_id!r} is being read by batch {owner.batch.id!r}.", code="file_in_use")
         del self._db.files[file_id]
         return Deleted(self._db.blobs.release(file))

@@ -42,6 +42,7 @@ from cope.core.lifecycle import (
     HoldReason,
     TaskState,
 )
+from cope.core.line_retry import LineRetry
 from cope.core.money import ZERO, NanoUSD, Price, PriceTier, TokenUsage
 from cope.core.parse_watch import ParseWatch
 from cope.core.records import ApiKey, Attempt, Batch, Budget, Event, Project, StoredFile, UsageRecord, WebhookEndpoint
@@ -84,11 +85,14 @@ class BatchRow:
     small_steps: int = 0
     large_steps: int = 0
     pace: list[PaceSample] = field(default_factory=list)
+    retry: LineRetry | None = None
+    appended: dict[str, bytes] = field(default_factory=dict)
+    """Digests of an open batch's lines, by custom id."""
 
     @property
     def lacks_files(self) -> bool:
         """Whether its tasks have all ended and its files are not written."""
-        over = self.unfinished == 0 and self.batch.status is not BatchStatus.VALIDATING
+        over = self.unfinished == 0 and not self.batch.open and self.batch.status is not BatchStatus.VALIDATING
         return over and self.batch.status not in TERMINAL_BATCH_STATUSES
 
     @property
@@ -105,7 +109,7 @@ class BatchRow:
 class TaskRow:
     """A task. `ending` is set where it must end once its paid call under way has committed; `turn` orders the queue;
     `needed` is what its next paid call may cost, from a refusal until a grant; `rank` is the order in which tasks of a
-    batch ended."""
+    batch ended; `retried_in` is the batch that took it over."""
 
     id: TaskId
     project_id: ProjectId
@@ -135,6 +139,7 @@ class TaskRow:
     finished_at: datetime | None = None
     rank: int = 0
     batch_off: str = ""
+    retried_in: BatchId | None = None
 
     @property
     def order(self) -> tuple[bool, int, int, TaskId]:
@@ -474,6 +479,12 @@ class Tables:
         for row in self.tasks.values():
             if row.state is TaskState.READY and row.queue == queue and row.not_before <= now and self.workable(row):
                 yield row
+
+
+def in_progress(db: Tables, project_id: ProjectId) -> int:
+    """How many batches of this project are in progress."""
+    batches = (row.batch for row in db.batches.values())
+    return sum(b.project_id == project_id and b.status is BatchStatus.IN_PROGRESS for b in batches)
 
 
 def is_open(status: BatchStatus) -> bool:

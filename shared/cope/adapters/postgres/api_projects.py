@@ -265,8 +265,9 @@ class ApiProjects(ApiKeys):
             reader = await fetch_one(
                 conn,
                 """
-                SELECT id FROM batches WHERE project_id = %s AND input_file_id = %s
-                  AND status IN ('validating', 'in_progress', 'finalizing', 'cancelling') LIMIT 1
+                SELECT id FROM batches b WHERE project_id = %s AND input_file_id = %s
+                  AND status IN ('validating', 'in_progress', 'finalizing', 'cancelling')
+                  AND NOT EXISTS (SELECT FROM batch_retries r WHERE r.batch_id = b.id) LIMIT 1
                 """,
                 [project_id, file_id],
             )

@@ -108,6 +108,7 @@ async def finish_batch(
     if quote is not None:
         await put_quote(conn, job.batch.id, quote)
     await _drop_texts(conn, job.batch.id)
+    await conn.execute("DELETE FROM appended_lines WHERE batch_id = %s", [job.batch.id])
     await note_and_deliver(
         conn, project_id=row["project_id"], batch_id=job.batch.id, status=row["status"], url=row["webhook_url"]
     )

@@ -51,8 +51,9 @@ SELECT b.*,
   CASE WHEN b.failed > 0 THEN (SELECT json_agg(json_build_array(e.code, e.message, e.count) ORDER BY e.count DESC,
     e.code)::text FROM batch_errors e WHERE e.batch_id = b.id) END AS error_counts,
   (SELECT count(*) FROM tasks t WHERE t.batch_id = b.id AND t.state = 'submitted') AS submitted,
-  q.pilot_lines AS dry_run, q.quote
-FROM batches b LEFT JOIN quotes q ON q.batch_id = b.id
+  q.pilot_lines AS dry_run, q.quote, r.parent_id AS retry_of,
+  ARRAY(SELECT c.batch_id FROM batch_retries c WHERE c.parent_id = b.id ORDER BY c.batch_id) AS retried_by
+FROM batches b LEFT JOIN quotes q ON q.batch_id = b.id LEFT JOIN batch_retries r ON r.batch_id = b.id
 """
 
 
@@ -175,6 +176,9 @@ def batch_of(row: Row) -> Batch:
         dry_run=row["dry_run"],
         quote=row["quote"],
         audit_share=row["audit_share"],
+        open=row["open"],
+        retry_of=None if row["retry_of"] is None else BatchId(row["retry_of"]),
+        retried_by=tuple(BatchId(one) for one in row["retried_by"]),
         pruned_at=row["pruned_at"],
     )
 

@@ -242,6 +242,28 @@ class BatchRow(SQLModel, table=True):
     small_steps: int = big(default="0")
     large_steps: int = big(default="0")
     pruned_at: datetime | None = moment(null=True)
+    open: bool = column(Boolean(), default="false")
+
+
+class BatchRetryRow(SQLModel, table=True):
+    """What makes a batch a retry: the batch whose lines it takes up, and which, as JSON text."""
+
+    __tablename__ = "batch_retries"
+    __table_args__ = (Index("batch_retries_parent", "parent_id", "batch_id"),)
+    batch_id: str = identifier(key=True)
+    project_id: str = identifier()
+    parent_id: str = identifier()
+    lines: str = words()
+
+
+class AppendedLineRow(SQLModel, table=True):
+    """A line of a batch that was open, until it ends: `name` is a hash of its custom id, `digest` of the whole line."""
+
+    __tablename__ = "appended_lines"
+    batch_id: str = identifier(key=True)
+    name: bytes = octets(key=True)
+    project_id: str = identifier()
+    digest: bytes = octets()
 
 
 class QuoteRow(SQLModel, table=True):
@@ -293,7 +315,8 @@ class BatchPaceRow(SQLModel, table=True):
 
 class TaskRow(SQLModel, table=True):
     """One problem. `ending` is set where it must end once its paid call under way has committed; `needed` is what its
-    next paid call may cost, from a refusal until a grant. `result` and `error` are JSON text."""
+    next paid call may cost, from a refusal until a grant. `result` and `error` are JSON text. `retried_in` is the batch
+    that took it over."""
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -364,6 +387,7 @@ class TaskRow(SQLModel, table=True):
     error: str | None = words(null=True)
     note: str | None = words(null=True)
     batch_off: str | None = words(null=True)
+    retried_in: str | None = identifier(null=True)
 
 
 class StepRow(SQLModel, table=True):

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import psycopg
 
-from cope.adapters.postgres import batches, claim, commit, prices, quotes, reserve, results, webhooks
+from cope.adapters.postgres import batches, claim, commit, line_retry, prices, quotes, reserve, results, webhooks
 from cope.adapters.postgres.alerts import AlertWatch
 from cope.adapters.postgres.budgets import KnownBudgets
 from cope.adapters.postgres.database import Connection, Database, fetch_one
@@ -23,6 +23,7 @@ from cope.adapters.postgres.sequencer import sequence_events
 from cope.adapters.postgres.sweep import sweep
 from cope.core.ids import AttemptId, BatchId, FileId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus
+from cope.core.line_retry import LineRetry
 from cope.core.money import Price
 from cope.core.quote import Past
 from cope.core.records import Delivery, LineError, Project, StoredFile
@@ -32,6 +33,7 @@ from cope.ports.store import (
     CommitStatus,
     GiveBack,
     Lease,
+    MakeRetried,
     NewTask,
     PilotRun,
     ReserveRequest,
@@ -92,6 +94,13 @@ class PostgresWorkerStore(RetentionMethods, ProviderBatchMethods, EventRelay):
             return set()
         async with self._db.transaction() as conn:
             return await claim.renew(conn, leases, lease_s=lease_s)
+
+    async def lost(self, leases: Sequence[Lease]) -> set[TaskId]:
+        """Those that are not to go on."""
+        if not leases:
+            return set()
+        async with self._db.connection() as conn:
+            return await claim.lost(conn, leases)
 
     async def reserve(self, requests: Sequence[ReserveRequest]) -> list[ReserveResult]:
         """One result per request, in order."""
@@ -205,6 +214,18 @@ class PostgresWorkerStore(RetentionMethods, ProviderBatchMethods, EventRelay):
         with contextlib.suppress(JobLost):
             async with self._db.transaction() as conn:
                 return await ingest(conn, job, rows, model=model, expires_in=expires_in)
+        return None
+
+    async def line_retry(self, job: BatchJob) -> LineRetry:
+        """What a batch that is a retry takes up again."""
+        async with self._db.connection() as conn:
+            return await line_retry.line_retry(conn, job)
+
+    async def take_lines(self, job: BatchJob, make: MakeRetried, *, expires_in: timedelta | None) -> int | None:
+        """All lines and the retry's start, or nothing."""
+        with contextlib.suppress(JobLost):
+            async with self._db.transaction() as conn:
+                return await line_retry.take_lines(conn, self._policies, job, make, expires_in=expires_in)
         return None
 
     async def fail_validation(
