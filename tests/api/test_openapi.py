@@ -362,11 +362,14 @@ def projects(call: Caller) -> str:
     call(f"GET {root}/{{project_id}}/audit", key=ADMIN, project_id=made)
     call(f"GET {root}/{{project_id}}/api_keys", key=ADMIN, project_id=made)
     ids = {"project_id": made, "key_id": made_key["id"]}
-    limit = f"{root}/{{project_id}}/api_keys/{{key_id}}/spend_limit"
+    one_key = f"{root}/{{project_id}}/api_keys/{{key_id}}"
+    call(f"GET {one_key}", key=ADMIN, **ids)
+    call(f"POST {one_key}/rotate", {"overlap_seconds": 60}, key=ADMIN, **ids)
+    limit = f"{one_key}/spend_limit"
     call(f"POST {limit}", {"threshold_amount": 100}, key=ADMIN, **ids)
     call(f"GET {limit}", key=ADMIN, **ids)
     call(f"DELETE {limit}", key=ADMIN, **ids)
-    call(f"DELETE {root}/{{project_id}}/api_keys/{{key_id}}", key=ADMIN, **ids)
+    call(f"DELETE {one_key}", key=ADMIN, **ids)
     gone = call(f"POST {root}", {"name": "gone"}, key=ADMIN)["id"]
     call(f"POST {root}/{{project_id}}/archive", key=ADMIN, project_id=gone)
     return made

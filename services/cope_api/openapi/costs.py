@@ -179,6 +179,15 @@ RECONCILIATION = named(
                 },
                 "Calls that are no attempt of ours.",
             ),
+            "unknown": record(
+                {
+                    "counted_in": nullable(ID),
+                    "counted_calls": whole(low=0),
+                    "counted_usd": USD,
+                    "left_calls": whole(low=0),
+                },
+                "Calls under ids like ours that nobody here made.",
+            ),
         }
     ),
 )
@@ -257,6 +266,7 @@ OPERATIONS = {
             "apply_differences": _TRUE,
             "complete_from": _MOMENT_IN,
             "complete_until": _MOMENT_IN,
+            "unknown_to": text("The project in which calls are counted that nobody here made.", low=1, high=64),
         },
         bodies={"text/csv": _CSV},
     ),

@@ -1,6 +1,7 @@
 """Projects, keys, shadow audits: the operator's."""
 
 from cope.core.audit import AuditState
+from cope.core.key_scopes import EVERY, KeyScope
 from cope.core.problem import Kind
 from cope_api.openapi.batches import PAGE
 from cope_api.openapi.money_words import MONTH, PROJECT
@@ -12,6 +13,7 @@ from cope_api.openapi.shapes import (
     SECONDS,
     USD,
     USD_IN,
+    array,
     closed,
     const,
     either,
@@ -71,6 +73,16 @@ _COPE = closed(
 )
 _REST = {"cope": nullable(_COPE), "external_key_id": {}, "geography": {}}
 _NAME = text(low=1, high=200)
+_KEY_OWN = record(
+    {
+        "status": one_of(["active", "expired", "revoked"]),
+        "scopes": array(one_of([EVERY, *KeyScope])),
+        "expires_at": nullable(SECONDS),
+        "revoked_at": nullable(SECONDS),
+        "rotated_at": nullable(SECONDS),
+        "previous_secret_until": nullable(SECONDS),
+    }
+)
 KEY_OBJECT = named(
     "ApiKey",
     record(
@@ -82,6 +94,7 @@ KEY_OBJECT = named(
             "created_at": SECONDS,
             "last_used_at": nullable(SECONDS),
             "owner": record({"type": const("service_account"), "service_account": record({"id": ID, "name": text()})}),
+            "cope": _KEY_OWN,
         }
     ),
 )
@@ -101,8 +114,11 @@ _ACCOUNT = record(
                 "id": ID,
             }
         ),
+        "cope": _KEY_OWN,
     }
 )
+_EXPIRY = nullable(whole("Unix seconds, in the future.", low=1, high=253_402_300_799))
+_SCOPES = array(one_of([EVERY, *KeyScope]), "Default: all of them.", low=1, high=16)
 _PAIR = record({"answer": nullable(text()), "answer_key": nullable(text())})
 _AUDIT = record(
     {
@@ -136,9 +152,29 @@ OPERATIONS = {
     ),
     f"POST {PROJECT}/archive": op("Projects", PROJECT_OBJECT, by="admin"),
     f"POST {PROJECT}/service_accounts": op(
-        "Projects", _ACCOUNT, by="admin", body=closed({}, optional={"name": _NAME}), body_needed=False
+        "Projects",
+        _ACCOUNT,
+        by="admin",
+        body=closed(
+            {}, optional={"name": _NAME, "cope": closed({}, optional={"scopes": _SCOPES, "expires_at": _EXPIRY})}
+        ),
+        body_needed=False,
     ),
     f"GET {PROJECT}/api_keys": op("Projects", listed(KEY_OBJECT), by="admin"),
+    f"GET {PROJECT}/api_keys/{{key_id}}": op("Projects", KEY_OBJECT, by="admin"),
+    f"POST {PROJECT}/api_keys/{{key_id}}/rotate": op(
+        "Projects",
+        _ACCOUNT,
+        by="admin",
+        body=closed(
+            {},
+            optional={
+                "overlap_seconds": whole("How long the present secret goes on working.", low=0, high=7 * 86_400),
+                "expires_at": _EXPIRY,
+            },
+        ),
+        body_needed=False,
+    ),
     f"DELETE {PROJECT}/api_keys/{{key_id}}": op(
         "Projects",
         record({"object": const("organization.project.api_key.deleted"), "id": text(), "deleted": DELETED}),
