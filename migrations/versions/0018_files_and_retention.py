@@ -99,6 +99,7 @@ BEGIN
   RETURN true;
 EXCEPTION
   WHEN lock_not_available OR deadlock_detected THEN RETURN NULL;
+  WHEN undefined_table THEN RETURN false;  -- another pass was first
 END
 $$;
 REVOKE ALL ON FUNCTION make_steps_partition(text, text, text), drop_partition(text, text) FROM PUBLIC;
