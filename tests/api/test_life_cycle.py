@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from openai import OpenAI
 from typer.testing import CliRunner
 
 from cope.adapters.memory import MemoryStore
-from cope.core.ids import BatchId, ProjectId
+from cope.core.ids import FILE, BatchId, FileId, ProjectId
 from cope.core.lifecycle import TaskState
 from cope.core.records import StoredFile
 from cope.ports.store import ClaimedTask
@@ -68,7 +69,8 @@ def finish(served: Served, batch_id: str, *, failing: frozenset[str] = frozenset
             if task.batch_id == batch_id:
                 await store.commit([fails(task) if name in failing else done(task)])
         while (job := await store.claim_finalisation(lease_s=LEASE_S)) is not None:
-            output: StoredFile = make_file(ProjectId(job.batch.project_id), purpose="batch_output")
+            file: StoredFile = make_file(ProjectId(job.batch.project_id), purpose="batch_output")
+            output = replace(file, id=FileId(served.parts.ids.new(FILE)))  # the service draws from another source
             await store.finish_batch(job, output=output, error=None)
 
     asyncio.run(act())
