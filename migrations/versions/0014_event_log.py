@@ -12,7 +12,7 @@ sees to it): what is dropped with an old partition is always the log's beginning
 from alembic import op
 
 revision = "0014"
-down_revision = "0011"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 

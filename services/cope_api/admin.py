@@ -28,10 +28,11 @@ from cope_api.context import (
 )
 from cope_api.failures import json_response
 from cope_api.present import project_json
+from cope_api.retention import apply_keep_days, keep_days_of
 
 router = APIRouter()
 _PROJECT_KEYS = frozenset({"name", "cope", "external_key_id", "geography"})
-_PROJECT_COPE_KEYS = frozenset({"time_zone", "default_kind", "paused", "pause_unparsable", "audit"})
+_PROJECT_COPE_KEYS = frozenset({"time_zone", "default_kind", "paused", "pause_unparsable", "audit", "keep_days"})
 
 
 @router.post("/v1/organization/projects")
@@ -42,6 +43,7 @@ async def create_project(request: Request) -> Response:
     only_keys(body, _PROJECT_KEYS)
     changes = _cope_changes(body)
     audit = audit_settings(_cope_of(body), None)
+    keep_days_of(_cope_of(body))
     project = Project(
         id=ProjectId(parts.ids.new(PROJECT)),
         name=as_text(body.get("name"), "name", longest=200),
@@ -54,6 +56,7 @@ async def create_project(request: Request) -> Response:
     )
     secret = make_secret(parts.ids.secret(32))
     made = await apply_settings(parts, await parts.store.create_project(project, secret), audit)
+    made = await apply_keep_days(parts, made, _cope_of(body))
     answer = project_json(made)
     answer["cope"]["webhook_secret"] = secret
     return json_response(answer)
@@ -110,8 +113,10 @@ async def update_project(request: Request, project_id: str) -> Response:
     changes = _cope_changes(body)
     project = await project_row(parts, ProjectId(clean_id(project_id)))
     audit = audit_settings(_cope_of(body), project)
+    keep_days_of(_cope_of(body))  # refused before anything is changed
     updated = await parts.store.update_project(project.id, name=name, **changes)
-    return json_response(project_json(await apply_settings(parts, updated or project, audit)))
+    updated = await apply_keep_days(parts, updated or project, _cope_of(body))
+    return json_response(project_json(await apply_settings(parts, updated, audit)))
 
 
 @router.post("/v1/organization/projects/{project_id}/archive")

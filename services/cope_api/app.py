@@ -32,6 +32,7 @@ from cope_api import (
     files,
     keys,
     ledger_export,
+    life_cycle,
     limits,
     live,
     metrics,
@@ -40,6 +41,7 @@ from cope_api import (
     responses,
     restored,
     results,
+    retention,
     spend_alerts,
     spend_limits,
     usage,
@@ -97,7 +99,7 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
         *(costs, receipts, ledger_export, doubt, metrics),
     )
     log = (events, event_consumers, dead_letters, webhook_deliveries)
-    work = (files, batches, results, waiting, live, responses, webhooks, audits)
+    work = (files, retention, batches, life_cycle, results, waiting, live, responses, webhooks, audits)
     parts = (docs, *work, admin, keys, restored, doctor, *log, *money)
     app.state.routers = [router, *(module.router for module in parts)]
     for part in app.state.routers:

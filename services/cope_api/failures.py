@@ -36,6 +36,7 @@ _STATUS: dict[type[errors.CopeError], int] = {
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
     errors.StoreUnavailable: 503,
+    errors.StorageUnavailable: 503,
     errors.StorageFull: 507,
 }
 _TYPE = {401: "authentication_error", 403: "permission_error", 429: "insufficient_quota", 404: "invalid_request_error"}

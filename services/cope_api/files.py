@@ -1,8 +1,8 @@
 """Files: uploads streamed to the file store while their limits are checked, lists, contents."""
 
+import contextlib
 import hashlib
 import re
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
@@ -10,10 +10,11 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request
 from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.responses import Response, StreamingResponse
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 
 from cope.bootstrap import ApiParts
-from cope.core.errors import BadRequest, NotFound, TooLarge
+from cope.core.errors import BadRequest, CopeError, StorageFull, StorageUnavailable, TooLarge
 from cope.core.ids import FILE, FileId, ProjectId
 from cope.core.records import StoredFile
 from cope.core.redaction import one_line
@@ -21,6 +22,7 @@ from cope.ports.files import FileWriter
 from cope.settings import Settings
 from cope_api.context import clean_id, declared_length, limit_of, list_body, project_of, text_query
 from cope_api.failures import json_response
+from cope_api.file_content import content, not_there
 from cope_api.present import file_json
 
 router = APIRouter()
@@ -158,11 +160,36 @@ async def upload(request: Request) -> Response:
         digest, lines = await _receive(request, parser, form, writer, parts.settings)
         file = _row(parts, form, project_id, file_id, lines, digest)
         await writer.commit()
-        stored = await parts.store.create_file(file)
-    except BaseException:
+        stored = await keep_file(parts, file)
+    except BaseException as failed:
         await writer.discard()
+        if isinstance(failed, StorageFull):
+            await _hear_out(request, parts.settings)
         raise
-    return json_response(file_json(stored))
+    return json_response(file_json(stored, parts.settings.keeping.files))
+
+
+async def keep_file(parts: ApiParts, file: StoredFile) -> StoredFile:
+    """The file's row; its own bytes go where they are not needed. Cut off in between, upkeep finds them."""
+    try:
+        stored = await parts.store.create_file(file, most_bytes=parts.settings.max_project_bytes)
+    except CopeError as refused:
+        if not refused.retryable:  # whether a commit came through is not known of the others
+            await parts.files.delete(file.id)
+        raise
+    if stored.bytes_id != file.id:
+        await parts.files.delete(file.id)
+    return stored
+
+
+async def _hear_out(request: Request, settings: Settings) -> None:
+    """Read what the client still sends: one that is cut off while sending may never see the answer, and sends again."""
+    heard = 0
+    with contextlib.suppress(ClientDisconnect, RuntimeError):  # RuntimeError: all of it was read already
+        async for chunk in request.stream():
+            heard += len(chunk)
+            if heard > settings.max_file_bytes:
+                return
 
 
 async def _receive(
@@ -228,43 +255,42 @@ async def list_files(request: Request) -> Response:
         ascending=order == "asc",
         purpose=text_query(request, "purpose"),
     )
-    return json_response(list_body([file_json(file) for file in page.items], page.has_more))
+    keep = parts.settings.keeping.files
+    return json_response(list_body([file_json(file, keep) for file in page.items], page.has_more))
 
 
 async def _file(request: Request, file_id: str) -> tuple[ApiParts, StoredFile]:
     parts, project_id, _ = await project_of(request)
     file = await parts.store.get_file(project_id, FileId(clean_id(file_id)))
     if file is None:
-        raise NotFound(f"There is no file {file_id!r}.")
+        raise await not_there(parts, project_id, file_id)
     return parts, file
 
 
 @router.get("/v1/files/{file_id}")
 async def get_file(request: Request, file_id: str) -> Response:
     """One file's object."""
-    _, file = await _file(request, file_id)
-    return json_response(file_json(file))
+    parts, file = await _file(request, file_id)
+    return json_response(file_json(file, parts.settings.keeping.files))
 
 
 @router.get("/v1/files/{file_id}/content")
 async def get_content(request: Request, file_id: str) -> Response:
-    """The bytes, streamed."""
+    """The bytes, streamed; of a `Range` only that."""
     parts, file = await _file(request, file_id)
-
-    async def stream() -> AsyncIterator[bytes]:
-        async for chunk in parts.files.read(file.id):
-            yield chunk
-
     name = quote(file.filename, safe="", errors="replace")
-    headers = {"content-length": str(file.bytes), "content-disposition": f"attachment; filename*=UTF-8''{name}"}
-    return StreamingResponse(stream(), media_type="application/octet-stream", headers=headers)
+    headers = {"content-disposition": f"attachment; filename*=UTF-8''{name}"}
+    return content(parts, file, request.headers.get("range"), headers)
 
 
 @router.delete("/v1/files/{file_id}")
 async def delete_file(request: Request, file_id: str) -> Response:
     """Forget a file; refused while a batch that runs reads it."""
     parts, project_id, _ = await project_of(request)
-    if not await parts.store.delete_file(project_id, FileId(clean_id(file_id))):
-        raise NotFound(f"There is no file {file_id!r}.")
-    await parts.files.delete(FileId(file_id))
+    deleted = await parts.store.delete_file(project_id, FileId(clean_id(file_id)))
+    if deleted is None:
+        raise await not_there(parts, project_id, file_id)
+    if deleted.freed is not None:
+        with contextlib.suppress(StorageUnavailable):  # upkeep deletes them as soon as the place answers
+            await parts.files.delete(deleted.freed)
     return json_response({"id": file_id, "object": "file", "deleted": True})

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -44,6 +45,8 @@ class LiveWaiter:
     def __init__(self, parts: ApiParts) -> None:
         self._parts = parts
         self._waiting: dict[TaskId, asyncio.Future[LiveResult]] = {}
+        self._callers: Counter[TaskId] = Counter()
+        self._cancelling: set[asyncio.Task[None]] = set()
         self._look = asyncio.Event()
         self._hearers: list[Callable[[str], None]] = []
 
@@ -56,7 +59,28 @@ class LiveWaiter:
         future = self._waiting.get(task_id)
         if future is None:
             future = self._waiting[task_id] = asyncio.get_running_loop().create_future()
-        return await asyncio.shield(future)
+        self._callers[task_id] += 1
+        try:
+            return await asyncio.shield(future)
+        finally:
+            self._callers[task_id] -= 1
+            if not self._callers[task_id]:
+                del self._callers[task_id]
+
+    def caller_left(self, project_id: ProjectId, task_id: TaskId) -> None:
+        """A caller who was still waiting has gone: the task is cancelled, unless somebody else waits for it too (an
+        SDK's retry, after the first call timed out). In a task of its own: the caller's is being cancelled itself."""
+        if self._callers[task_id] > 1:
+            return
+        task = asyncio.create_task(self._cancel(project_id, task_id))
+        self._cancelling.add(task)
+        task.add_done_callback(self._cancelling.discard)
+
+    async def _cancel(self, project_id: ProjectId, task_id: TaskId) -> None:
+        try:
+            await self._parts.store.cancel_live_task(project_id, task_id)
+        except Exception:
+            logger.warning("live call %s could not be cancelled; it goes on", task_id, exc_info=True)
 
     async def run(self) -> None:
         """Poll and listen until cancelled."""
@@ -69,7 +93,7 @@ class LiveWaiter:
                 await self._poll()
         finally:
             listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
+            await asyncio.gather(listener, *self._cancelling, return_exceptions=True)
 
     async def _poll(self) -> None:
         if not self._waiting:
@@ -121,7 +145,7 @@ async def chat(request: Request) -> Response:
     waiter: LiveWaiter = request.app.state.waiter
     if streaming:
         return StreamingResponse(
-            _stream(request, waiter, project_id, task_id, wants_usage=wants_usage),
+            _stream(waiter, project_id, task_id, wants_usage=wants_usage),
             media_type="text/event-stream",
             headers=STREAM_HEADERS,
         )
@@ -175,14 +199,14 @@ async def ended(request: Request, waiter: LiveWaiter, project_id: ProjectId, tas
             if done:
                 return waiting.result()
             if await request.is_disconnected():
-                await request.app.state.parts.store.cancel_live_task(project_id, task_id)
+                waiter.caller_left(project_id, task_id)
                 return LiveResult(task_id, 499, "{}")
     finally:
         waiting.cancel()
 
 
 async def _stream(
-    request: Request, waiter: LiveWaiter, project_id: ProjectId, task_id: TaskId, *, wants_usage: bool
+    waiter: LiveWaiter, project_id: ProjectId, task_id: TaskId, *, wants_usage: bool
 ) -> AsyncIterator[bytes]:
     """The accepted answer as chunks. Only an accepted answer is ever sent, so the first chunk comes with the vote."""
     waiting = asyncio.create_task(waiter.wait(task_id))
@@ -190,10 +214,9 @@ async def _stream(
         while not (await asyncio.wait([waiting], timeout=KEEP_ALIVE_S))[0]:
             yield KEEP_ALIVE
         result = waiting.result()
-    except asyncio.CancelledError:
-        await request.app.state.parts.store.cancel_live_task(project_id, task_id)
-        raise
     finally:
+        if not waiting.done():  # the caller went away: this generator is being cancelled or closed
+            waiter.caller_left(project_id, task_id)
         waiting.cancel()
     body: dict[str, Any] = orjson.loads(result.body)
     if result.status != 200:

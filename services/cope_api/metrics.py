@@ -14,6 +14,7 @@ from cope.core.deliveries import WebhookBacklog
 from cope.core.ids import ProjectId
 from cope.ports.ledger import Standing
 from cope_api.context import admin_of, parts_of
+from cope_api.retention import retention_gauges
 
 router = APIRouter()
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -81,6 +82,7 @@ async def metrics(request: Request) -> Response:
         now_s = parts.clock.now().timestamp()
         lines += _money(await parts.store.standings(), await checks.latest(), now_s=now_s)
         lines += _webhooks(await parts.store.webhook_backlog(), now_s=now_s)
+        lines += retention_gauges(await parts.store.retention_report(), now_s=now_s)
     else:
         lines.append("# money: scrape with the admin key as bearer token, or set COPE_METRICS_OPEN=true")
     return Response("\n".join(lines) + "\n", media_type=_TEXT)

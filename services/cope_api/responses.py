@@ -207,11 +207,9 @@ async def _events(request: Request, task: TaskDetail, *, after: int, cancels: bo
         try:
             while not (await asyncio.wait([waiting], timeout=KEEP_ALIVE_S))[0]:
                 yield KEEP_ALIVE
-        except asyncio.CancelledError:
-            if cancels:
-                await parts.store.cancel_live_task(task.project_id, task.id)
-            raise
         finally:
+            if cancels and not waiting.done():  # the caller went away: this generator is being cancelled or closed
+                request.app.state.waiter.caller_left(task.project_id, task.id)
             waiting.cancel()
         task = await _existing(parts, task.project_id, task.id)
     for event in closing_events(_shown(task), task.id, first=len(opening)):

@@ -40,6 +40,8 @@ def summary(batch: dict[str, Any]) -> str:
         parts.append(f"{counts['failed']} failed")
     parts += [f"S{stage}:{count}" for stage, count in sorted((cope.get("by_stage") or {}).items())]
     parts.append(f"${cope.get('spent_usd', '0')}")
+    if cope.get("open"):
+        parts.append("open for more lines")
     if cope.get("hold"):
         parts.append(f"held: {cope['hold']['reason']}")
     parts += _eta(cope.get("eta"))
@@ -86,6 +88,8 @@ def task_story(console: Console, task: dict[str, Any]) -> None:
         cost = step["cost_nanousd"] / 1e9
         console.rule(f"Stage {step['stage']} · {step['name']} · {step['model']} · ${cost:.6f}", align="left")
         console.print(f"why: {escape(step['reason'])}")
+        if step.get("reused_from"):
+            console.print(f"taken over from {step['reused_from']}, at no cost")
         if step["stopped_early"]:
             console.print(f"stopped early: {escape(step['stopped_early'])}")
         console.print(_samples(step))

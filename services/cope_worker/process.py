@@ -26,6 +26,7 @@ from cope.usecases.deliver_webhooks import Courier
 from cope.usecases.drain import Drainer
 from cope.usecases.provider_batches import ProviderBatcher
 from cope.usecases.relay_events import Relay
+from cope.usecases.retention import Retention
 from cope.usecases.sweep import Sweeper
 from cope.usecases.upkeep import Upkeep
 from cope.usecases.watch_prices import watch_prices
@@ -111,6 +112,7 @@ class WorkerProcess:
                         new_sink = open_event_sink(settings)
                         if new_sink is not None:
                             group.create_task(Relay(parts.store, new_sink).run(self._stopping))
+                        group.create_task(Retention(parts, settings.keeping).run(self._stopping))
             finally:
                 heartbeat.cancel()
 

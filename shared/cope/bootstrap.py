@@ -11,9 +11,9 @@ from cope.adapters.celery_wakeup import CeleryWakeUp, make_celery
 from cope.adapters.configured_quotas import ConfiguredQuotas
 from cope.adapters.fallback_limiter import FallbackLimiter, SharedLimiter
 from cope.adapters.fault_points import FaultPoints, FaultyModel, FaultyWakeUp, FaultyWorkerStore, armed
+from cope.adapters.file_places import open_files
 from cope.adapters.http_webhooks import HttpWebhookSender
 from cope.adapters.live_quotas import LiveQuotas
-from cope.adapters.local_files import LocalFiles
 from cope.adapters.local_limiter import LocalLimiter
 from cope.adapters.openai_batches import OpenAIBatches
 from cope.adapters.openai_model import OpenAIModel
@@ -99,7 +99,7 @@ async def open_api(settings: Settings, resources: contextlib.AsyncExitStack) -> 
     return ApiParts(
         settings=settings,
         store=store,
-        files=LocalFiles(settings.data_dir),
+        files=await _files(settings),
         wake=wake,
         catalog=catalog,
         prices=load_prices(settings),
@@ -137,7 +137,7 @@ async def open_worker(settings: Settings, app: Celery, resources: contextlib.Asy
     return WorkerParts(
         settings=settings,
         store=store,
-        files=LocalFiles(settings.data_dir),
+        files=await _files(settings),
         wake=wake,
         limiter=limiter,
         model=model if points is None else FaultyModel(points, model),
@@ -208,3 +208,10 @@ def _worker_store(settings: Settings, points: FaultPoints | None) -> PostgresWor
 def _wake_up(settings: Settings, app: Celery) -> CeleryWakeUp:
     points = _fault_points(settings)
     return CeleryWakeUp(app, settings.broker_url) if points is None else FaultyWakeUp(points, app, settings.broker_url)
+
+
+async def _files(settings: Settings) -> FileStore:
+    """Where files lie, tried out: nobody should learn at the first upload that nothing can be kept."""
+    files = open_files(settings.files_url, settings.data_dir)
+    await files.check()
+    return files

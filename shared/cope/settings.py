@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cope.core.errors import Misconfigured
+from cope.core.keeping import Keeping, days
 from cope.core.money import NanoUSD, parse_usd
 from cope.core.webhooks import SCHEDULE_S
 
@@ -29,6 +30,7 @@ class Settings(BaseSettings):
     broker_url: str = ""
     secret_key: SecretStr = SecretStr("")
     data_dir: Path = Path(".cope/files")
+    files_url: str = ""
 
     api_host: str = "127.0.0.1"
     api_port: int = 8000
@@ -81,13 +83,20 @@ class Settings(BaseSettings):
     max_file_bytes: int = 4 * 1024**3
     max_file_lines: int = 1_000_000
     max_line_bytes: int = 8 * 1024**2
+    max_project_bytes: int | None = Field(default=None, ge=0)
 
     # For tests that make processes fail (ops/guide/faults.md); without `testing` the others say nothing.
     testing: bool = False
     fault_point: str = ""
     test_clock_offset_s: float = 0.0
 
-    @field_validator("large_rpm", "large_tpm", mode="before")
+    keep_files_days: int = Field(default=0, ge=0, le=36_500)
+    keep_tasks_days: int = Field(default=90, ge=0, le=36_500)
+    keep_live_days: int = Field(default=30, ge=0, le=36_500)
+    keep_events_days: int = Field(default=30, ge=0, le=36_500)
+    keep_deliveries_days: int = Field(default=30, ge=0, le=36_500)
+
+    @field_validator("large_rpm", "large_tpm", "max_project_bytes", mode="before")
     @classmethod
     def _empty_is_no_limit(cls, value: object) -> object:
         return None if value == "" else value
@@ -135,6 +144,17 @@ class Settings(BaseSettings):
     def default_cap(self) -> NanoUSD | None:
         """The cap of a new project; None only where `unlimited` is said."""
         return None if self.default_cap_usd == "unlimited" else parse_usd(self.default_cap_usd)
+
+    @property
+    def keeping(self) -> Keeping:
+        """How long things are kept; 0 days is for ever."""
+        return Keeping(
+            files=days(self.keep_files_days),
+            tasks=days(self.keep_tasks_days),
+            live=days(self.keep_live_days),
+            events=days(self.keep_events_days),
+            deliveries=days(self.keep_deliveries_days),
+        )
 
     @property
     def allowed_webhook_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:

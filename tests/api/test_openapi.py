@@ -262,6 +262,7 @@ def events(call: Caller) -> None:
 def operations_of_the_operator(call: Caller) -> None:
     call("GET /v1/organization/doctor", key=ADMIN)
     call("GET /v1/organization/restore", key=ADMIN)
+    call("GET /v1/organization/retention", key=ADMIN)
     call("POST /v1/organization/restore/release", {}, key=ADMIN)
 
 
@@ -295,11 +296,25 @@ def batches(call: Caller) -> None:
     held = call("POST /v1/batches", {**new, "input_file_id": slow})["id"]
     call("POST /v1/batches/{batch_id}/hold", batch_id=held)
     call("POST /v1/batches/{batch_id}/resume", batch_id=held)
+    call("POST /v1/batches/{batch_id}/pause", batch_id=held)
     call("POST /v1/batches/{batch_id}/cancel", batch_id=held)
     call._service.told.go_on.set()
+    until(lambda: call("GET /v1/batches/{batch_id}", batch_id=held), "status", "cancelled")
+    call("POST /v1/batches/{batch_id}/retry", {"cope": {"max_cost_usd": "1"}}, batch_id=held)
+    several(call, {key: value for key, value in new.items() if key != "input_file_id"})
     call("GET /v1/batches")
     call("GET /v1/files")
     call("DELETE /v1/files/{file_id}", file_id=upload(call, line(1, chat("x"))))
+
+
+def several(call: Caller, new: Json) -> None:
+    """Lines that come in the request, and one by one."""
+    lines = [{"custom_id": "one", "body": chat("2 + 3?")}]
+    call("POST /v1/batches", {**new, "requests": lines})
+    opened = call("POST /v1/batches", {**new, "completion_window": "none", "cope": {"open": True}})["id"]
+    call("POST /v1/batches/{batch_id}/requests", {"requests": lines}, batch_id=opened)
+    call("POST /v1/batches/{batch_id}/seal", batch_id=opened)
+    until(lambda: call("GET /v1/batches/{batch_id}", batch_id=opened), "status", "completed")
 
 
 def live_calls(call: Caller) -> None:
@@ -332,7 +347,11 @@ def webhooks(call: Caller) -> None:
 
 def projects(call: Caller) -> str:
     root = "/v1/organization/projects"
-    made = str(call(f"POST {root}", {"name": "maths", "cope": {"time_zone": "Europe/Berlin"}}, key=ADMIN)["id"])
+    made = str(
+        call(f"POST {root}", {"name": "maths", "cope": {"time_zone": "Europe/Berlin", "keep_days": 30}}, key=ADMIN)[
+            "id"
+        ]
+    )
     call(f"GET {root}", key=ADMIN)
     call(f"GET {root}/{{project_id}}", key=ADMIN, project_id=made)
     audit = {"share": "0.5", "cap_usd": "1"}

@@ -19,6 +19,7 @@ from cope.adapters.memory import MemoryFiles, MemoryLimiter, MemoryStore, Record
 from cope.adapters.system import SystemClock, SystemIds
 from cope.bootstrap import ApiParts
 from cope.core.ids import TaskId
+from cope.core.keeping import Keeping
 from cope.core.models import ModelCatalog, ModelEntry
 from cope.core.money import Price, TokenUsage, parse_usd
 from cope.core.prices import PriceTable
@@ -31,6 +32,7 @@ from cope.ports.store import ApiStore
 from cope.settings import Settings
 from cope.usecases.deliver_webhooks import Courier
 from cope.usecases.drain import Drainer
+from cope.usecases.retention import Retention
 from cope.usecases.upkeep import Upkeep
 from cope_api.app import create_app
 from cope_local.children import free_port
@@ -177,7 +179,7 @@ async def _working(parts: WorkerParts) -> AsyncIterator[None]:
             await parts.store.sweep(lease_s=LEASE_S)
             await asyncio.sleep(0.05)
 
-    loops = [part.run(stopping) for part in (*drainers, upkeep, courier)]
+    loops = [part.run(stopping) for part in (*drainers, upkeep, courier, Retention(parts, Keeping()))]
     running = [asyncio.create_task(loop) for loop in (*loops, sweep())]
     try:
         yield

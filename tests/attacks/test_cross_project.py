@@ -62,7 +62,11 @@ CASES: dict[str, Case] = {
     "GET /v1/batches/{batch_id}": hidden(),
     "POST /v1/batches/{batch_id}/cancel": hidden("{}"),
     "POST /v1/batches/{batch_id}/hold": hidden("{}"),
+    "POST /v1/batches/{batch_id}/pause": hidden("{}"),
     "POST /v1/batches/{batch_id}/resume": hidden("{}"),
+    "POST /v1/batches/{batch_id}/requests": hidden('{"requests": [{"custom_id": "a", "body": {}}]}'),
+    "POST /v1/batches/{batch_id}/seal": hidden("{}"),
+    "POST /v1/batches/{batch_id}/retry": hidden("{}"),
     "GET /v1/batches/{batch_id}/results": hidden(),
     "GET /v1/batches/{batch_id}/wait": hidden(None, "timeout=0"),
     "GET /v1/batches/{batch_id}/tasks": hidden(None, "", "status=ready", "after={task_id}"),
@@ -108,6 +112,7 @@ CASES: dict[str, Case] = {
     "DELETE /v1/responses/{response_id}": hidden(),
     # the operator's
     "GET /v1/organization/doctor": operators(None),
+    "GET /v1/organization/retention": operators(None),
     "GET /v1/organization/restore": operators(None),
     "POST /v1/organization/restore/release": operators(),
     # money

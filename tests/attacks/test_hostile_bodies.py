@@ -48,7 +48,11 @@ VALUES: tuple[object, ...] = (
 )  # fmt: skip
 
 FIELDS = {
-    "POST /v1/batches": ("input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after", "cope"),
+    "POST /v1/batches": (
+        *("input_file_id", "requests", "endpoint", "completion_window", "metadata", "output_expires_after", "cope"),
+    ),
+    "POST /v1/batches/{batch_id}/requests": ("requests",),
+    "POST /v1/batches/{batch_id}/retry": ("lines", "custom_ids", "completion_window", "metadata", "cope"),
     "POST /v1/chat/completions": ("model", "messages", "n", "seed", "max_tokens", "temperature", "stop", "cope"),
     "POST /v1/webhook_endpoints": ("url", "name", "event_types"),
     "POST /v1/usage": ("amount_usd", "occurred_at", "model", "description", "id", "project_id"),
@@ -62,10 +66,11 @@ FIELDS = {
 }
 REQUESTS = (
     "tau1", "tau2", "n", "seed", "temperatures", "max_cost_usd", "priority", "choices", "answer_pattern", "kind",
-    "policy", "webhook_url", "dry_run", "audit_share", "order", "store",
+    "policy", "webhook_url", "dry_run", "audit_share", "order", "store", "open",
 )  # fmt: skip
 COPE_KEYS = {
     "POST /v1/batches": REQUESTS,
+    "POST /v1/batches/{batch_id}/retry": REQUESTS,
     "POST /v1/chat/completions": REQUESTS,
     "POST /v1/organization/projects": ("time_zone", "audit", "default_kind", "paused"),
     "POST /v1/organization/projects/{project_id}/service_accounts": ("scopes", "expires_at"),
@@ -89,6 +94,8 @@ def keys_for(attacked: Attacked, template: str) -> tuple[str, ...]:
 BODILESS = {
     "/v1/batches/{batch_id}/cancel",
     "/v1/batches/{batch_id}/hold",
+    "/v1/batches/{batch_id}/pause",
+    "/v1/batches/{batch_id}/seal",
     "/v1/batches/{batch_id}/resume",
     "/v1/organization/projects/{project_id}/archive",
 }

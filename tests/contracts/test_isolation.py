@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,13 +14,14 @@ from cope.core.errors import NotFound
 from cope.core.ids import AlertId, DeliveryId, EndpointId, FileId, KeyId, TaskId
 from cope.core.money import NanoUSD
 from cope.core.records import Batch, Project
-from cope.ports.store import ApiStore, Granted, Page
+from cope.ports.retention import Stored
+from cope.ports.store import ApiStore, Granted, NewLine, Page
 from cope.ports.webhooks import EndpointChange
 from tests.contracts.test_alerts import alert
 from tests.contracts.test_dead_letters import dead_letter
 from tests.contracts.test_external_usage import usage
 from tests.contracts.world import World
-from tests.support import make_endpoint, make_file, make_key
+from tests.support import make_endpoint, make_file, make_key, make_new_task
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ NOTHING: dict[str, tuple[Reach, object]] = {
         None,
     ),
     "get_file": (lambda api, v: api.get_file(v.stranger.id, v.file_id), None),
-    "delete_file": (lambda api, v: api.delete_file(v.stranger.id, v.file_id), False),
+    "delete_file": (lambda api, v: api.delete_file(v.stranger.id, v.file_id), None),
+    "stored": (lambda api, v: api.stored(v.stranger.id), Stored(0, 0)),
+    "expired_results": (lambda api, v: api.expired_results(v.stranger.id, v.file_id), None),
     "get_batch": (lambda api, v: api.get_batch(v.stranger.id, v.batch.id), None),
     "cancel_batch": (lambda api, v: api.cancel_batch(v.stranger.id, v.batch.id), None),
     "resume_batch": (lambda api, v: api.resume_batch(v.stranger.id, v.batch.id), None),
@@ -82,6 +86,13 @@ NOTHING: dict[str, tuple[Reach, object]] = {
     "get_delivery": (lambda api, v: api.get_delivery(v.stranger.id, v.delivery_id), None),
     "redeliver": (lambda api, v: api.redeliver(v.stranger.id, None, Redelivery(ids=(v.delivery_id,))), []),
     "list_keys": (lambda api, v: api.list_keys(v.stranger.id), ()),
+    "seal_batch": (lambda api, v: api.seal_batch(v.stranger.id, v.batch.id), None),
+    "append_lines": (
+        lambda api, v: api.append_lines(
+            v.stranger.id, v.batch.id, [NewLine(make_new_task(custom_id="x"), b"x")], window=timedelta(hours=1), most=9
+        ),
+        None,
+    ),
     "audit_counts": (lambda api, v: api.audit_counts(v.stranger.id, batch_id=v.batch.id), ()),
     "result_window": (
         lambda api, v: api.result_window(v.stranger.id, v.batch.id, after=0, limit=10, by_input=False),
@@ -116,6 +127,7 @@ ELSEWHERE = {
     "get_project": "names the project itself",
     "set_cap": "the operator's",
     "set_audit_share": "the operator's",
+    "set_keep_days": "the operator's",
     "get_budget": "test_a_stranger_has_a_budget_of_its_own",
     "list_budgets": "test_a_stranger_has_a_budget_of_its_own",
     "ledger_difference": "test_ledger_reports.py",

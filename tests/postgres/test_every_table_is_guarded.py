@@ -20,6 +20,7 @@ SHARED = {
     "policies": "the text of a policy under its hash: thresholds and model names, the same for all who use it",
     "prices": "the operator's price table",
     "alembic_version": "the schema's revision, for /ready",
+    "upkeep_notes": "when upkeep did what, and its report for the operator: counts and ids",
     "restores": "that the store was restored, for the operator: moments, and ids of projects that wait",
 }
 """What the API may read without row-level security, and why that shows nobody's work."""
@@ -27,7 +28,7 @@ SHARED = {
 ADAPTERS = Path(__file__).resolve().parents[2] / "shared/cope/adapters/postgres"
 WITHOUT_ROWS = {
     *("ping", "count_prices", "list_prices", "add_prices"),
-    *("restore_notice", "note_reconciled", "release_restore", "facts"),
+    *("restore_notice", "note_reconciled", "release_restore", "facts", "retention_report"),
 }
 """Methods of the API's store that name no project, because they read or write `SHARED` tables only."""
 

@@ -51,9 +51,9 @@ def tables(url: str) -> set[str]:
 
 
 def no_partition(thing: SchemaItem, name: str | None, kind: str, _reflected: bool, _other: SchemaItem | None) -> bool:
-    """Partitions are made while the service runs: the models know the ledger and the event log alone."""
+    """Partitions are made while the service runs: the models know the whole tables alone."""
     table = name if kind == "table" else getattr(getattr(thing, "table", None), "name", None)
-    return table is None or not table.startswith(("ledger_", "event_log_"))
+    return table is None or not table.startswith(("ledger_", "event_log_", "steps_"))
 
 
 def engine_of(url: str) -> Engine:

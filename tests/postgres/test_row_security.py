@@ -24,10 +24,13 @@ pytestmark = pytest.mark.integration
 PROJECT_TABLES = [
     "api_keys",
     "files",
+    "blobs",
     "batches",
     "quotes",
     "batch_ends",
     "batch_pace",
+    "batch_retries",
+    "appended_lines",
     "tasks",
     "steps",
     "attempts",
@@ -86,6 +89,14 @@ async def fill(world: PostgresWorld) -> str:
     with psycopg.connect(world._superuser_url) as conn:  # as the sweep does, every few seconds
         conn.execute(
             "INSERT INTO batch_pace (batch_id, project_id, small_steps, large_steps, leased) VALUES (%s, %s, 1, 0, 0)",
+            [batch.id, project.id],
+        )
+        conn.execute(
+            "INSERT INTO batch_retries (batch_id, project_id, parent_id, lines) VALUES (%s, %s, 'batch_x', '{}')",
+            [batch.id, project.id],
+        )
+        conn.execute(
+            "INSERT INTO appended_lines (batch_id, project_id, name, digest) VALUES (%s, %s, 'n', 'd')",
             [batch.id, project.id],
         )
     return project.id

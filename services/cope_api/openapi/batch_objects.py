@@ -12,6 +12,7 @@ from cope_api.openapi.shapes import (
     anything,
     array,
     const,
+    flag,
     named,
     nullable,
     one_of,
@@ -55,7 +56,7 @@ BATCH = named(
                     }
                 )
             ),
-            "input_file_id": ID,
+            "input_file_id": text("Empty for a batch whose lines were added while it was open.", high=64),
             "completion_window": text(),
             "status": one_of([status.value for status in BatchStatus]),
             "output_file_id": nullable(ID),
@@ -94,12 +95,16 @@ BATCH = named(
                             ["all_succeeded", "partly_failed", "all_failed", "quoted", "failed", "expired", "cancelled"]
                         )
                     ),
+                    "open": flag("It takes further lines and does not end before it is sealed."),
+                    "retry_of": nullable(ID),
+                    "retried_by": array(ID, "Batches that took up lines of this one."),
                     "hold": nullable(HOLD),
                     "submitted": whole("Lines that wait in a provider's batch.", low=0),
                     "max_cost_usd": nullable(USD),
                     "dry_run": nullable(record({"pilot_lines": whole(low=0)})),
                     "quote": nullable(QUOTE),
                     "by_stage": COUNTS,
+                    "pruned_at": nullable({**SECONDS, "description": "Since then its tasks are no longer kept."}),
                     "spent_usd": USD,
                     "reserved_usd": USD,
                     "unconfirmed_usd": USD,
@@ -152,6 +157,7 @@ TASK = named(
                         "reason": text(),
                         "stopped_early": nullable(text()),
                         "prompt_version": nullable(text()),
+                        "reused_from": nullable(text("The task that carried it out; it cost nothing again.")),
                         "cost_nanousd": NANO,
                         "usage": COUNTS,
                         "started_at": text(),

@@ -9,6 +9,8 @@ from cope_api.openapi.shapes import (
     DELETED,
     METADATA,
     USD_IN,
+    anything,
+    array,
     closed,
     const,
     example,
@@ -23,15 +25,26 @@ from cope_api.openapi.shapes import (
 from cope_api.openapi.shared import BATCH_COPE
 
 PAGE = {"limit": whole("Default 20.", low=1, high=100), "after": text("The last id of the page before.", high=512)}
+WINDOW = text("From 1h to 7d, or none.", like=r"^([0-9]{1,3}[hd]|none)$")
+REQUESTS = array(
+    closed(
+        {"custom_id": text(low=1, high=512), "body": anything("As its endpoint takes it.")},
+        optional={"method": const("POST"), "url": text("The batch's `endpoint`.")},
+    ),
+    "Lines as in an input file.",
+    low=1,
+)
+IDEMPOTENCY = {"idempotency-key": text("The same key and body return the same batch for 24 hours.", low=1, high=255)}
 NEW_BATCH = named(
     "NewBatch",
     closed(
         {
-            "input_file_id": text(low=1, high=64),
             "endpoint": one_of(["/v1/chat/completions", "/v1/responses"]),
-            "completion_window": text("From 1h to 7d, or none.", like=r"^([0-9]{1,3}[hd]|none)$"),
+            "completion_window": WINDOW,
         },
         optional={
+            "input_file_id": nullable(text("Or `requests`, or `cope.open`.", low=1, high=64)),
+            "requests": nullable(REQUESTS),
             "metadata": nullable(METADATA),
             "output_expires_after": nullable(
                 record({"anchor": const("created_at"), "seconds": whole(low=3600, high=2_592_000)})
@@ -52,7 +65,7 @@ OPERATIONS = {
         "Batches",
         BATCH,
         body=example(NEW_BATCH, _EXAMPLE),
-        headers={"idempotency-key": text("The same key and body return the same batch for 24 hours.", low=1, high=255)},
+        headers=IDEMPOTENCY,
         errors=(422,),
     ),
     "GET /v1/batches": op("Batches", listed(BATCH), query=PAGE),
@@ -65,7 +78,7 @@ OPERATIONS = {
             "order": one_of(["completion", "input"]),
         },
         also={"application/x-ndjson": text("Output and error lines, as in the batch's files.")},
-        errors=(422,),
+        errors=(410, 422),
         about="The headers X-Last-Line and X-Incomplete say where to go on, and whether there is more to come.",
     ),
     "GET /v1/batches/{batch_id}/wait": op(
@@ -73,9 +86,10 @@ OPERATIONS = {
     ),
     "POST /v1/batches/{batch_id}/cancel": op("Batches", BATCH, errors=(422,)),
     "POST /v1/batches/{batch_id}/hold": op("Batches", BATCH, errors=(422,)),
+    "POST /v1/batches/{batch_id}/pause": op("Batches", BATCH, errors=(422,)),
     "POST /v1/batches/{batch_id}/resume": op("Batches", BATCH),
     "GET /v1/batches/{batch_id}/tasks": op(
-        "Batches", listed(TASK), query={**PAGE, "status": one_of([state.value for state in TaskState])}
+        "Batches", listed(TASK), query={**PAGE, "status": one_of([state.value for state in TaskState])}, errors=(410,)
     ),
     "GET /v1/tasks/{task_id}": op("Batches", TASK),
     "GET /v1/batches/{batch_id}/receipt": op("Batches", RECEIPT, also={"text/plain": text("The same to read.")}),

@@ -7,11 +7,23 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from cope_api.openapi import batches, costs, events, files, inference, money, prices, projects, service, webhooks
+from cope_api.openapi import (
+    batches,
+    costs,
+    events,
+    files,
+    inference,
+    life_cycle,
+    money,
+    prices,
+    projects,
+    service,
+    webhooks,
+)
 from cope_api.openapi.operation import Operation, written
 from cope_api.openapi.shapes import COMPONENTS
 
-AREAS = (files, batches, inference, webhooks, events, projects, money, costs, prices, service)
+AREAS = (files, batches, life_cycle, inference, webhooks, events, projects, money, costs, prices, service)
 OPERATIONS: dict[str, Operation] = {key: found for area in AREAS for key, found in area.OPERATIONS.items()}
 ABOUT = """\
 Batch LLM work at about half the price, under a spending cap that is never overspent. Files, batches, chat completions,

@@ -31,7 +31,7 @@ _UPLOAD = record(
 _LINES = text('Lines such as {"custom_id":"a","response":{"status_code":200,"body":{…}},"error":null}.')
 
 OPERATIONS = {
-    "POST /v1/files": op("Files", FILE, bodies={"multipart/form-data": _UPLOAD}),
+    "POST /v1/files": op("Files", FILE, bodies={"multipart/form-data": _UPLOAD}, errors=(422, 507)),
     "GET /v1/files": op(
         "Files",
         listed(FILE),
@@ -42,13 +42,15 @@ OPERATIONS = {
             "order": one_of(["asc", "desc"]),
         },
     ),
-    "GET /v1/files/{file_id}": op("Files", FILE),
+    "GET /v1/files/{file_id}": op("Files", FILE, errors=(410,)),
     "DELETE /v1/files/{file_id}": op(
         "Files", record({"id": ID, "object": const("file"), "deleted": DELETED}), errors=(422,)
     ),
     "GET /v1/files/{file_id}/content": op(
         "Files",
         also={"application/octet-stream": {"type": "string", "format": "binary", "examples": [_LINES["description"]]}},
-        about="A batch's output and error files are NDJSON.",
+        errors=(410, 416),
+        about="A batch's output and error files are NDJSON. With one range in the header `Range` (bytes=0-1023) the "
+        "answer is 206 and has these bytes alone; anything else there is answered in whole.",
     ),
 }

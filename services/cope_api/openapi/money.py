@@ -153,6 +153,18 @@ LIMITS = named(
                 )
             ),
             "alerts": array(ALERT),
+            "storage": record(
+                {
+                    "files": whole(low=0),
+                    "bytes": whole("Equal files count once.", low=0),
+                    "max_bytes": nullable(whole(low=0)),
+                    "max_file_bytes": whole(low=0),
+                    "keep_days": record(
+                        {kind: nullable(whole(low=1)) for kind in ("files", "batches", "live", "events", "deliveries")},
+                        "How long they are kept; null is for ever.",
+                    ),
+                }
+            ),
             "provider": array(
                 record(
                     {

@@ -42,12 +42,14 @@ ERRORS = {
     409: "Another request about the same object is in the way: try again.",
     410: "It is no longer kept; `message` says where to go on.",
     413: "A body, file or line is over its limit.",
+    416: "The file ends before the range that was asked for.",
     422: "The object's state, or an earlier request with the same idempotency key, forbids it. Never repeated by the "
     "client.",
     429: "A spending cap refuses it (`insufficient_quota`); `x-should-retry: false` comes with it.",
     500: "The server failed; the failure is logged under the `x-request-id`.",
     502: "The model's provider failed for good.",
     503: "The database does not answer. `retry-after` says when to try again.",
+    507: "The place where files lie takes no more: the operator's to mend.",
 }
 _SECURITY: Mapping[Caller, list[Json]] = {
     "project": [{"project_key": []}],
@@ -61,6 +63,7 @@ _ERROR_HEADERS = {
     503: {"retry-after": _RETRY_AFTER},
     422: {"x-should-retry": _SHOULD_RETRY},
     429: {"x-should-retry": _SHOULD_RETRY},
+    507: {"x-should-retry": _SHOULD_RETRY},
 }
 
 

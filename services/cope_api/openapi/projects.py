@@ -46,6 +46,7 @@ PROJECT_OBJECT = named(
                     "paused": flag(),
                     "pause_unparsable": flag(),
                     "cap_usd": nullable(USD),
+                    "keep_days": nullable(whole("Null: as the settings say.", low=1)),
                     "audit": record({"share": text(), "cap_usd": nullable(USD)}),
                 },
                 optional={"webhook_secret": text("At its creation only.", like="^whsec_")},
@@ -60,6 +61,7 @@ _COPE = closed(
         "default_kind": one_of(["math", "choice", "exact"]),
         "paused": flag("No work of it is begun."),
         "pause_unparsable": flag("Batches wait whose first answers can't be read."),
+        "keep_days": nullable(whole("Its ended batches and live calls are kept this long.", low=1, high=36_500)),
         "audit": closed(
             {},
             optional={

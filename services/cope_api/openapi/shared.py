@@ -3,7 +3,7 @@
 from cope.core.policies.spec import MAX_SAMPLES, PolicyName, Temperatures
 from cope.core.problem import Kind
 from cope.core.request import BATCH_ONLY_KEYS, MAX_CHOICES, MAX_PATTERN, MAX_PILOT, MAX_PRIORITY, SERVED_KINDS
-from cope.core.request_policy import SELECTABLE
+from cope.core.request_policy import COPE_POLICY_KEYS, SELECTABLE
 from cope.core.stages import StopRule, StragglerRule, Tier
 from cope.core.task import OnBudget, ProviderBatch, StoreLevel
 from cope_api.openapi.shapes import (
@@ -53,6 +53,7 @@ _LINE = {
     "max_cost_usd": nullable(USD_IN),
     "provider_batch": one_of([way.value for way in ProviderBatch], "Whether a paid step may wait for half price."),
 }
+POLICY_OPTIONS = {name: schema for name, schema in _LINE.items() if name in COPE_POLICY_KEYS}
 LINE_COPE = named("CopeOptions", closed({}, "How one task is solved. Unknown keys are refused.", optional=_LINE))
 _BATCH = {
     "webhook_url": nullable(text("Where the batch's end is told.", low=1, high=2000)),
@@ -62,6 +63,7 @@ _BATCH = {
         about="A quote instead of answers; it costs nothing.",
     ),
     "audit_share": nullable(either(text('Such as "0.02".', low=1, high=32), number(low=0, high=1))),
+    "open": nullable(flag("It begins without lines and takes some until it is sealed.")),
 }  # fmt: skip
 assert set(_BATCH) == BATCH_ONLY_KEYS
 BATCH_COPE = named(
@@ -121,7 +123,8 @@ RESULT_COPE = named(
                         "cost_nanousd": NANO,
                         "started_at": text("ISO 8601."),
                         "finished_at": text("ISO 8601."),
-                    }
+                    },
+                    optional={"reused_from": text("The task that carried it out, where a retry took it over.")},
                 )
             ),
         },

@@ -194,6 +194,8 @@ def encode_step(step: FinishedStep) -> str:
         data["price"] = step.price_version
     if step.stopped_early is not None:
         data["early"] = step.stopped_early
+    if step.reused_from is not None:
+        data["of"] = step.reused_from
     return orjson.dumps(data).decode()
 
 
@@ -231,6 +233,7 @@ def decode_step(text: str) -> FinishedStep:
         cost=NanoUSD(data["cost"]),
         price_version=data.get("price"),
         stopped_early=data.get("early"),
+        reused_from=data.get("of"),
     )
 
 

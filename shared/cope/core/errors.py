@@ -7,7 +7,8 @@ CopeError
 ├── Conflict                  the same idempotency key with another body, a state that forbids the action
 ├── Gone                      it was there and is no longer kept
 ├── TooLarge                  a body, file, line or nesting over its limit
-├── StorageFull               the file store has no room left: retryable, once somebody makes room
+├── StorageFull               the place where files lie takes no more bytes: only the operator can mend it
+├── StorageUnavailable        the place where files lie did not answer: retryable
 ├── BudgetExhausted           a cap refuses the worst case of a paid call
 ├── Unauthorized / Forbidden  no key, a wrong key / a key that may not
 ├── Misconfigured             a setting is missing or contradicts another; the process must not start
@@ -65,6 +66,19 @@ class NotFound(CopeError):
     code = "not_found"
 
 
+class StorageFull(CopeError):
+    """The disk, or the account behind the file store, takes no more."""
+
+    code = "storage_full"
+
+
+class StorageUnavailable(CopeError):
+    """The file store did not answer. Nothing half-written is visible."""
+
+    code = "storage_unavailable"
+    retryable = True
+
+
 class Conflict(CopeError):
     """The object's state, or an earlier request, forbids this one."""
 
@@ -81,13 +95,6 @@ class TooLarge(CopeError):
     """Over a limit on bytes, lines, line length or nesting."""
 
     code = "too_large"
-
-
-class StorageFull(CopeError):
-    """The file store has no room for more. What was begun there is thrown away; nothing half-written stays."""
-
-    code = "storage_full"
-    retryable = True
 
 
 class BudgetExhausted(CopeError):

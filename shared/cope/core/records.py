@@ -31,7 +31,8 @@ class Project:
 
     `default_kind` is the kind of tasks that name none; `paused` stops claims of its tasks (an operator, or an
     overrun by the provider); `pause_unparsable` has batches wait whose first answers can't be read. `audit_share`
-    millionths of confident small-model answers are also sent to the large model, under `audit_cap` a month.
+    millionths of confident small-model answers are also sent to the large model, under `audit_cap` a month. `keep_days`
+    after their end its batches and live calls are pruned; None: as the settings say.
     """
 
     id: ProjectId
@@ -45,6 +46,7 @@ class Project:
     pause_unparsable: bool = True
     audit_share: int = 0
     audit_cap: NanoUSD | None = NanoUSD(0)
+    keep_days: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,10 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """An uploaded or produced file; its bytes lie in the file store under `id`. `sha256` is of those bytes."""
+    """An uploaded or produced file; its bytes lie in the file store under `bytes_id`. `sha256` is of those bytes.
+
+    `blob` is the file whose bytes it shares: the first of the same content in its project; None: they are its own.
+    """
 
     id: FileId
     project_id: ProjectId
@@ -85,6 +90,12 @@ class StoredFile:
     sha256: str
     created_at: datetime
     expires_at: datetime | None = None
+    blob: FileId | None = None
+
+    @property
+    def bytes_id(self) -> FileId:
+        """The name of its bytes in the file store."""
+        return self.id if self.blob is None else self.blob
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +121,9 @@ class Batch:
     `quote` is what it found out, as JSON text, once it has ended.
     `audit_share` (in millionths) takes the place of the project's; None: the project's holds.
     `error_messages` has what the first line of each code said; `workload` is what an ETA is reckoned from.
+    `pruned_at`: since then its tasks, with their results and samples, are no longer kept.
+    `open` batches take further lines and do not end before they are sealed. `retry_of` is the batch whose lines this
+    one takes up again, `retried_by` are those that took up some of this one's, the first first.
     """
 
     id: BatchId
@@ -159,6 +173,10 @@ class Batch:
     dry_run: int | None = None
     quote: str | None = None
     audit_share: int | None = None
+    pruned_at: datetime | None = None
+    open: bool = False
+    retry_of: BatchId | None = None
+    retried_by: tuple[BatchId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ _TASK_KEYS = frozenset(
     {"kind", "seed", "choices", "answer_pattern", "answer_pointer", "on_budget", "priority", "store", "max_cost_usd"}
     | {"provider_batch"}
 )
-BATCH_ONLY_KEYS = frozenset({"webhook_url", "order", "dry_run", "audit_share"})
+BATCH_ONLY_KEYS = frozenset({"webhook_url", "order", "dry_run", "audit_share", "open"})
 _COPE_KEYS = _TASK_KEYS | COPE_POLICY_KEYS
 
 # Fields of OpenAI's body that change nothing about the answer here: labels, and neutral values of refused options.
@@ -100,7 +100,7 @@ class BatchCope:
     """The `cope` block at the top of a batch: what concerns the batch, and the defaults for its lines.
 
     `max_cost` bounds all its lines together; `dry_run` is the most lines that a quote's pilot tries (None: a real
-    batch); `audit_share` is in millionths (None leaves the project's).
+    batch); `audit_share` is in millionths (None leaves the project's). `open` takes lines until it is sealed.
     """
 
     webhook_url: str | None
@@ -109,6 +109,7 @@ class BatchCope:
     line_defaults: Mapping[str, object]
     dry_run: int | None = None
     audit_share: int | None = None
+    open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +248,14 @@ def parse_cope_defaults(block: object, *, catalog: ModelCatalog, kind: Kind) -> 
         line_defaults=defaults,
         dry_run=_dry_run(cope.get("dry_run")),
         audit_share=None if audit_share is None else as_share(audit_share, "cope.audit_share"),
+        open=_open(cope.get("open")),
     )
+
+
+def _open(value: object) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise BadRequest("`cope.open` must be true or false.", param="cope.open")
+    return value is True
 
 
 def _dry_run(value: object) -> int | None:

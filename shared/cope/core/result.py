@@ -165,6 +165,7 @@ def _step_json(step: FinishedStep) -> Json:
         "cost_nanousd": int(step.cost),
         "started_at": step.started_at.isoformat(),
         "finished_at": step.finished_at.isoformat(),
+        **({} if step.reused_from is None else {"reused_from": step.reused_from}),
     }
 
 

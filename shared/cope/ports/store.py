@@ -20,6 +20,7 @@ from cope.core.history import FinishedStep, History
 from cope.core.ids import AttemptId, BatchId, DeliveryId, EndpointId, FileId, KeyId, ProjectId, TaskId
 from cope.core.key_scopes import ALL_SCOPES, KeyScope
 from cope.core.lifecycle import BatchStatus, HoldReason, TaskState
+from cope.core.line_retry import LineRetry
 from cope.core.money import NanoUSD, Price, PriceTier, TokenUsage
 from cope.core.quote import Past
 from cope.core.records import (
@@ -39,6 +40,7 @@ from cope.ports.events import EventLog, RelayStore
 from cope.ports.ledger import LedgerReads, Reconciling
 from cope.ports.operations import Operations
 from cope.ports.prices import PriceKeeper, PriceReader
+from cope.ports.retention import Deleted, RetentionReads, RetentionStore
 from cope.ports.spend import SpendStore
 from cope.ports.webhooks import WebhookDesk
 
@@ -292,6 +294,23 @@ class PilotRun:
     tasks: tuple[PilotTask, ...]
 
 
+class OldLine(NamedTuple):
+    """A line that a retry takes up again, as its task's row has it. `late` are paid steps whose answers came when the
+    task was no longer theirs; `whole` says that nothing was pruned from `history`."""
+
+    task_id: TaskId
+    line: int
+    custom_id: str
+    payload: str
+    policy: str
+    seed: int
+    priority: int
+    on_budget: OnBudget
+    history: History
+    late: tuple[FinishedStep, ...]
+    whole: bool
+
+
 class NewTask(NamedTuple):
     """One validated line, ready for COPY. `payload` is `cope.core.codec.encode_payload`; `policy` the encoded policy
     (stored once per distinct text); `queue` the first step's. A tuple: made for every line, three times as fast."""
@@ -352,7 +371,11 @@ class WebhookOutcome:
     block_s: float | None = None
 
 
-class WorkerStore(PriceReader, RelayStore, Protocol):
+MakeRetried = Callable[[Sequence[OldLine]], Sequence[tuple[NewTask, History]]]
+"""From lines of the parent to tasks of the retry with the steps that they take over, one for each, in order."""
+
+
+class WorkerStore(PriceReader, RelayStore, RetentionStore, Protocol):
     """What workers, upkeep and the sweep may do, over all projects."""
 
     async def claim(self, queue: str, *, worker: str, limit: int, lease_s: float) -> list[ClaimedTask]:
@@ -362,6 +385,11 @@ class WorkerStore(PriceReader, RelayStore, Protocol):
 
     async def renew(self, leases: Sequence[Lease], *, lease_s: float) -> set[TaskId]:
         """Extend these leases; returns the tasks that are *no longer* held (lost, cancelled or expired)."""
+        ...
+
+    async def lost(self, leases: Sequence[Lease]) -> set[TaskId]:
+        """The tasks of these that are not to go on: no longer held, or of a batch that is being ended. Changes nothing,
+        and is cheap enough for twice a second."""
         ...
 
     async def reserve(self, requests: Sequence[ReserveRequest]) -> list[ReserveResult]:
@@ -426,6 +454,17 @@ class WorkerStore(PriceReader, RelayStore, Protocol):
         """COPY all rows and set the batch `in_progress`, in one transaction; the number of tasks, or None if the job
         was lost or the batch cancelled (then nothing is written). `model` is asked after the last row. An error from
         `rows` rolls all of it back and is raised again. `expires_in` None: the batch never expires."""
+        ...
+
+    async def line_retry(self, job: BatchJob) -> LineRetry:
+        """What a batch that is a retry takes up again."""
+        ...
+
+    async def take_lines(self, job: BatchJob, make: MakeRetried, *, expires_in: timedelta | None) -> int | None:
+        """A retry's `ingest`: its lines are read from its parent's tasks a page at a time, in their order, `make` says
+        what becomes of them, and in the same transaction each is marked as retried, a held one ends in the parent (code
+        `moved_to_retry`), and the batch is `in_progress`. So each line is taken over at most once. How many, 0 leaves
+        the batch as it is; None as for `ingest`. An error from `make` rolls all of it back and is raised again."""
         ...
 
     async def put_survey(self, job: BatchJob, survey: str) -> None:
@@ -523,12 +562,30 @@ class Principal:
 @dataclass(frozen=True, slots=True)
 class NewBatch:
     """A batch to create, with what its idempotency is judged by: the explicit key, the body's hash, and which retry of
-    one call the SDK says this is (0: the first sending)."""
+    one call the SDK says this is (0: the first sending). `open_for` is the window of a batch that is open (it begins
+    at once, without a file), None for one that never expires and for any other."""
 
     batch: Batch
     body_hash: bytes
     idempotency_key: str | None
     retry: int
+    open_for: timedelta | None = None
+
+
+class NewLine(NamedTuple):
+    """A validated line for an open batch (`task.line` is the store's to give). `digest` is of its canonical JSON: the
+    same line again is the same one."""
+
+    task: NewTask
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of an append: the batch, and how many of the lines were new to it."""
+
+    batch: Batch
+    added: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -559,7 +616,9 @@ class Page(Generic[T]):
     has_more: bool
 
 
-class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, EventLog, WebhookDesk, Protocol):
+class ApiStore(
+    PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, EventLog, WebhookDesk, RetentionReads, Protocol
+):
     """What the API may do. Every method that takes a project sees that project's rows only, by row-level security."""
 
     async def find_key(self, key_hash: bytes) -> ApiKey | None:
@@ -626,19 +685,48 @@ class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, Ev
         ...
 
     # files
-    async def create_file(self, file: StoredFile) -> StoredFile: ...
-    async def get_file(self, project_id: ProjectId, file_id: FileId) -> StoredFile | None: ...
+    async def create_file(self, file: StoredFile, *, most_bytes: int | None = None) -> StoredFile:
+        """The row as stored. Where the project has the same content already, its `blob` says whose bytes it reads and
+        those of its own are to be deleted. `TooLarge` if the project's files would take over `most_bytes`; `Conflict`
+        if it came so late that its bytes were collected."""
+        ...
+
+    async def get_file(self, project_id: ProjectId, file_id: FileId) -> StoredFile | None:
+        """None for one whose time has come, too, though its row may still be there."""
+        ...
+
     async def list_files(
         self, project_id: ProjectId, *, after: FileId | None, limit: int, ascending: bool, purpose: str | None
     ) -> Page[StoredFile]: ...
-    async def delete_file(self, project_id: ProjectId, file_id: FileId) -> bool:
-        """`Conflict` while a batch that is not terminal reads it."""
+    async def delete_file(self, project_id: ProjectId, file_id: FileId) -> Deleted | None:
+        """None if there is no such file. `Conflict` while a batch that is not terminal reads it."""
         ...
 
     # batches
     async def create_batch(self, new: NewBatch) -> Batch:
         """Idempotent: the same explicit key and body, or an SDK retry of the same body within 15 minutes, returns the
-        first batch. `Conflict` (code `idempotency_key_reused`) for the same key with another body."""
+        first batch. `Conflict` (code `idempotency_key_reused`) for the same key with another body, or (code
+        `file_not_found`) where its input file was deleted meanwhile."""
+        ...
+
+    async def retry_batch(self, new: NewBatch, retry: LineRetry) -> Batch:
+        """A batch (`validating`) that takes up lines of another of the same project; idempotent as `create_batch`.
+
+        `NotFound` without such a parent; `Conflict` where it ran no line or has none to retry (`nothing_to_retry`), or
+        their texts were not kept; `BadRequest` naming custom ids that it does not have, or that can't be retried."""
+        ...
+
+    async def append_lines(
+        self, project_id: ProjectId, batch_id: BatchId, lines: Sequence[NewLine], *, window: timedelta | None, most: int
+    ) -> Appended | None:
+        """All of these lines or none. One that the batch has already, by custom id and digest, is passed over.
+
+        `Conflict` (`custom_id_reused`) where the digest differs, and where the batch is not open and a line is new;
+        `TooLarge` beyond `most` lines in all. None if the project has no such batch."""
+        ...
+
+    async def seal_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+        """An open batch takes no further line, and ends once those it has do. Any other is returned as it is."""
         ...
 
     async def get_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None: ...

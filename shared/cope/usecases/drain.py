@@ -37,6 +37,7 @@ from cope.usecases.suspects import most_beside
 logger = logging.getLogger(__name__)
 
 IDLE_POLL_S = 1.0
+LOOK_OUT_S = 0.5
 _FAILURE_PAUSE_S = 1.0
 _TYPICAL_CHAINS = 8
 _FIRST_CLAIM = 4
@@ -158,7 +159,7 @@ class Drainer:
 
     async def run(self, stopping: Callable[[], bool]) -> None:
         """Until `stopping()` is true; then no claim is made, unpaid steps are given back, paid calls are awaited."""
-        renewer = asyncio.create_task(self._renew_forever())
+        watchers = [asyncio.create_task(self._renew_forever()), asyncio.create_task(self._look_out_forever())]
         try:
             while not stopping():
                 claimed = await self._claim()
@@ -166,8 +167,9 @@ class Drainer:
                     await self._wait(stopping)
         finally:
             await self._finish()
-            renewer.cancel()
-            await asyncio.gather(renewer, return_exceptions=True)
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
 
     # ---- claiming --------------------------------------------------------------------------------------------------
 
@@ -263,11 +265,26 @@ class Drainer:
             except Exception:
                 logger.warning("leases could not be renewed; trying again", exc_info=True)
                 continue
-            for task_id in lost:
-                running = self._running.get(task_id)
-                # A paid call is never cut: its answer settles its money even if the task is someone else's by now.
-                if running is not None and not running.run.paying:
-                    running.handle.cancel()
+            self._give_up(lost)
+
+    async def _look_out_forever(self) -> None:
+        """Cancelled work is dropped within half a second, long before its lease would have told."""
+        while True:
+            await asyncio.sleep(LOOK_OUT_S)
+            leases = [Lease(r.task.task_id, r.task.fence) for r in self._running.values() if not r.run.paying]
+            if not leases:
+                continue
+            try:
+                self._give_up(await self._parts.store.lost(leases))
+            except Exception:
+                logger.debug("could not look out for cancelled tasks; the renewal will tell", exc_info=True)
+
+    def _give_up(self, lost: set[TaskId]) -> None:
+        for task_id in lost:
+            running = self._running.get(task_id)
+            # A paid call is never cut: its answer settles its money even if the task is someone else's by now.
+            if running is not None and not running.run.paying:
+                running.handle.cancel()
 
     async def _finish(self) -> None:
         unpaid = [r for r in self._running.values() if not r.run.paying]

@@ -9,6 +9,7 @@ from cope.adapters.memory.api_projects import ApiProjectsMixin, page_of
 from cope.adapters.memory.api_webhooks import ApiWebhooksMixin, shown
 from cope.adapters.memory.endings import close_batch, end_or_wait
 from cope.adapters.memory.journal import note
+from cope.adapters.memory.open_batches import OpenBatchesMixin, begin_open
 from cope.adapters.memory.reading import workload
 from cope.adapters.memory.standstill import refresh
 from cope.adapters.memory.tables import BatchRow, TaskRow, is_open
@@ -29,7 +30,7 @@ _KEY_WINDOW = timedelta(hours=24)
 _CLIENT_CLOSED = 499
 
 
-class ApiBatchesMixin(ApiWebhooksMixin, ApiProjectsMixin):
+class ApiBatchesMixin(OpenBatchesMixin, ApiWebhooksMixin, ApiProjectsMixin):
     """What a project's key may do."""
 
     async def create_batch(self, new: NewBatch) -> Batch:
@@ -37,11 +38,16 @@ class ApiBatchesMixin(ApiWebhooksMixin, ApiProjectsMixin):
         first = self._first_of(new)
         if first is not None:
             return self._shown(first)
+        reads = not new.batch.open and new.batch.retry_of is None
+        if reads and new.batch.input_file_id not in self._db.files:
+            raise Conflict(f"File {new.batch.input_file_id!r} was deleted.", code="file_not_found")
         owner = BatchRow(new.batch, new.body_hash, new.idempotency_key)
         if new.batch.dry_run is not None:
             owner.watch = ParseWatch.PASSED  # it makes no paid call that could wait
         self._db.batches[new.batch.id] = owner
         note(self._db, new.batch.project_id, "batch.created", batch_id=new.batch.id, id=new.batch.id)
+        if new.batch.open:
+            begin_open(self._db, owner, new.open_for)
         return self._shown(owner)
 
     async def get_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
@@ -211,7 +217,8 @@ class ApiBatchesMixin(ApiWebhooksMixin, ApiProjectsMixin):
     def _shown(self, owner: BatchRow) -> Batch:
         tasks = self._db.batch_tasks.get(owner.batch.id, ())
         submitted = sum(1 for row in tasks if row.state is TaskState.SUBMITTED)
-        return replace(owner.batch, submitted=submitted, workload=workload(self._db, owner))
+        retries = tuple(sorted(r.batch.id for r in self._db.batches.values() if r.batch.retry_of == owner.batch.id))
+        return replace(owner.batch, submitted=submitted, workload=workload(self._db, owner), retried_by=retries)
 
     def _provider_batch(self, row: TaskRow) -> ProviderBatchView | None:
         if row.state is not TaskState.SUBMITTED:

@@ -17,6 +17,7 @@ from cope.core.lifecycle import TERMINAL_BATCH_STATUSES
 from cope.core.money import NanoUSD
 from cope.core.records import ApiKey, Budget, Project, StoredFile
 from cope.core.restored import not_reconciled
+from cope.ports.retention import Deleted
 from cope.ports.store import Page
 
 T = TypeVar("T")
@@ -147,15 +148,39 @@ class ApiProjectsMixin(ApiKeysMixin):
                 if project_id not in self._db.projects:
                     raise NotFound(f"There is no project {project_id!r}.")
 
-    async def create_file(self, file: StoredFile) -> StoredFile:
+    async def create_key(self, key: ApiKey) -> ApiKey:
+        """The key as stored."""
+        self._db.keys[key.id] = key
+        return key
+
+    async def list_keys(self, project_id: ProjectId) -> tuple[ApiKey, ...]:
+        """Oldest first, revoked ones included."""
+        keys = (key for key in self._db.keys.values() if key.project_id == project_id)
+        return tuple(sorted(keys, key=lambda key: key.id))
+
+    async def revoke_key(self, project_id: ProjectId, key_id: KeyId) -> bool:
+        """False where the project has no such live key."""
+        key = self._db.keys.get(key_id)
+        if key is None or key.project_id != project_id or key.revoked_at is not None:
+            return False
+        self._db.keys[key_id] = replace(key, revoked_at=self._db.now())
+        return True
+
+    async def create_file(self, file: StoredFile, *, most_bytes: int | None = None) -> StoredFile:
         """The row as stored."""
-        self._db.files[file.id] = file
-        return file
+        if most_bytes is not None:
+            self._db.blobs.refuse_over(file, most_bytes)
+        stored = self._db.blobs.take(file)
+        self._db.files[file.id] = stored
+        return stored
 
     async def get_file(self, project_id: ProjectId, file_id: FileId) -> StoredFile | None:
         """This project's file, or None."""
         file = self._db.files.get(file_id)
-        return file if file is not None and file.project_id == project_id else None
+        return file if file is not None and file.project_id == project_id and self._in_time(file) else None
+
+    def _in_time(self, file: StoredFile) -> bool:
+        return file.expires_at is None or file.expires_at > self._db.now()
 
     async def list_files(
         self, project_id: ProjectId, *, after: FileId | None, limit: int, ascending: bool, purpose: str | None
@@ -164,19 +189,21 @@ class ApiProjectsMixin(ApiKeysMixin):
         mine = (
             file
             for file in self._db.files.values()
-            if file.project_id == project_id and (purpose is None or file.purpose == purpose)
+            if file.project_id == project_id and (purpose is None or file.purpose == purpose) and self._in_time(file)
         )
         return page_of(mine, after=after, limit=limit, ascending=ascending, id_of=lambda file: file.id)
 
-    async def delete_file(self, project_id: ProjectId, file_id: FileId) -> bool:
-        """False where the project has no such file."""
-        if await self.get_file(project_id, file_id) is None:
-            return False
+    async def delete_file(self, project_id: ProjectId, file_id: FileId) -> Deleted | None:
+        """None where the project has no such file."""
+        file = self._db.files.get(file_id)
+        if file is None or file.project_id != project_id:
+            return None
         for owner in self._db.batches.values():
-            if owner.batch.input_file_id == file_id and owner.batch.status not in TERMINAL_BATCH_STATUSES:
+            running = owner.batch.status not in TERMINAL_BATCH_STATUSES and owner.retry is None
+            if owner.batch.input_file_id == file_id and running:
                 raise Conflict(f"File {file_id!r} is being read by batch {owner.batch.id!r}.", code="file_in_use")
         del self._db.files[file_id]
-        return True
+        return Deleted(self._db.blobs.release(file))
 
 
 def page_of(

@@ -10,6 +10,7 @@ from cope.adapters.memory.operations import OperationsMixin
 from cope.adapters.memory.prices import PricesMixin
 from cope.adapters.memory.provider import ProviderMixin
 from cope.adapters.memory.reading import ReadingMixin
+from cope.adapters.memory.retention import RetentionMixin
 from cope.adapters.memory.tables import Tables
 from cope.ports.provider_batches import ProviderBatchStore
 from cope.ports.store import ApiStore
@@ -17,6 +18,7 @@ from cope.ports.support import Clock, IdMaker
 
 
 class MemoryStore(
+    RetentionMixin,
     AuditsMixin,
     ApiSpendMixin,
     ApiLedgerMixin,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from cope.adapters.memory.blobs import Blobs
 from cope.adapters.memory.ledger import Ledger
 from cope.core.alerts import SpendAlert
 from cope.core.audit import Audit, Stratum
@@ -41,6 +42,7 @@ from cope.core.lifecycle import (
     HoldReason,
     TaskState,
 )
+from cope.core.line_retry import LineRetry
 from cope.core.money import ZERO, NanoUSD, Price, PriceTier, TokenUsage
 from cope.core.parse_watch import ParseWatch
 from cope.core.records import ApiKey, Attempt, Batch, Budget, Event, Project, StoredFile, UsageRecord, WebhookEndpoint
@@ -83,11 +85,14 @@ class BatchRow:
     small_steps: int = 0
     large_steps: int = 0
     pace: list[PaceSample] = field(default_factory=list)
+    retry: LineRetry | None = None
+    appended: dict[str, bytes] = field(default_factory=dict)
+    """Digests of an open batch's lines, by custom id."""
 
     @property
     def lacks_files(self) -> bool:
         """Whether its tasks have all ended and its files are not written."""
-        over = self.unfinished == 0 and self.batch.status is not BatchStatus.VALIDATING
+        over = self.unfinished == 0 and not self.batch.open and self.batch.status is not BatchStatus.VALIDATING
         return over and self.batch.status not in TERMINAL_BATCH_STATUSES
 
     @property
@@ -104,7 +109,7 @@ class BatchRow:
 class TaskRow:
     """A task. `ending` is set where it must end once its paid call under way has committed; `turn` orders the queue;
     `needed` is what its next paid call may cost, from a refusal until a grant; `rank` is the order in which tasks of a
-    batch ended."""
+    batch ended; `retried_in` is the batch that took it over."""
 
     id: TaskId
     project_id: ProjectId
@@ -134,6 +139,7 @@ class TaskRow:
     finished_at: datetime | None = None
     rank: int = 0
     batch_off: str = ""
+    retried_in: BatchId | None = None
 
     @property
     def order(self) -> tuple[bool, int, int, TaskId]:
@@ -374,6 +380,10 @@ class Tables:
     """The scopes that were said to wait for money, and since when."""
     audits: dict[TaskId, Audit] = field(default_factory=dict)
     audit_population: Counter[tuple[ProjectId, str, BatchId | None, Stratum, int]] = field(default_factory=Counter)
+    blobs: Blobs = field(default_factory=Blobs)
+    turns_taken: dict[str, datetime] = field(default_factory=dict)
+    """When an upkeep job was last begun."""
+    retention_report: str | None = None
 
     restored: RestoreNotice | None = None
 
@@ -483,6 +493,12 @@ class Tables:
         for row in self.tasks.values():
             if row.state is TaskState.READY and row.queue == queue and row.not_before <= now and self.workable(row):
                 yield row
+
+
+def in_progress(db: Tables, project_id: ProjectId) -> int:
+    """How many batches of this project are in progress."""
+    batches = (row.batch for row in db.batches.values())
+    return sum(b.project_id == project_id and b.status is BatchStatus.IN_PROGRESS for b in batches)
 
 
 def is_open(status: BatchStatus) -> bool:

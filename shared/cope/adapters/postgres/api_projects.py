@@ -6,7 +6,7 @@ import psycopg
 
 from cope.adapters.postgres.alerts import rearm
 from cope.adapters.postgres.api_keys import ApiKeys, insert_key
-from cope.adapters.postgres.batches import insert_file
+from cope.adapters.postgres.blobs import delete_file, insert_file, refuse_over
 from cope.adapters.postgres.budgets import BudgetKey, change_cap
 from cope.adapters.postgres.counters import BatchDeltas
 from cope.adapters.postgres.database import Connection, Database, fetch, fetch_one
@@ -22,6 +22,7 @@ from cope.core.ids import FileId, ProjectId
 from cope.core.money import NanoUSD
 from cope.core.records import ApiKey, Budget, Project, StoredFile
 from cope.core.restored import not_reconciled
+from cope.ports.retention import Deleted
 from cope.ports.store import Page
 
 _MONTH = "SELECT to_char(now() AT TIME ZONE time_zone, 'YYYY-MM') AS month FROM projects WHERE id = %s"
@@ -222,16 +223,21 @@ class ApiProjects(ApiKeys):
 
     # ---- files -----------------------------------------------------------------------------------------------------
 
-    async def create_file(self, file: StoredFile) -> StoredFile:
+    async def create_file(self, file: StoredFile, *, most_bytes: int | None = None) -> StoredFile:
         """The row as stored."""
         async with self._db.transaction(project=file.project_id) as conn:
-            await insert_file(conn, file)
-        return file
+            if most_bytes is not None:
+                await refuse_over(conn, file, most_bytes)
+            return await insert_file(conn, file)
 
     async def get_file(self, project_id: ProjectId, file_id: FileId) -> StoredFile | None:
         """This project's file, or None."""
         async with self._db.transaction(project=project_id) as conn:
-            row = await fetch_one(conn, "SELECT * FROM files WHERE id = %s AND project_id = %s", [file_id, project_id])
+            row = await fetch_one(
+                conn,
+                "SELECT * FROM files WHERE id = %s AND project_id = %s AND (expires_at IS NULL OR expires_at > now())",
+                [file_id, project_id],
+            )
         return None if row is None else file_of(row)
 
     async def list_files(
@@ -245,27 +251,29 @@ class ApiProjects(ApiKeys):
                 f"""
                 SELECT * FROM files WHERE project_id = %(project)s
                   AND (%(after)s::text IS NULL OR id {beyond} %(after)s)
-                  AND (%(purpose)s::text IS NULL OR purpose = %(purpose)s) ORDER BY id {order} LIMIT %(limit)s
+                  AND (%(purpose)s::text IS NULL OR purpose = %(purpose)s)
+                  AND (expires_at IS NULL OR expires_at > now()) ORDER BY id {order} LIMIT %(limit)s
                 """,  # noqa: S608
                 {"project": project_id, "after": after, "purpose": purpose, "limit": limit + 1},
             )
         return page_of([file_of(row) for row in rows], limit)
 
-    async def delete_file(self, project_id: ProjectId, file_id: FileId) -> bool:
-        """False where the project has no such file."""
+    async def delete_file(self, project_id: ProjectId, file_id: FileId) -> Deleted | None:
+        """None where the project has no such file."""
         async with self._db.transaction(project=project_id) as conn:
-            deleted = await conn.execute("DELETE FROM files WHERE id = %s AND project_id = %s", [file_id, project_id])
+            deleted = await delete_file(conn, project_id, file_id)
             reader = await fetch_one(
                 conn,
                 """
-                SELECT id FROM batches WHERE project_id = %s AND input_file_id = %s
-                  AND status IN ('validating', 'in_progress', 'finalizing', 'cancelling') LIMIT 1
+                SELECT id FROM batches b WHERE project_id = %s AND input_file_id = %s
+                  AND status IN ('validating', 'in_progress', 'finalizing', 'cancelling')
+                  AND NOT EXISTS (SELECT FROM batch_retries r WHERE r.batch_id = b.id) LIMIT 1
                 """,
                 [project_id, file_id],
             )
             if reader is not None:
                 raise Conflict(f"File {file_id!r} is being read by batch {reader['id']!r}.", code="file_in_use")
-        return deleted.rowcount == 1
+        return deleted
 
 
 def _owner_of(project_id: str, scope: str) -> tuple[str, str, str]:

@@ -5,6 +5,7 @@ from cope.adapters.postgres.api_events import ApiEvents
 from cope.adapters.postgres.api_facts import ApiFacts
 from cope.adapters.postgres.api_prices import ApiPrices
 from cope.adapters.postgres.api_reading import ApiReading
+from cope.adapters.postgres.api_retention import RetentionReading
 from cope.adapters.postgres.api_spend import ApiSpend
 from cope.adapters.postgres.api_webhooks import ENDPOINT, ApiWebhooks
 from cope.adapters.postgres.database import Database, fetch, fetch_one
@@ -22,7 +23,16 @@ from cope.ports.store import Page
 
 
 class PostgresApiStore(
-    ApiPrices, ApiAudits, ApiSpend, ApiReading, ApiFacts, ApiEvents, ApiEventConsumers, ApiDeadLetters, ApiWebhooks
+    ApiPrices,
+    ApiAudits,
+    ApiSpend,
+    ApiReading,
+    ApiFacts,
+    ApiEvents,
+    ApiEventConsumers,
+    ApiDeadLetters,
+    ApiWebhooks,
+    RetentionReading,
 ):
     """One project at a time. `secret_key` is the Fernet key that webhook secrets are sealed with.
 

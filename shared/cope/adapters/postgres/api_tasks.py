@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from cope.adapters.postgres.api_batches import ApiBatches
+from cope.adapters.postgres.api_open_batches import ApiOpenBatches
 from cope.adapters.postgres.claim import LIVE_FIRST
 from cope.adapters.postgres.database import Connection, Row, fetch, fetch_one, in_index_order
 from cope.adapters.postgres.ending import end_live_call
@@ -45,7 +45,7 @@ ORDER BY id DESC LIMIT 1
 """
 
 
-class ApiTasks(ApiBatches):
+class ApiTasks(ApiOpenBatches):
     """What a project's key may do with tasks."""
 
     async def get_task(self, project_id: ProjectId, task_id: TaskId) -> TaskDetail | None:

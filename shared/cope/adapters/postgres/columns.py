@@ -41,9 +41,9 @@ def moment(*, null: bool = False, default: str | None = None) -> Any:
     return column(DateTime(timezone=True), null=null, default=default)
 
 
-def octets(*, null: bool = False) -> Any:
+def octets(*, null: bool = False, key: bool = False) -> Any:
     """Raw bytes."""
-    return column(LargeBinary(), null=null)
+    return column(LargeBinary(), null=null, key=key)
 
 
 def sequence() -> Any:

@@ -52,8 +52,9 @@ SELECT b.*,
   CASE WHEN b.failed > 0 THEN (SELECT json_agg(json_build_array(e.code, e.message, e.count) ORDER BY e.count DESC,
     e.code)::text FROM batch_errors e WHERE e.batch_id = b.id) END AS error_counts,
   (SELECT count(*) FROM tasks t WHERE t.batch_id = b.id AND t.state = 'submitted') AS submitted,
-  q.pilot_lines AS dry_run, q.quote
-FROM batches b LEFT JOIN quotes q ON q.batch_id = b.id
+  q.pilot_lines AS dry_run, q.quote, r.parent_id AS retry_of,
+  ARRAY(SELECT c.batch_id FROM batch_retries c WHERE c.parent_id = b.id ORDER BY c.batch_id) AS retried_by
+FROM batches b LEFT JOIN quotes q ON q.batch_id = b.id LEFT JOIN batch_retries r ON r.batch_id = b.id
 """
 
 
@@ -71,6 +72,7 @@ def project_of(row: Row) -> Project:
         archived_at=row["archived_at"],
         audit_share=row["audit_share"],
         audit_cap=_money(row["audit_cap"]),
+        keep_days=row["keep_days"],
     )
 
 
@@ -106,6 +108,7 @@ def file_of(row: Row) -> StoredFile:
         sha256=row["sha256"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],
+        blob=None if row["blob_id"] is None else FileId(row["blob_id"]),
     )
 
 
@@ -174,6 +177,10 @@ def batch_of(row: Row) -> Batch:
         dry_run=row["dry_run"],
         quote=row["quote"],
         audit_share=row["audit_share"],
+        open=row["open"],
+        retry_of=None if row["retry_of"] is None else BatchId(row["retry_of"]),
+        retried_by=tuple(BatchId(one) for one in row["retried_by"]),
+        pruned_at=row["pruned_at"],
     )
 
 

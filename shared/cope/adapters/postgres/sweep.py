@@ -161,14 +161,17 @@ async def _end_batches(db: Database, endings: EndWatch) -> int:
         expired = await fetch(
             conn,
             """
-            UPDATE batches SET ending = 'expired' WHERE id IN (
+            UPDATE batches SET ending = 'expired', open = false WHERE id IN (
               SELECT id FROM batches
               WHERE status = 'in_progress' AND expires_at <= now() AND held_since IS NULL AND ending IS NULL
               ORDER BY id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED)
-            RETURNING id
+            RETURNING id, project_id, done + failed >= total AS idle
             """,
             [_AT_ONCE],
         )
+        deltas = BatchDeltas()
+        deltas.touch((row["id"], row["project_id"]) for row in expired if row["idle"])  # was open, with nothing to do
+        await deltas.write(conn)
     async with db.connection() as conn:
         ending = await fetch(
             conn,

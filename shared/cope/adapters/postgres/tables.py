@@ -46,6 +46,7 @@ class ProjectRow(SQLModel, table=True):
     __tablename__ = "projects"
     __table_args__ = (
         CheckConstraint("cap >= 0", name="projects_cap_check"),
+        CheckConstraint("keep_days BETWEEN 1 AND 36500", name="projects_keep_check"),
         Index("projects_paused", "id", postgresql_where=text("paused")),
         CheckConstraint("audit_share BETWEEN 0 AND 1000000 AND audit_cap >= 0", name="projects_audit_check"),
     )
@@ -61,6 +62,7 @@ class ProjectRow(SQLModel, table=True):
     webhook_secret: str = words()
     audit_share: int = whole(default="0")
     audit_cap: int | None = big(null=True, default="0")
+    keep_days: int | None = whole(null=True)
 
 
 class ApiKeyRow(SQLModel, table=True):
@@ -96,10 +98,13 @@ class ApiKeyRow(SQLModel, table=True):
 
 
 class FileRow(SQLModel, table=True):
-    """The bytes lie in the file store."""
+    """The bytes lie in the file store, under `blob_id`; NULL: under its own id."""
 
     __tablename__ = "files"
-    __table_args__ = (Index("files_project", "project_id", "id"),)
+    __table_args__ = (
+        Index("files_project", "project_id", "id"),
+        Index("files_expiry", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+    )
     id: str = identifier(key=True)
     project_id: str = of_project()
     filename: str = words()
@@ -109,6 +114,38 @@ class FileRow(SQLModel, table=True):
     sha256: str = words()
     created_at: datetime = moment()
     expires_at: datetime | None = moment(null=True)
+    blob_id: str | None = identifier(null=True)
+
+
+class BlobRow(SQLModel, table=True):
+    """One run of bytes in the file store, under its own name. `refs` files read it; at 0 it is dead for good, and its
+    name with it. `shared` ones are found by their content. `emptied_at`: its bytes are deleted."""
+
+    __tablename__ = "blobs"
+    __table_args__ = (
+        CheckConstraint("refs >= 0", name="blobs_refs_check"),
+        Index("blobs_content", "project_id", "sha256", unique=True, postgresql_where=text("refs > 0 AND shared")),
+        Index("blobs_project", "project_id", postgresql_include=["bytes"], postgresql_where=text("refs > 0")),
+        Index("blobs_freed", "emptied_at", "freed_at", postgresql_where=text("refs = 0")),
+    )
+    id: str = identifier(key=True)
+    project_id: str = identifier()
+    sha256: str = words()
+    bytes: int = big()
+    refs: int = whole()
+    shared: bool = column(Boolean())
+    freed_at: datetime | None = moment(null=True)
+    emptied_at: datetime | None = moment(null=True)
+
+
+class UpkeepNoteRow(SQLModel, table=True):
+    """What upkeep remembers over all processes: whose turn a job was (`turn …`), which file store is this database's
+    (`home`), and what the last look at retention found (`retention`)."""
+
+    __tablename__ = "upkeep_notes"
+    name: str = words(key=True)
+    value: str | None = words(null=True)
+    at: datetime = moment(default="now()")
 
 
 class PolicyRow(SQLModel, table=True):
@@ -149,6 +186,13 @@ class BatchRow(SQLModel, table=True):
         ),
         Index("batches_paused", "id", postgresql_where=text("paused")),
         Index("batches_unnumbered", "id", postgresql_where=text("ends IS NULL")),
+        Index(
+            "batches_kept",
+            "id",
+            postgresql_where=text(
+                "pruned_at IS NULL AND total > 0 AND status IN ('completed', 'failed', 'expired', 'cancelled')"
+            ),
+        ),
     )
     id: str = identifier(key=True)
     project_id: str = of_project()
@@ -210,6 +254,29 @@ class BatchRow(SQLModel, table=True):
     first_large: int = whole(default="0")
     small_steps: int = big(default="0")
     large_steps: int = big(default="0")
+    pruned_at: datetime | None = moment(null=True)
+    open: bool = column(Boolean(), default="false")
+
+
+class BatchRetryRow(SQLModel, table=True):
+    """What makes a batch a retry: the batch whose lines it takes up, and which, as JSON text."""
+
+    __tablename__ = "batch_retries"
+    __table_args__ = (Index("batch_retries_parent", "parent_id", "batch_id"),)
+    batch_id: str = identifier(key=True)
+    project_id: str = identifier()
+    parent_id: str = identifier()
+    lines: str = words()
+
+
+class AppendedLineRow(SQLModel, table=True):
+    """A line of a batch that was open, until it ends: `name` is a hash of its custom id, `digest` of the whole line."""
+
+    __tablename__ = "appended_lines"
+    batch_id: str = identifier(key=True)
+    name: bytes = octets(key=True)
+    project_id: str = identifier()
+    digest: bytes = octets()
 
 
 class QuoteRow(SQLModel, table=True):
@@ -261,7 +328,8 @@ class BatchPaceRow(SQLModel, table=True):
 
 class TaskRow(SQLModel, table=True):
     """One problem. `ending` is set where it must end once its paid call under way has committed; `needed` is what its
-    next paid call may cost, from a refusal until a grant. `result` and `error` are JSON text."""
+    next paid call may cost, from a refusal until a grant. `result` and `error` are JSON text. `retried_in` is the batch
+    that took it over."""
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -289,6 +357,15 @@ class TaskRow(SQLModel, table=True):
             postgresql_where=text("state IN ('failed', 'cancelled', 'expired')"),
         ),
         Index("tasks_live", "project_id", "body_hash", postgresql_where=text("body_hash IS NOT NULL")),
+        Index("tasks_solo", "finished_at", postgresql_where=text("batch_id IS NULL AND finished_at IS NOT NULL")),
+        Index(
+            "tasks_unwiped",
+            "finished_at",
+            postgresql_where=text(
+                'batch_id IS NULL AND finished_at IS NOT NULL AND payload LIKE \'%"st":"none"%\''
+                ' AND payload NOT LIKE \'%"m":[],"r":"","st":"none"}\''
+            ),
+        ),
     )
     id: str = identifier(key=True)
     project_id: str = identifier()
@@ -323,12 +400,15 @@ class TaskRow(SQLModel, table=True):
     error: str | None = words(null=True)
     note: str | None = words(null=True)
     batch_off: str | None = words(null=True)
+    retried_in: str | None = identifier(null=True)
 
 
 class StepRow(SQLModel, table=True):
-    """A finished step with all its samples, as `cope.core.codec.encode_step` writes it."""
+    """A finished step with all its samples, as `cope.core.codec.encode_step` writes it. In weekly partitions: a task's
+    id begins with its time."""
 
     __tablename__ = "steps"
+    __table_args__ = {"postgresql_partition_by": "RANGE (task_id)"}
     task_id: str = identifier(key=True)
     name: str = words(key=True)
     at: datetime = moment(default="clock_timestamp()")
@@ -710,6 +790,7 @@ class DeliveryRow(SQLModel, table=True):
         Index("deliveries_dead", "project_id", "id", postgresql_where=text("state = 'dead'")),
         Index("deliveries_lane", "lane", "due_at", "id", postgresql_where=text("state = 'pending'")),
         Index("deliveries_sending", "sending_until", postgresql_where=text("sending_until IS NOT NULL")),
+        Index("deliveries_over", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     )
     id: str = identifier(key=True)
     project_id: str = identifier()

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import psycopg
 
-from cope.adapters.postgres import batches, claim, commit, prices, quotes, reserve, results
+from cope.adapters.postgres import batches, claim, commit, line_retry, prices, quotes, reserve, results
 from cope.adapters.postgres.alerts import AlertWatch
 from cope.adapters.postgres.budgets import KnownBudgets
 from cope.adapters.postgres.database import KEEPALIVE, Connection, Database, fetch_one, hung_up_after
@@ -18,6 +18,7 @@ from cope.adapters.postgres.pace import PaceWatch
 from cope.adapters.postgres.partitions import Partitions
 from cope.adapters.postgres.provider_store import ProviderBatchMethods
 from cope.adapters.postgres.records import file_of, project_of
+from cope.adapters.postgres.retention_store import RetentionMethods
 from cope.adapters.postgres.sealing import Sealer
 from cope.adapters.postgres.sequencer import sequence_events
 from cope.adapters.postgres.sweep import sweep
@@ -25,6 +26,7 @@ from cope.adapters.postgres.webhook_outcomes import finish_deliveries, give_back
 from cope.adapters.postgres.webhooks import BY_INDEX, Claimer
 from cope.core.ids import AttemptId, BatchId, FileId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus
+from cope.core.line_retry import LineRetry
 from cope.core.money import Price
 from cope.core.quote import Past
 from cope.core.records import Delivery, LineError, Project, StoredFile
@@ -35,6 +37,7 @@ from cope.ports.store import (
     CommitStatus,
     GiveBack,
     Lease,
+    MakeRetried,
     NewTask,
     PilotRun,
     ReserveRequest,
@@ -52,7 +55,7 @@ _UNNUMBERED = "SELECT FROM batches WHERE id = %s AND ends IS DISTINCT FROM total
 _SHORTEST_LIMIT_S = 5.0  # a busy machine is no outage
 
 
-class PostgresWorkerStore(ProviderBatchMethods, EventRelay):
+class PostgresWorkerStore(RetentionMethods, ProviderBatchMethods, EventRelay):
     """Over all projects. `secret_key` is the Fernet key that webhook secrets are sealed with.
 
     Raises `StoreUnavailable` where the database does not answer. One instance per process and event loop. What takes
@@ -103,6 +106,13 @@ class PostgresWorkerStore(ProviderBatchMethods, EventRelay):
             return set()
         async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await claim.renew(conn, leases, lease_s=lease_s)
+
+    async def lost(self, leases: Sequence[Lease]) -> set[TaskId]:
+        """Those that are not to go on."""
+        if not leases:
+            return set()
+        async with self._db.connection() as conn:
+            return await claim.lost(conn, leases)
 
     async def reserve(self, requests: Sequence[ReserveRequest]) -> list[ReserveResult]:
         """One result per request, in order."""
@@ -229,6 +239,18 @@ class PostgresWorkerStore(ProviderBatchMethods, EventRelay):
         with contextlib.suppress(JobLost):
             async with self._db.transaction(limit_s=None) as conn:
                 return await ingest(conn, job, rows, model=model, expires_in=expires_in)
+        return None
+
+    async def line_retry(self, job: BatchJob) -> LineRetry:
+        """What a batch that is a retry takes up again."""
+        async with self._db.connection() as conn:
+            return await line_retry.line_retry(conn, job)
+
+    async def take_lines(self, job: BatchJob, make: MakeRetried, *, expires_in: timedelta | None) -> int | None:
+        """All lines and the retry's start, or nothing."""
+        with contextlib.suppress(JobLost):
+            async with self._db.transaction(limit_s=None) as conn:
+                return await line_retry.take_lines(conn, self._policies, job, make, expires_in=expires_in)
         return None
 
     async def fail_validation(
