@@ -224,8 +224,11 @@ def test_a_pruned_batch_says_so_and_so_do_its_tasks_and_its_expired_file(served:
     assert pruned.model_extra["cope"]["pruned_at"] is not None
     assert pruned.request_counts is not None
     assert pruned.request_counts.total == 1
-    status, body, _ = served.get(f"/batches/{batch.id}/tasks")
-    assert (status, json.loads(body)["error"]["code"]) == (410, "batch_pruned")
+    for path in ("tasks", "results"):
+        status, body, _ = served.get(f"/batches/{batch.id}/{path}")
+        assert (status, json.loads(body)["error"]["code"]) == (410, "batch_pruned")
+    with pytest.raises(openai.APIStatusError, match="were deleted"):
+        client.post(f"/batches/{batch.id}/retry", body={}, cast_to=object)
     for path in (f"/files/{seen.output_file_id}", f"/files/{seen.output_file_id}/content"):
         status, body, _ = served.get(path)
         assert (status, json.loads(body)["error"]["code"]) == (410, "file_expired")

@@ -24,7 +24,7 @@ def lines(*names: str, text: str = "", queue: str = "small") -> list[NewLine]:
     ]
 
 
-async def opened(world: World, project: Project, *, window: timedelta = WINDOW) -> Batch:
+async def opened(world: World, project: Project, *, window: timedelta | None = WINDOW) -> Batch:
     batch = replace(make_batch(project.id, FileId(""), created_at=world.now()), completion_window="1h", open=True)
     return await world.api.create_batch(NewBatch(batch, batch.id.encode(), None, retry=0, open_for=window))
 
@@ -224,3 +224,30 @@ async def test_opening_adding_and_sealing_are_in_the_feed(world: World) -> None:
     types = [event.type for event in await world.events(project)]
 
     assert types == ["batch.created", "batch.in_progress", "batch.requests_added", "batch.sealed"]
+
+
+async def test_lines_that_begin_at_the_large_model_count_in_what_an_eta_is_reckoned_from(world: World) -> None:
+    batch = await opened(world, await world.project())
+    await append(world, batch, lines("a"))
+    await append(world, batch, lines("b", "c", queue="large"))
+    await world.commit(done(await world.claim_one("large")))
+
+    workload = (await world.see(batch)).workload
+
+    assert workload is not None
+    assert (workload.total, workload.ended, workload.at_large, workload.first_large) == (3, 1, 1, 2)
+
+
+async def test_an_open_batch_without_a_window_never_expires(world: World) -> None:
+    project = await world.project()
+    batch = await opened(world, project, window=None)
+    assert batch.expires_at is None
+    appended = await world.api.append_lines(project.id, batch.id, lines("a"), window=None, most=9)
+    assert appended is not None
+    await world.advance(30 * 86_400)
+    await world.sweep()
+
+    await world.commit(done(await world.claim_one()))
+    await world.api.seal_batch(project.id, batch.id)
+
+    assert await world.finish(batch) is BatchStatus.COMPLETED

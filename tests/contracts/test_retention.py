@@ -211,3 +211,16 @@ async def test_the_report_is_kept_until_the_next_one(world: World) -> None:
     await world.worker.put_retention_report('{"a": 1}')
     await world.worker.put_retention_report('{"a": 2}')
     assert await world.api.retention_report() == '{"a": 2}'
+
+
+async def test_that_a_batch_was_pruned_is_in_the_log_once(world: World) -> None:
+    project = await world.project()
+    batch = await finished(world, project)
+    await world.advance(11 * DAY)
+    for _ in range(2):
+        await world.worker.prune(TEN, limit=1000)
+    await world.sweep()
+
+    told = [event for event in await world.events(project) if event.type == "batch.pruned"]
+
+    assert [(event.batch_id, json.loads(event.data)) for event in told] == [(batch.id, {"id": batch.id})]

@@ -276,3 +276,35 @@ async def test_files_from_before_are_read_under_their_own_names_and_freed_when_t
     assert deleted is not None
     assert deleted.freed == "file-one"
     assert list(await world.worker.freed_bytes(limit=10)) == ["file-one"]
+
+
+async def test_what_only_tells_of_pruned_things_goes_with_them(
+    world: PostgresWorld, db: Database, place: Place
+) -> None:
+    project = await world.project()
+    await finished(world, project, tasks_of(old_week(0), 9))
+    other = await finished(world, project, tasks_of(old_week(0), 2, first=50))
+    await world.api.set_keep_days(project.id, 5)
+    await world.sweep()
+    with psycopg.connect(place.superuser, autocommit=True) as conn:
+        conn.execute("UPDATE batches SET completed_at = completed_at - interval '6 days' WHERE id <> %s", [other.id])
+        for delivery, state in (("whd_1", "delivered"), ("whd_2", "pending")):
+            conn.execute(
+                "INSERT INTO deliveries (id, project_id, event_id, url, body, state, finished_at)"
+                " VALUES (%s, %s, 'evt_1', 'https://a', '{}', %s, now() - %s::interval)",
+                [delivery, project.id, state, "31 days" if state == "delivered" else None],
+            )
+            conn.execute(
+                "INSERT INTO delivery_attempts (delivery_id, project_id, attempt, took_ms) VALUES (%s, %s, 1, 5)",
+                [delivery, project.id],
+            )
+        aged = conn.execute("UPDATE event_log SET logged_at = now() - interval '40 days' WHERE \"offset\" = 1")
+    assert aged.rowcount == 1
+
+    assert (await world.worker.prune(Keeping(), limit=1000)).batches == 1
+
+    assert await count(db, "batch_ends") == 1  # of one commit
+    assert await count(db, f"batch_ends WHERE batch_id = '{other.id}'") == 1
+    assert await count(db, "delivery_attempts WHERE delivery_id = 'whd_1'") == 0
+    assert await count(db, "delivery_attempts WHERE delivery_id = 'whd_2'") == 1
+    assert await count(db, "event_log WHERE logged_at < now() - interval '35 days'") == 0
