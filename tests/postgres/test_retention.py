@@ -294,10 +294,6 @@ async def test_what_only_tells_of_pruned_things_goes_with_them(
                 " VALUES (%s, %s, 'evt_1', 'https://a', '{}', %s, now() - %s::interval)",
                 [delivery, project.id, state, "31 days" if state == "delivered" else None],
             )
-            conn.execute(
-                "INSERT INTO delivery_attempts (delivery_id, project_id, attempt, took_ms) VALUES (%s, %s, 1, 5)",
-                [delivery, project.id],
-            )
         aged = conn.execute("UPDATE event_log SET logged_at = now() - interval '40 days' WHERE \"offset\" = 1")
     assert aged.rowcount == 1
 
@@ -305,6 +301,6 @@ async def test_what_only_tells_of_pruned_things_goes_with_them(
 
     assert await count(db, "batch_ends") == 1  # of one commit
     assert await count(db, f"batch_ends WHERE batch_id = '{other.id}'") == 1
-    assert await count(db, "delivery_attempts WHERE delivery_id = 'whd_1'") == 0
-    assert await count(db, "delivery_attempts WHERE delivery_id = 'whd_2'") == 1
+    assert await count(db, "deliveries WHERE id = 'whd_1'") == 0
+    assert await count(db, "deliveries WHERE id = 'whd_2'") == 1
     assert await count(db, "event_log WHERE logged_at < now() - interval '35 days'") == 0

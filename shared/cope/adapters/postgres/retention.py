@@ -88,8 +88,6 @@ WITH gone AS (
   DELETE FROM deliveries WHERE id IN (
     SELECT id FROM deliveries WHERE {DUE_DELIVERY} ORDER BY finished_at LIMIT %(page)s FOR UPDATE SKIP LOCKED)
   RETURNING id
-), attempts AS (
-  DELETE FROM delivery_attempts a USING gone WHERE a.delivery_id = gone.id
 )
 SELECT count(*) AS gone FROM gone
 """  # noqa: S608
