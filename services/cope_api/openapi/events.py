@@ -119,7 +119,7 @@ OPERATIONS = {
             }
         ),
         query=_READ,
-        headers={"last-event-id": text("With `text/event-stream`: go on behind it.", low=1)},
+        headers={"last-event-id": text("With `text/event-stream`: go on behind it.")},
         also={
             "text/event-stream": text("`id` is the offset, `event` the type, `data` the envelope."),
             "application/cloudevents-batch+json": array(EVENT),
