@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -107,8 +108,9 @@ def submit(place: Place, secret_key: str, *counts: int) -> list[str]:
             (project_id,) = conn.execute("SELECT id FROM projects").fetchone() or ("",)
         made = []
         for count in counts:
-            file = make_file(ProjectId(project_id))
-            batch = make_batch(ProjectId(project_id), FileId(f"{file.id}-{count}"), created_at=file.created_at)
+            named = make_file(ProjectId(project_id))
+            file = await store.create_file(replace(named, id=FileId(f"{named.id}-{count}")))
+            batch = make_batch(ProjectId(project_id), file.id, created_at=file.created_at)
             made.append((await store.create_batch(NewBatch(batch, batch.id.encode(), None, retry=0))).id)
         await store.aclose()
         return made

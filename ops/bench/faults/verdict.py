@@ -105,27 +105,32 @@ def _tasks(conn: "psycopg.Connection[Any]", verdict: Verdict, batch: str, tasks:
     verdict.must(innocents == 0, f"{innocents} sound tasks failed: {verdict.failed}")
 
 
+# What is numbered already and what waits for its number, in one snapshot.
+_LOG = """(SELECT id, batch_id, task_id, type, data FROM event_log
+  UNION ALL SELECT id, batch_id, task_id, type, data FROM events) e"""
+
+
 def _events(conn: "psycopg.Connection[Any]", verdict: Verdict, batch: str) -> None:
     twice = conn.execute(
-        "SELECT count(*) FROM (SELECT task_id, data::json ->> 'step' FROM events"
+        f"SELECT count(*) FROM (SELECT task_id, data::json ->> 'step' FROM {_LOG}"
         " WHERE batch_id = %s AND type = 'task.step_finished' GROUP BY 1, 2 HAVING count(*) > 1) x",
         [batch],
     ).fetchone()
     apart = conn.execute(
-        "SELECT count(*) FROM (SELECT task_id, data::json ->> 'step' AS step FROM events"
-        " WHERE batch_id = %(batch)s AND type = 'task.step_finished') e"
+        f"SELECT count(*) FROM (SELECT task_id, data::json ->> 'step' AS step FROM {_LOG}"
+        " WHERE batch_id = %(batch)s AND type = 'task.step_finished') l"
         " FULL JOIN (SELECT s.task_id, s.name AS step FROM steps s JOIN tasks t ON t.id = s.task_id"
-        " WHERE t.batch_id = %(batch)s) s USING (task_id, step) WHERE e.step IS NULL OR s.step IS NULL"
-        " OR e.task_id IS NULL OR s.task_id IS NULL",
+        " WHERE t.batch_id = %(batch)s) s USING (task_id, step) WHERE l.step IS NULL OR s.step IS NULL"
+        " OR l.task_id IS NULL OR s.task_id IS NULL",
         {"batch": batch},
     ).fetchone()
     endings = conn.execute(
-        "SELECT count(*) FROM (SELECT t.id, count(e.id) FROM tasks t LEFT JOIN events e ON e.task_id = t.id"
+        f"SELECT count(*) FROM (SELECT t.id, count(e.id) FROM tasks t LEFT JOIN {_LOG} ON e.task_id = t.id"
         " AND e.type = ANY (%s) WHERE t.batch_id = %s GROUP BY 1 HAVING count(e.id) <> 1) x",
         [list(TERMINAL), batch],
     ).fetchone()
     ends = conn.execute(
-        "SELECT count(*) FROM events WHERE batch_id = %s AND type = 'batch.completed'", [batch]
+        f"SELECT count(*) FROM {_LOG} WHERE batch_id = %s AND type = 'batch.completed'", [batch]
     ).fetchone()
     assert twice is not None
     assert apart is not None
