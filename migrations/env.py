@@ -9,6 +9,12 @@ from alembic import context
 from cope.adapters.postgres.tables import METADATA
 
 connection = context.config.attributes["connection"]
-context.configure(connection=connection, target_metadata=METADATA, compare_type=True, compare_server_default=True)
+context.configure(
+    connection=connection,
+    target_metadata=METADATA,
+    compare_type=True,
+    compare_server_default=True,
+    transaction_per_migration=True,
+)
 with context.begin_transaction():
     context.run_migrations()

@@ -86,7 +86,12 @@ def make_new_task(
         line=line,
         custom_id=custom_id or f"line-{line}",
         payload=encode_payload(
-            spec.problem, spec.options, requested_model=spec.requested_model, store=spec.store, max_cost=spec.max_cost
+            spec.problem,
+            spec.options,
+            requested_model=spec.requested_model,
+            store=spec.store,
+            max_cost=spec.max_cost,
+            form=spec.form,
         ),
         policy=encode_policy(spec.policy),
         seed=spec.seed,

@@ -22,7 +22,8 @@ ALTER TABLE batches ALTER COLUMN ends SET DEFAULT 0,
   ADD COLUMN large_steps bigint NOT NULL DEFAULT 0;
 CREATE INDEX batches_unnumbered ON batches (id) WHERE ends IS NULL;
 ALTER TABLE batch_errors ADD COLUMN message text;
-CREATE INDEX tasks_unsuccessful ON tasks (batch_id, line) WHERE state IN ('failed', 'cancelled', 'expired');
+CREATE INDEX tasks_unsuccessful ON tasks (batch_id, state, line)
+  WHERE state IN ('failed', 'cancelled', 'expired');
 
 CREATE TABLE batch_ends (
   batch_id text COLLATE "C" NOT NULL,

@@ -6,7 +6,7 @@ The trigger is the guard: whatever the program, no project can go on while a not
 from alembic import op
 
 revision = "0019"
-down_revision = "0011"
+down_revision = "0018"
 branch_labels = None
 depends_on = None
 

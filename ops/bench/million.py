@@ -184,8 +184,8 @@ class Watch:
                 seen["min"], seen["max"] = min(seen["min"], mib), max(seen["max"], mib)
         step = max(1, len(self.memory) // 60)
         return {
-            "rss_mib_by_phase": phases,
-            "rss_mib_over_time": [{"at_s": at, "phase": phase, **sizes} for phase, at, sizes in self.memory[::step]],
+            "pss_mib_by_phase": phases,
+            "pss_mib_over_time": [{"at_s": at, "phase": phase, **sizes} for phase, at, sizes in self.memory[::step]],
             "listing_ms_by_phase": {
                 phase: {name: _spread(times) for name, times in named.items()} for phase, named in self.listings.items()
             },
@@ -204,13 +204,13 @@ def _spread(times: list[float]) -> dict[str, float]:
 
 
 def _resident_mib(pid: int) -> int:
-    """Of a process and all below it."""
+    """Of a process and all below it; pages that they share count once (the proportional set size)."""
     total, todo = 0, [pid]
     while todo:
         one = todo.pop()
         with contextlib.suppress(OSError, StopIteration):
-            status = Path(f"/proc/{one}/status").read_text()
-            total += int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
+            rollup = Path(f"/proc/{one}/smaps_rollup").read_text()
+            total += int(next(line.split()[1] for line in rollup.splitlines() if line.startswith("Pss:")))
             for task in Path(f"/proc/{one}/task").iterdir():
                 todo += [int(child) for child in (task / "children").read_text().split()]
     return total // 1024

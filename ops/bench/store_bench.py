@@ -56,6 +56,10 @@ _PASSWORD = "only-for-benchmarks"
 _DATABASE = "cope_bench"
 _GROUP = 100
 _LEASE_S = 600.0
+_SIZE = """
+SELECT pg_total_relation_size(%(name)s::regclass) + coalesce(sum(pg_total_relation_size(relid)), 0)
+FROM pg_partition_tree(%(name)s::regclass) WHERE isleaf AND relid <> %(name)s::regclass
+"""
 _WORDS = (  # noqa: SIM905
     "the total of sheep minus those sold gives what is left so we add first and then subtract because each "
     "farmer buys more than he sells on a market where prices rise by half every week until winter comes to all"
@@ -266,16 +270,41 @@ class Bench:
     async def sizes(self, count: int) -> dict[str, float]:
         """Bytes per task by table, indexes included, after a VACUUM FULL; then everything is emptied."""
         await self.worker.sweep(lease_s=_LEASE_S)
-        names = ["tasks", "steps", "attempts", "ledger", "events"]
+        while await self.worker.sequence_events():
+            pass
+        names = ["tasks", "steps", "attempts", "ledger", "event_log"]
         with psycopg.connect(self.place, autocommit=True) as conn:
             found = {}
             for name in names:
                 conn.execute(sql.SQL("VACUUM FULL {}").format(sql.Identifier(name)))
-                row = conn.execute("SELECT pg_total_relation_size(%s)", [name]).fetchone()
+                row = conn.execute(_SIZE, {"name": name}).fetchone()
                 assert row is not None
-                found[name] = row[0] / count
-            conn.execute("TRUNCATE tasks, steps, attempts, ledger, events")
+                found[name] = float(row[0]) / count
+            conn.execute("TRUNCATE tasks, steps, attempts, ledger, events, event_log")
         return found
+
+    @contextlib.asynccontextmanager
+    async def sequencing(self) -> AsyncIterator[None]:
+        """The sequencer at work beside what is measured, each 100 ms as in a worker."""
+
+        async def sequence() -> None:
+            while True:
+                await self.worker.sequence_events()
+                await asyncio.sleep(0.1)
+
+        task = asyncio.create_task(sequence())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def sequence(self) -> float:
+        """Everything that waits, in pages of 20,000 at most."""
+        began, moved = time.perf_counter(), 0
+        while page := await self.worker.sequence_events():
+            moved += page
+        return moved / (time.perf_counter() - began)
 
 
 async def pages(tasks: Sequence[NewTask]) -> AsyncIterator[Sequence[NewTask]]:
@@ -299,8 +328,12 @@ async def measure(superuser_url: str, count: int) -> None:
         claimed, rate = await bench.claims("small", count // 2)
         show("claim, k=100, decoded into tasks", rate, "tasks/s")
         half = len(claimed) // 2
-        show("commit of a step that escalates, groups of 100", await bench.escalate(claimed[:half]), "commits/s")
+        show("commit of a step that escalates, groups of 100", await bench.escalate(claimed[: half // 2]), "commits/s")
+        async with bench.sequencing():
+            rate = await bench.escalate(claimed[half // 2 : half])
+        show("the same, with the sequencer beside it", rate, "commits/s")
         show("commit of a step that ends the task, groups of 100", await bench.finish(claimed[half:]), "commits/s")
+        show("events into the log", await bench.sequence(), "events/s")
         large, _ = await bench.claims("large", half)
         reserve, sent, settle = await bench.pay(large)
         show("reserve, groups of 100, one budget row", reserve, "grants/s")

@@ -4,14 +4,11 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from fastapi import APIRouter, FastAPI, Request
-from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cope.bootstrap import ApiParts
 from cope.core.errors import NotFound
@@ -25,54 +22,39 @@ from cope_api import (
     audits,
     batches,
     costs,
+    dead_letters,
+    docs,
     doctor,
     doubt,
+    event_consumers,
+    events,
     failures,
     files,
+    keys,
     ledger_export,
+    life_cycle,
     limits,
     live,
     metrics,
     prices,
     receipts,
+    responses,
     restored,
     results,
+    retention,
     spend_alerts,
     spend_limits,
     usage,
     waiting,
+    webhook_deliveries,
     webhooks,
 )
 from cope_api.context import Gate, list_body, parts_of, project_of
 from cope_api.failures import json_response
+from cope_api.guard import Guard
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
-_REQUEST_ID = "x-request-id"
-
-
-class _RequestIds:
-    """Every response carries `x-request-id` and is counted by status. Pure ASGI: streams pass through."""
-
-    def __init__(self, app: ASGIApp, counts: "Counter[int]") -> None:
-        self._app = app
-        self._counts = counts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = f"req_{secrets.token_hex(16)}"
-
-        async def with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._counts[message["status"]] += 1
-                headers = MutableHeaders(scope=message)
-                headers[_REQUEST_ID] = request_id
-                headers["x-content-type-options"] = "nosniff"
-            await send(message)
-
-        await self._app(scope, receive, with_id)
 
 
 def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiParts]]) -> FastAPI:
@@ -85,6 +67,7 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
             parts = await open_parts(resources)
             app.state.parts, app.state.gate, app.state.waiter = parts, Gate(parts), live.LiveWaiter(parts)
             app.state.ledger_checks = metrics.LedgerChecks(parts)
+            app.state.event_feed = await events.open_feed(parts, resources)
             await _ensure_project(parts)
             await reread_or_go_on(parts.store, parts.prices)
             for missing in unpriced(parts.catalog, parts.prices, parts.clock.now()):
@@ -101,17 +84,28 @@ def create_app(open_parts: Callable[[contextlib.AsyncExitStack], Awaitable[ApiPa
             watcher.cancel()
             await asyncio.gather(waiter, batch_waiter, watcher, return_exceptions=True)
 
-    app = FastAPI(title="COPE", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="COPE",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,  # a redirect would repeat the caller's Host header
+    )
     failures.install(app)
     money = (
         *(prices, spend_limits, spend_alerts, limits, usage),
         *(costs, receipts, ledger_export, doubt, metrics),
     )
-    parts = (files, batches, results, waiting, live, webhooks, admin, audits, restored, doctor, *money)
-    for part in (router, *(module.router for module in parts)):
+    log = (events, event_consumers, dead_letters, webhook_deliveries)
+    work = (files, retention, batches, life_cycle, results, waiting, live, responses, webhooks, audits)
+    parts = (docs, *work, admin, keys, restored, doctor, *log, *money)
+    app.state.routers = [router, *(module.router for module in parts)]
+    for part in app.state.routers:
         app.include_router(part)
     app.state.counts = counts
-    app.add_middleware(_RequestIds, counts=counts)
+    app.add_middleware(Guard, counts=counts)
     return app
 
 
@@ -132,7 +126,7 @@ async def _ensure_project(parts: ApiParts) -> None:
         default_kind="math",
         paused=False,
     )
-    await parts.store.ensure_project(project, admin.make_key(parts, project.id, "bootstrap", key), secret)
+    await parts.store.ensure_project(project, keys.make_key(parts, project.id, "bootstrap", key), secret)
 
 
 @router.get("/health")

@@ -33,7 +33,7 @@ from cope_api.spend_limits import seer
 
 router = APIRouter()
 Json = dict[str, Any]
-_MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
+_MONTH = re.compile(r"2[0-9]{3}-(0[1-9]|1[0-2])")
 _MAY_FOLLOW = "Audits never hold a batch up: they may go on after it has ended, and the figures with them."
 
 

@@ -2,22 +2,23 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any, assert_never
 
 import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from cope.bootstrap import ApiParts
-from cope.core.errors import BadRequest, Conflict, NotAvailableYet, NotFound
-from cope.core.ids import BATCH, BatchId, FileId, TaskId
+from cope.core.errors import BadRequest, Conflict, NotFound
+from cope.core.ids import BATCH, BatchId, FileId, ProjectId, TaskId
 from cope.core.lifecycle import TERMINAL_BATCH_STATUSES, BatchStatus, TaskState
 from cope.core.problem import Kind
 from cope.core.records import Batch
 from cope.core.request import BatchCope, parse_cope_defaults
-from cope.core.request_values import as_int, as_mapping, as_text
+from cope.core.request_values import as_int, as_mapping, as_metadata, as_text
 from cope.ports.store import NewBatch
-from cope.usecases.ingest import window_seconds
+from cope.usecases.ingest import RESPONSES, batch_window, window_seconds
 from cope_api.audits import batch_audit
 from cope_api.context import (
     clean_id,
@@ -28,39 +29,37 @@ from cope_api.context import (
     project_of,
     project_row,
     raw_body,
+    retry_count,
     text_query,
 )
 from cope_api.failures import json_response
 from cope_api.holds import shown
+from cope_api.inline import NO_FILE, Source, create_inline, source
 from cope_api.present import task_json
+from cope_api.retention import refuse_pruned
 
 router = APIRouter()
-_KEYS = frozenset({"input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after", "cope"})
-_SERVED, _LATER = "/v1/chat/completions", frozenset({"/v1/responses"})
+_KEYS = frozenset(
+    {"input_file_id", "requests", "endpoint", "completion_window", "metadata", "output_expires_after", "cope"}
+)
+_SERVED = ("/v1/chat/completions", RESPONSES)
 _LONGEST_KEY = 255
 
 
 @router.post("/v1/batches")
 async def create(request: Request) -> Response:
-    """Accept a batch: it is `validating` until upkeep has read its file. A repetition returns the first one."""
+    """Accept a batch: it is `validating` until upkeep has read its file, which may come as `requests` in the body; an
+    open one begins at once. A repetition returns the first one."""
     parts, project_id, principal = await project_of(request)
     raw = await raw_body(request)
     body = json_object(raw)
     only_keys(body, _KEYS)
     project = await project_row(parts, project_id)
     cope = parse_cope_defaults(body.get("cope"), catalog=parts.catalog, kind=Kind(project.default_kind))
-    if cope.webhook_url is not None:
-        reason = parts.webhooks.refuse_reason(cope.webhook_url)
-        if reason is not None:
-            raise BadRequest(f"`cope.webhook_url` can't be used: {reason}.", param="cope.webhook_url")
-    input_file = FileId(as_text(body.get("input_file_id"), "input_file_id", longest=64))
-    file = await parts.store.get_file(project_id, input_file)
-    if file is None:
-        raise BadRequest(f"There is no file {input_file!r}.", param="input_file_id", code="file_not_found")
-    if file.purpose != "batch":
-        raise BadRequest("The input file's purpose must be `batch`.", param="input_file_id")
-    window = as_text(body.get("completion_window"), "completion_window", longest=8)
-    window_seconds(window)
+    check_webhook(parts, cope.webhook_url)
+    came = source(body, cope)
+    input_file = NO_FILE if came is not Source.FILE else await _input_file(parts, project_id, body)
+    window = window_of(body.get("completion_window"))
     batch = Batch(
         id=BatchId(parts.ids.new(BATCH)),
         project_id=project_id,
@@ -71,22 +70,58 @@ async def create(request: Request) -> Response:
         status=BatchStatus.VALIDATING,
         created_at=parts.clock.now(),
         defaults=_defaults(cope),
-        metadata=_metadata(body.get("metadata")),
+        metadata=metadata_of(body.get("metadata")),
         webhook_url=cope.webhook_url,
         output_expires_after_s=_output_expiry(body.get("output_expires_after")),
         cap=cope.max_cost,
         dry_run=cope.dry_run,
         audit_share=cope.audit_share,
+        open=cope.open,
     )
+    new = new_batch(request, batch, raw)
+    match came:
+        case Source.FILE:
+            made = await parts.store.create_batch(new)
+        case Source.INLINE:
+            made = await create_inline(parts, new, body["requests"], Kind(project.default_kind))
+        case Source.OPEN:
+            made = await parts.store.create_batch(replace(new, open_for=batch_window(batch)))
+        case _:
+            assert_never(came)
+    await parts.wake.poke("upkeep")
+    return await show(parts, made)
+
+
+def new_batch(request: Request, batch: Batch, raw: bytes) -> NewBatch:
+    """With what makes a request for a batch a repetition of an earlier one. Raises `BadRequest`."""
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= _LONGEST_KEY:
         raise BadRequest(f"`Idempotency-Key` must have 1 to {_LONGEST_KEY} characters.", param="Idempotency-Key")
-    retries = request.headers.get("x-stainless-retry-count", "0")
-    made = await parts.store.create_batch(
-        NewBatch(batch, hashlib.sha256(raw).digest(), key, retry=int(retries[:4]) if retries.isdigit() else 0)
-    )
-    await parts.wake.poke("upkeep")
-    return await show(parts, made)
+    return NewBatch(batch, hashlib.sha256(raw).digest(), key, retry=retry_count(request))
+
+
+def check_webhook(parts: ApiParts, url: str | None) -> None:
+    """Raises `BadRequest` for an address that nothing may be sent to."""
+    reason = None if url is None else parts.webhooks.refuse_reason(url)
+    if reason is not None:
+        raise BadRequest(f"`cope.webhook_url` can't be used: {reason}.", param="cope.webhook_url")
+
+
+async def _input_file(parts: ApiParts, project_id: ProjectId, body: Mapping[str, object]) -> FileId:
+    input_file = FileId(as_text(body.get("input_file_id"), "input_file_id", longest=64))
+    file = await parts.store.get_file(project_id, input_file)
+    if file is None:
+        raise BadRequest(f"There is no file {input_file!r}.", param="input_file_id", code="file_not_found")
+    if file.purpose != "batch":
+        raise BadRequest("The input file's purpose must be `batch`.", param="input_file_id")
+    return input_file
+
+
+def window_of(value: object) -> str:
+    """A completion window that can be kept. Raises `BadRequest`."""
+    window = as_text(value, "completion_window", longest=8)
+    window_seconds(window)
+    return window
 
 
 def _defaults(cope: BatchCope) -> str:
@@ -96,25 +131,15 @@ def _defaults(cope: BatchCope) -> str:
 
 def _endpoint(value: object) -> str:
     endpoint = as_text(value, "endpoint", longest=64)
-    if endpoint in _LATER:
-        raise NotAvailableYet(f"`{endpoint}` is not served as a batch endpoint yet: use {_SERVED}.", param="endpoint")
-    if endpoint != _SERVED:
-        raise BadRequest(f"`endpoint` must be {_SERVED}.", param="endpoint")
+    if endpoint not in _SERVED:
+        raise BadRequest(f"`endpoint` must be one of {', '.join(_SERVED)}.", param="endpoint")
     return endpoint
 
 
-def _metadata(value: object) -> Mapping[str, str] | None:
-    if value is None:
-        return None
-    given = as_mapping(value, "metadata")
-    if len(given) > 16:
-        raise BadRequest("`metadata` holds at most 16 pairs.", param="metadata")
-    for key, text in given.items():
-        if len(key) > 64 or "\x00" in key or not isinstance(text, str) or len(text) > 512 or "\x00" in text:
-            raise BadRequest(
-                "`metadata` maps keys of up to 64 characters to texts of up to 512, without NUL.", param="metadata"
-            )
-    return cast("Mapping[str, str]", given)
+def metadata_of(value: object) -> Mapping[str, str] | None:
+    """OpenAI's `metadata`. Raises `BadRequest`."""
+    pairs = as_metadata(value, "metadata")
+    return None if pairs is None else dict(pairs)
 
 
 def _output_expiry(value: object) -> int | None:
@@ -166,9 +191,16 @@ async def cancel(request: Request, batch_id: str) -> Response:
     return await show(parts, cancelled or batch)
 
 
+@router.post("/v1/batches/{batch_id}/pause")
+async def pause(request: Request, batch_id: str) -> Response:
+    """Hold a batch by hand: another name for `hold`."""
+    return await hold(request, batch_id)
+
+
 @router.post("/v1/batches/{batch_id}/hold")
 async def hold(request: Request, batch_id: str) -> Response:
-    """Hold a batch by hand: nothing of it is begun until it is resumed, and its completion window stands still."""
+    """Hold a batch by hand: nothing of it is begun until it is resumed, and its completion window stands still. What is
+    under way ends and counts."""
     parts, batch = await find_batch(request, batch_id)
     held = await parts.store.hold_batch(batch.project_id, batch.id) or batch
     if not held.paused:
@@ -200,6 +232,7 @@ async def show(parts: ApiParts, batch: Batch, *, audited: bool = False) -> Respo
 async def list_tasks(request: Request, batch_id: str) -> Response:
     """The batch's tasks with their histories, a page at a time."""
     parts, batch = await find_batch(request, batch_id)
+    refuse_pruned(batch)
     state = text_query(request, "status")
     if state is not None and state not in tuple(TaskState):
         raise BadRequest(f"`status` must be one of {', '.join(TaskState)}.", param="status")

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from cope.bootstrap import ApiParts
 from cope.core.doctor import Finding, Level, judge_store, worst
-from cope.core.errors import StoreUnavailable
+from cope.core.errors import CopeError, StoreUnavailable
 from cope.core.models import ModelEntry
 from cope.core.money import format_usd
 from cope.usecases.watch_prices import unpriced
@@ -58,7 +58,7 @@ async def _look(parts: ApiParts) -> AsyncIterator[Finding]:
     except StoreUnavailable as away:
         yield Finding("postgres", Level.FAIL, away.message, "Start Postgres, and look at COPE_API_DATABASE_URL.")
     yield await _broker(parts)
-    yield await asyncio.to_thread(_files, parts)
+    yield await _files(parts)
     for finding in await asyncio.gather(*(_model(entry) for entry in _asked(parts))):
         yield finding
     for finding in _settings(parts):
@@ -116,7 +116,18 @@ async def _broker(parts: ApiParts) -> Finding:
     return Finding("broker", Level.OK, "Redis answers and evicts nothing")
 
 
-def _files(parts: ApiParts) -> Finding:
+async def _files(parts: ApiParts) -> Finding:
+    if parts.settings.files_url:
+        try:
+            await parts.files.check()
+        except CopeError as wrong:
+            mend = "See COPE_FILES_URL and the AWS_… settings: nothing can be uploaded, and no batch gets its files."
+            return Finding("files", Level.FAIL, wrong.message, mend)
+        return Finding("files", Level.OK, f"{parts.settings.files_url}: written, read and removed a byte")
+    return await asyncio.to_thread(_folder, parts)
+
+
+def _folder(parts: ApiParts) -> Finding:
     folder = parts.settings.data_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -140,7 +140,7 @@ async def _unknown_to(request: Request, parts: ApiParts, *, apply: bool) -> Proj
 
 
 def _flag(request: Request, name: str) -> bool:
-    told = request.query_params.get(name, "false").lower()
+    told = request.query_params.get(name, "false")
     if told not in {"true", "false", "1", "0"}:
         raise BadRequest(f"`{name}` must be true or false.", param=name)
     return told in {"true", "1"}
@@ -157,15 +157,15 @@ def _span(request: Request) -> tuple[datetime, datetime] | None:
 def _moment(text: str) -> datetime:
     """Unix seconds, or ISO 8601 with a zone."""
     try:
-        if text.isascii() and text.isdigit():
-            return datetime.fromtimestamp(int(text[:11]), UTC)
+        if text.isascii() and text.isdigit() and len(text) <= 11:
+            return datetime.fromtimestamp(int(text), UTC)
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
             raise ValueError(text)
+        return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         message = f"{text[:40]!r} is no moment: give Unix seconds, or 2026-11-02T00:00:00Z with its zone."
         raise BadRequest(message, param="complete_from") from None
-    return moment.astimezone(UTC)
 
 
 def _report(found: Reconciliation, orders: Orders) -> dict[str, Any]:

@@ -6,24 +6,38 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from cope.core import errors
+from cope.core.redaction import one_line
 
 logger = logging.getLogger(__name__)
 
 # The client repeats 429s and 409s by itself: a refusal that time alone does not mend must say so.
 NO_RETRY = {"x-should-retry": "false"}
+
+
+class BodyStalled(errors.CopeError):
+    """The body of a request stopped coming."""
+
+    code = "body_stalled"
+
+
 _STATUS: dict[type[errors.CopeError], int] = {
+    BodyStalled: 408,
     errors.BadRequest: 400,
     errors.NotFound: 404,
     errors.Conflict: 422,
+    errors.Gone: 410,
     errors.TooLarge: 413,
     errors.BudgetExhausted: 429,
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
     errors.StoreUnavailable: 503,
+    errors.StorageUnavailable: 503,
+    errors.StorageFull: 507,
 }
 _TYPE = {401: "authentication_error", 403: "permission_error", 429: "insufficient_quota", 404: "invalid_request_error"}
 
@@ -38,8 +52,14 @@ def response_of(error: errors.CopeError) -> Response:
     """The response of one of our errors."""
     status = next((_STATUS[cls] for cls in type(error).__mro__ if cls in _STATUS), 500)
     param = error.param if isinstance(error, errors.BadRequest) else None
-    headers = {"retry-after": "2"} if status == 503 else NO_RETRY if status in {422, 429} else {}
-    return json_response(body_of(error.message, status=status, param=param, code=error.code), status, headers)
+    headers = {"retry-after": "2"} if status == 503 else NO_RETRY if status in {408, 422, 429, 507} else {}
+    if status == 408:
+        headers = {**headers, "connection": "close"}  # what may still come of the body is no next request
+    message = error.message
+    if isinstance(error, errors.StoreUnavailable) and error.__cause__ is not None:
+        logger.warning("%s", message)  # it names our own machines, which are no business of the caller's
+        message = "The database does not answer at the moment: try again."
+    return json_response(body_of(message, status=status, param=param, code=error.code), status, headers)
 
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -47,8 +67,17 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
     return Response(orjson.dumps(body), status, headers, "application/json")
 
 
+def _allowed(request: Request) -> list[str]:
+    """The methods of this path, of all its routes together (the router itself names only the first one's). Those that
+    spell the path out come before those that take a part of it for an id."""
+    routes = (route for router in request.app.state.routers for route in router.routes if isinstance(route, APIRoute))
+    met = [route for route in routes if route.path_regex.match(request.url.path)]
+    spelt = [route for route in met if route.path == request.url.path]
+    return sorted({method for route in spelt or met for method in route.methods or ()})
+
+
 def install(app: FastAPI) -> None:
-    """Every way a request can fail, in one shape: never ``{"detail": …}``, never a stack trace."""
+    """The ways in which a request fails foreseeably, in one shape: never ``{"detail": …}``. The rest is `Guard`'s."""
 
     @app.exception_handler(errors.CopeError)
     async def _ours(_: Request, error: errors.CopeError) -> Response:
@@ -57,8 +86,13 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _routing(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
-            message = f"There is no {request.method} {request.url.path} here."
+            # Not `request.url`: it is put together with the caller's Host header.
+            message = one_line(f"There is no {request.method} {request.scope['path']} here.", longest=300)
             return json_response(body_of(message, status=404, code="unknown_url"), 404)
+        if error.status_code == 405:
+            allowed = ", ".join(_allowed(request))
+            message = f"{request.url.path} can't be asked with {request.method}: only with {allowed}."
+            return json_response(body_of(message, status=405, code="method_not_allowed"), 405, {"allow": allowed})
         return json_response(body_of(str(error.detail), status=error.status_code), error.status_code)
 
     @app.exception_handler(RequestValidationError)
@@ -66,8 +100,3 @@ def install(app: FastAPI) -> None:
         first = error.errors()[0]
         param = ".".join(str(part) for part in first["loc"][1:]) or None
         return json_response(body_of(f"`{param}`: {first['msg']}.", status=400, param=param, code="invalid_value"), 400)
-
-    @app.exception_handler(Exception)
-    async def _unforeseen(request: Request, error: Exception) -> Response:
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return json_response(body_of("The server failed; the failure is logged.", status=500, code="internal"), 500)

@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from cope.core.errors import BadRequest
 from cope.core.ledger import BudgetDifference, LedgerLine, stage_of
 from cope.core.money import format_usd
+from cope.core.redaction import inert_cell
 from cope_api.failures import json_response
 from cope_api.money_scope import Seen, month_query, seen_by
 
@@ -67,7 +68,7 @@ def _fields(line: LedgerLine) -> tuple[object, ...]:
         int(line.freed),
         _inert(line.price_version),
         _inert(line.model),
-        stage_of(line.step) if line.step is not None else "",
+        _inert(stage_of(line.step) if line.step is not None else ""),
         _inert(line.step),
         _inert(line.request_id),
         _inert(line.provider_id),
@@ -82,8 +83,7 @@ def _fields(line: LedgerLine) -> tuple[object, ...]:
 
 def _inert(text: str | None) -> str:
     """A provider's or user's text must not be a formula to a spreadsheet."""
-    told = text or ""
-    return f"'{told}" if told[:1] in {"=", "+", "-", "@", "\t", "\r"} else told
+    return inert_cell(text or "")
 
 
 @router.get("/v1/organization/ledger_check")

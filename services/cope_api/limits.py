@@ -11,6 +11,7 @@ from cope.core.records import Budget
 from cope.ports.quota import ProviderQuota
 from cope_api.context import project_of, project_row, seconds
 from cope_api.failures import json_response
+from cope_api.retention import storage_json
 from cope_api.spend_alerts import alert_json
 
 router = APIRouter()
@@ -38,6 +39,7 @@ async def limits(request: Request) -> Response:
             "resets_at": resets_at,
             "budgets": [_budget_json(budget, resets_at) for budget in seen],
             "alerts": [alert_json(alert, whole) for alert in alerts],
+            "storage": await storage_json(parts, project),
             "provider": [_quota_json(quota) for quota in await parts.quotas.quotas()],
         }
     )

@@ -10,9 +10,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from cope.bootstrap import ApiParts
+from cope.core.deliveries import WebhookBacklog
 from cope.core.ids import ProjectId
 from cope.ports.ledger import Standing
 from cope_api.context import admin_of, parts_of
+from cope_api.retention import retention_gauges
 
 router = APIRouter()
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -77,7 +79,10 @@ async def metrics(request: Request) -> Response:
     if parts_of(request).settings.metrics_open or "authorization" in request.headers:
         parts = parts_of(request) if parts_of(request).settings.metrics_open else await admin_of(request)
         checks: LedgerChecks = request.app.state.ledger_checks
-        lines += _money(await parts.store.standings(), await checks.latest(), now_s=parts.clock.now().timestamp())
+        now_s = parts.clock.now().timestamp()
+        lines += _money(await parts.store.standings(), await checks.latest(), now_s=now_s)
+        lines += _webhooks(await parts.store.webhook_backlog(), now_s=now_s)
+        lines += retention_gauges(await parts.store.retention_report(), now_s=now_s)
     else:
         lines.append("# money: scrape with the admin key as bearer token, or set COPE_METRICS_OPEN=true")
     return Response("\n".join(lines) + "\n", media_type=_TEXT)
@@ -114,6 +119,24 @@ def _money(standings: Sequence[Standing], checked: Checked, *, now_s: float) -> 
     )
     age = max(0, int(time.monotonic() - checked.at_s))
     yield from _gauge("cope_ledger_check_age_seconds", "How old that comparison is.", [("", age)])
+
+
+def _webhooks(backlog: WebhookBacklog, *, now_s: float) -> Iterable[str]:
+    oldest_s = 0 if backlog.oldest_due_at is None else max(0, int(now_s - backlog.oldest_due_at.timestamp()))
+    for name, about, value in (
+        ("cope_webhook_deliveries_pending", "Not delivered and not given up; counted up to 100,000.", backlog.pending),
+        ("cope_webhook_deliveries_due", "Those of them that are due now; counted up to 100,000.", backlog.due),
+        ("cope_webhook_oldest_due_age_seconds", "How long the first of these has been due.", oldest_s),
+        ("cope_webhook_deliveries_sending", "Being sent now.", backlog.sending),
+        (
+            "cope_webhook_lanes_failing",
+            "Endpoints, or hosts of batches' own addresses, that failed last.",
+            backlog.failing,
+        ),
+        ("cope_webhook_lanes_left_alone", "Those of them that asked for a pause.", backlog.blocked),
+        ("cope_webhook_endpoints_disabled", "Endpoints that are told nothing more.", backlog.disabled),
+    ):
+        yield from _gauge(name, about, [("", value)])
 
 
 def _labels(standing: Standing) -> str:

@@ -76,9 +76,9 @@ def month_query(request: Request, name: str = "month") -> str | None:
 
 
 def month_text(told: str, name: str = "month") -> str:
-    """A month such as 2026-11. Raises `BadRequest`."""
+    """A month such as 2026-11, of a year from 2000 to 2999. Raises `BadRequest`."""
     try:
-        if len(told) != 7 or not told.isascii():
+        if len(told) != 7 or not told.isascii() or not "2000" <= told[:4] < "3000":
             raise ValueError(told)
         date.fromisoformat(f"{told}-01")
     except ValueError:

@@ -1,6 +1,7 @@
 """Records as the JSON that OpenAI's client reads, with our `cope` blocks beside it."""
 
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -19,14 +20,15 @@ from cope_api.quotes import quote_json
 Json = dict[str, Any]
 
 
-def file_json(file: StoredFile) -> Json:
-    """OpenAI's FileObject."""
+def file_json(file: StoredFile, keep: timedelta | None = None) -> Json:
+    """OpenAI's FileObject. `keep` is how long a file stays that says nothing itself."""
+    expires_at = file.created_at + keep if file.expires_at is None and keep is not None else file.expires_at
     return {
         "id": file.id,
         "object": "file",
         "bytes": file.bytes,
         "created_at": seconds(file.created_at),
-        "expires_at": seconds(file.expires_at),
+        "expires_at": seconds(expires_at),
         "filename": file.filename,
         "purpose": file.purpose,
         "status": "processed",
@@ -73,12 +75,16 @@ def batch_json(batch: Batch, hold: Json | None, eta: Eta | None) -> Json:
         "metadata": dict(batch.metadata) if batch.metadata is not None else None,
         "cope": {
             "outcome": _outcome(batch),
+            "open": batch.open,
+            "retry_of": batch.retry_of,
+            "retried_by": list(batch.retried_by),
             "hold": hold,
             "submitted": batch.submitted,
             "max_cost_usd": None if batch.cap is None else format_usd(batch.cap),
             "dry_run": None if batch.dry_run is None else {"pilot_lines": batch.dry_run},
             "quote": quote_json(batch),
             "by_stage": dict(batch.by_stage) if batch.dry_run is None else {},
+            "pruned_at": seconds(batch.pruned_at),
             "spent_usd": format_usd(batch.spent),
             "reserved_usd": format_usd(batch.reserved),
             "unconfirmed_usd": format_usd(batch.unconfirmed),
@@ -162,6 +168,7 @@ def _step(step: FinishedStep) -> Json:
         "reason": step.reason,
         "stopped_early": step.stopped_early,
         "prompt_version": step.prompt_version,
+        "reused_from": step.reused_from,
         "cost_nanousd": int(step.cost),
         "usage": dict(
             zip(("prompt", "cached", "completion", "reasoning", "calls"), encode_usage(step.usage), strict=True)
@@ -198,6 +205,7 @@ def project_json(project: Project) -> Json:
             "default_kind": project.default_kind,
             "paused": project.paused,
             "pause_unparsable": project.pause_unparsable,
+            "keep_days": project.keep_days,
             "cap_usd": None if project.cap is None else format_usd(project.cap),
             "audit": {
                 "share": share_text(project.audit_share),
@@ -232,7 +240,7 @@ def spend_limit_json(budget: Budget) -> Json:
 
 
 def endpoint_json(endpoint: WebhookEndpoint, *, with_secret: bool = False) -> Json:
-    """OpenAI's webhook endpoint; the secret only on its creation."""
+    """OpenAI's webhook endpoint; the secret only where it was just made."""
     body: Json = {
         "id": endpoint.id,
         "object": "webhook_endpoint",
@@ -242,7 +250,22 @@ def endpoint_json(endpoint: WebhookEndpoint, *, with_secret: bool = False) -> Js
         "url": endpoint.url,
         "event_types": list(endpoint.event_types),
         "signing_secret_hint": endpoint.secret[-4:] if endpoint.secret else None,
-        "cope": {"disabled_at": seconds(endpoint.disabled_at)},
+        "cope": {
+            "disabled_at": seconds(endpoint.disabled_at),
+            "disabled_reason": endpoint.disabled_reason,
+            "concurrency": endpoint.concurrency,
+            "old_secret_active_until": seconds(endpoint.old_secrets_until),
+            "failing": None
+            if endpoint.trouble is None
+            else {
+                "since": seconds(endpoint.trouble.failing_since),
+                "failures": endpoint.trouble.failures,
+                "last_failed_at": seconds(endpoint.trouble.failed_at),
+                "last_status_code": endpoint.trouble.status,
+                "last_error": endpoint.trouble.error,
+                "left_alone_until": seconds(endpoint.trouble.blocked_until),
+            },
+        },
     }
     if with_secret:
         body["signing_secret"] = endpoint.secret

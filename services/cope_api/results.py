@@ -13,6 +13,7 @@ from cope.ports.store import ResultLine
 from cope.usecases.result_lines import encode_line
 from cope_api.batches import find_batch
 from cope_api.context import limit_of
+from cope_api.retention import refuse_pruned
 
 router = APIRouter()
 _MOST_LINES = 1_000_000
@@ -29,6 +30,7 @@ async def results(request: Request, batch_id: str) -> Response:
     parts, batch = await find_batch(request, batch_id)
     if batch.dry_run is not None:
         raise Conflict("A dry run has no results: its drafts are its tasks, and `cope.quote` what it found out.")
+    refuse_pruned(batch)
     by_input, after = _by_input(request, batch), _offset(request)
     limit = limit_of(request, default=_MOST_LINES, most=_MOST_LINES)
     window = await parts.store.result_window(batch.project_id, batch.id, after=after, limit=limit, by_input=by_input)

@@ -169,7 +169,8 @@ def _threshold(body: Mapping[str, object]) -> tuple[AlertKind, int | None]:
         cents = as_int(body.get("threshold_amount"), "threshold_amount", low=1, high=9 * 10**11)
         return AlertKind.AMOUNT, cents * NANO_PER_CENT
     # The stock client can't leave `threshold_amount` out: 0 says that `cope` decides.
-    if len(own) > 1 or body.get("threshold_amount", 0) != 0:
+    left_out = as_int(body.get("threshold_amount", 0), "threshold_amount", low=0, high=9 * 10**11)
+    if len(own) > 1 or left_out:
         raise BadRequest(
             "Give `threshold_amount` in cents, or one of `cope.percent`, `cope.projected` and `cope.threshold_usd` "
             "with `threshold_amount` 0 or left out.",

@@ -6,7 +6,7 @@ difference, or by reporting that much less next time; one that was too low by re
 
 import hashlib
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from fastapi import APIRouter, Request
@@ -18,6 +18,7 @@ from cope.core.money import NANO_PER_USD, NanoUSD, format_usd
 from cope.core.records import UsageRecord
 from cope.core.request_values import as_int, as_text, as_usd
 from cope.ports.spend import NewUsage
+from cope.ports.store import Principal
 from cope_api.context import (
     Gate,
     clean_id,
@@ -45,10 +46,11 @@ _LATEST = timedelta(minutes=5)
 async def report(request: Request) -> Response:
     """Count what was spent elsewhere in this month's budget of the project, and of the key that reports it. It was
     spent already, so it counts over the cap too; then nothing more is granted until the cap covers it."""
-    parts = parts_of(request)
+    parts, gate = parts_of(request), cast("Gate", request.app.state.gate)
+    principal = await gate.principal(request)
     body = json_object(await raw_body(request))
     only_keys(body, _KEYS)
-    project_id, key_id = await _whose(request, body)
+    project_id, key_id = await _whose(request, principal, body)
     amount = _amount(body.get("amount_usd"))
     occurred_at = _occurred(body.get("occurred_at"), parts.clock.now())
     model, description = (
@@ -98,10 +100,8 @@ def usage_json(record: UsageRecord) -> dict[str, Any]:
     }
 
 
-async def _whose(request: Request, body: dict[str, Any]) -> tuple[ProjectId, KeyId | None]:
+async def _whose(request: Request, principal: Principal, body: dict[str, Any]) -> tuple[ProjectId, KeyId | None]:
     """A key reports for its project and itself; the operator names the project."""
-    gate: Gate = request.app.state.gate
-    principal = await gate.principal(request)
     named = body.get("project_id")
     if principal.project_id is not None:
         if named is not None and named != principal.project_id:

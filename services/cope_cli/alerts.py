@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     for command in (alerts, limits, hold, resume):
         app.command()(command)
+    app.command(name="pause")(hold)
 
 
 def alerts(
@@ -82,7 +83,7 @@ def limits(context: typer.Context, as_json: Json = False) -> None:
 
 
 def hold(context: typer.Context, target: str, as_json: Json = False) -> None:
-    """Hold a project (operator) or one batch by hand: cope hold batch_01… Nothing is lost; cope resume goes on."""
+    """Pause a project (operator) or one batch by hand (`hold` is the same): cope pause batch_01… Nothing is lost."""
     _stop_or_go(context, target, paused=True, as_json=as_json)
 
 

@@ -7,6 +7,7 @@ import secrets
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+from urllib.parse import unquote, urlsplit
 
 import psycopg
 import typer
@@ -39,7 +40,8 @@ def backup_command(
     """Copy the database and the files while the service runs: cope backup /backups/2026-11-25
 
     The copy holds prompts, answers and hashed keys: it is readable by you alone, keep it so. COPE_SECRET_KEY is not in
-    it (for a local stack: secrets.json is), keep that beside it in a safe place.
+    it (for a local stack: secrets.json is), keep that beside it in a safe place. Files in an object store
+    (COPE_FILES_URL) are left there: keep its versions.
     """
     url, folder = _places(database_url, files)
     secret = os.environ.get("COPE_SECRET_KEY", "")
@@ -58,7 +60,10 @@ def backup_command(
 def restore_command(
     backup_folder: Annotated[Path, typer.Argument(metavar="BACKUP", help="What `cope backup` made.")],
     database_url: Annotated[str, typer.Option("--database-url", help="A superuser's address of an empty server.")],
-    files: Annotated[Path, typer.Option("--files", help="An empty folder for the files.")],
+    files: Annotated[
+        Path | None,
+        typer.Option("--files", help="An empty folder for the files. Without one where COPE_FILES_URL is an s3://."),
+    ] = None,
 ) -> None:
     """Bring a backup back into an empty server: cope restore /backups/2026-11-25 --database-url … --files …
 
@@ -66,6 +71,8 @@ def restore_command(
     the roles' passwords), apply the provider's usage export with cope reconcile, then: cope restored --release.
     For a local stack: ./run restore BACKUP --data-dir NEW.
     """
+    if files is None and _in_object_store() is None:
+        _refuse("no folder of files: give --files (an empty one), or set COPE_FILES_URL")
     made = Passwords(*(secrets.token_urlsafe(24) for _ in range(3)))
     try:
         manifest = restore(backup_folder, database_url, files, passwords=made, tell=_tell)
@@ -103,7 +110,12 @@ def register(app: typer.Typer) -> None:
 
 
 def _places(database_url: str | None, files: Path | None) -> tuple[str, Path | None]:
-    url, folder = database_url or os.environ.get("DATABASE_URL"), files
+    url, folder, elsewhere = database_url or os.environ.get("DATABASE_URL"), files, _in_object_store()
+    if folder is None and elsewhere is not None and url is not None:
+        _tell(f"the files stay in {elsewhere}")
+        return url, None
+    if folder is None and os.environ.get("COPE_FILES_URL", "").startswith("file://"):
+        folder = Path(unquote(urlsplit(os.environ["COPE_FILES_URL"]).path))
     if folder is None and os.environ.get("COPE_DATA_DIR"):
         folder = Path(os.environ["COPE_DATA_DIR"])
     if url is None:
@@ -117,6 +129,12 @@ def _places(database_url: str | None, files: Path | None) -> tuple[str, Path | N
     if not folder.is_dir():
         _refuse(f"there is no folder {folder}")
     return url, folder
+
+
+def _in_object_store() -> str | None:
+    """Where files lie that no folder here has."""
+    url = os.environ.get("COPE_FILES_URL", "")
+    return url if url.startswith("s3://") else None
 
 
 def _told(manifest: Manifest) -> str:

@@ -1,5 +1,6 @@
 """`cope results`: a batch's lines, while it runs or afterwards; and `cope wait`."""
 
+import contextlib
 import http.client
 import json
 import sys
@@ -26,7 +27,9 @@ def results(
     context: typer.Context,
     batch: str,
     errors: Annotated[bool, typer.Option("--errors", help="The error file instead.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", help="Lines as they end, of both kinds, to the last.")] = False,
+    until_over: Annotated[
+        bool, typer.Option("--follow", help="Lines as they end, of both kinds, to the last.")
+    ] = False,
     now: Annotated[bool, typer.Option("--now", help="Lines that have ended by now, of both kinds.")] = False,
     after: Annotated[int, typer.Option(help="With --follow or --now: go on behind this offset.")] = 0,
     order: Annotated[str | None, typer.Option(help="With --follow or --now: completion or input.")] = None,
@@ -36,8 +39,8 @@ def results(
     With --follow while it runs: cope results batch_01… --follow >> out.jsonl
     """
     address = find_address(*context.obj)
-    if follow or now:
-        _follow(address, batch, after=after, order=order, until_over=follow, out=sys.stdout.buffer)
+    if until_over or now:
+        follow(address, batch, after=after, order=order, until_over=until_over, out=sys.stdout.buffer)
         return
     client = address.client()
     found = client.batches.retrieve(batch)
@@ -52,7 +55,7 @@ def results(
             sys.stdout.buffer.write(chunk)
 
 
-def _follow(address: Address, batch: str, *, after: int, order: str | None, until_over: bool, out: IO[bytes]) -> None:
+def follow(address: Address, batch: str, *, after: int, order: str | None, until_over: bool, out: IO[bytes]) -> None:
     """Whole lines, each once. An answer that breaks off is asked for again: it begins with the same lines, and those
     that were written are passed over."""
     written = tries = 0
@@ -65,7 +68,7 @@ def _follow(address: Address, batch: str, *, after: int, order: str | None, unti
                 last, incomplete = int(lines.headers["X-Last-Line"]), lines.headers["X-Incomplete"] == "true"
                 for number, line in enumerate(_whole_lines(lines)):
                     if number >= written:
-                        out.write(line)
+                        _put(out, line)
                         written += 1
         except (typer.Exit, http.client.HTTPException) as broken:
             code = broken.exit_code if isinstance(broken, typer.Exit) else UNREACHABLE
@@ -78,12 +81,21 @@ def _follow(address: Address, batch: str, *, after: int, order: str | None, unti
             time.sleep(_POLL_S)
             continue
         finally:
-            out.flush()
+            with contextlib.suppress(BrokenPipeError):
+                out.flush()
         came, after, written, tries = last > after, last, 0, 0
         if incomplete and not came:
             if not until_over:
                 return
             time.sleep(_POLL_S)
+
+
+def _put(out: IO[bytes], line: bytes) -> None:
+    """A reader that has gone (``| head``) has what it wanted: not the service's failure."""
+    try:
+        out.write(line)
+    except BrokenPipeError:
+        raise SystemExit(0) from None
 
 
 def _whole_lines(opened: http.client.HTTPResponse) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,32 +30,37 @@ def batch_lines(path: Path, model: str) -> Iterator[str]:
 
 def _from_jsonl(path: Path, model: str) -> Iterator[str]:
     with path.open(encoding="utf-8") as file:
-        for number, text in enumerate(file, 1):
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except json.JSONDecodeError as wrong:
-                raise BadInput(f"{path}, line {number}: not JSON ({wrong.msg})") from None
-            if isinstance(row, dict) and "body" in row:
-                yield text.strip()
-            elif isinstance(row, dict):
-                yield _line(row, number, model, path)
-            else:
-                raise BadInput(f"{path}, line {number}: not an object")
+        yield from jsonl_lines(file, str(path), model)
+
+
+def jsonl_lines(texts: Iterable[str], name: str, model: str) -> Iterator[str]:
+    """As `batch_lines`, of JSONL text line by line; `name` is what a refusal calls it."""
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except json.JSONDecodeError as wrong:
+            raise BadInput(f"{name}, line {number}: not JSON ({wrong.msg})") from None
+        if isinstance(row, dict) and "body" in row:
+            yield text.strip()
+        elif isinstance(row, dict):
+            yield _line(row, number, model, name)
+        else:
+            raise BadInput(f"{name}, line {number}: not an object")
 
 
 def _from_csv(path: Path, model: str) -> Iterator[str]:
     with path.open(encoding="utf-8", newline="") as file:
         for number, row in enumerate(csv.DictReader(file), 2):
-            yield _line(row, number, model, path)
+            yield _line(row, number, model, str(path))
 
 
-def _line(row: dict[str, Any], number: int, model: str, path: Path) -> str:
-    problem = next((row[name] for name in _TEXT_COLUMNS if row.get(name)), None)
+def _line(row: dict[str, Any], number: int, model: str, name: str) -> str:
+    problem = next((row[column] for column in _TEXT_COLUMNS if row.get(column)), None)
     if not isinstance(problem, str):
-        raise BadInput(f"{path}, line {number}: needs a field `problem` (or `prompt`), or a whole batch line")
-    own = next((row[name] for name in _ID_COLUMNS if row.get(name) not in (None, "")), number)
+        raise BadInput(f"{name}, line {number}: needs a field `problem` (or `prompt`), or a whole batch line")
+    own = next((row[column] for column in _ID_COLUMNS if row.get(column) not in (None, "")), number)
     body = {"model": model, "messages": [{"role": "user", "content": problem}]}
     return json.dumps(
         {"custom_id": str(own), "method": "POST", "url": "/v1/chat/completions", "body": body}, ensure_ascii=False

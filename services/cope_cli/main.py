@@ -21,22 +21,33 @@ from cope_cli.audit import audit
 from cope_cli.backup import register as register_backup
 from cope_cli.budget import budget
 from cope_cli.doctor import doctor
+from cope_cli.events import events
 from cope_cli.follow import results, wait
+from cope_cli.keys import keys
+from cope_cli.life_cycle import cancellable, submit_stream
+from cope_cli.life_cycle import register as register_life_cycle
 from cope_cli.lines import BadInput, batch_lines
 from cope_cli.prices import prices
 from cope_cli.quote import print_quote, quote
 from cope_cli.reconcile import reconcile
+from cope_cli.retention import retention
 from cope_cli.show import batches_table, summary, task_story, watch
 from cope_cli.spend import receipt, spend
+from cope_cli.webhooks import webhooks
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(prices, name="prices")
+app.add_typer(webhooks, name="webhooks")
+app.add_typer(keys, name="keys")
 app.command()(budget)
 app.command()(audit)
 app.command()(doctor)
+app.command()(events)
+app.command()(retention)
 FAILED, REFUSED, UNREACHABLE = 1, 2, 3
 register(app)
 register_backup(app)
+register_life_cycle(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
@@ -66,10 +77,14 @@ def submit(
     follow: Annotated[bool, typer.Option("--watch", help="Show progress until it ends.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Submit FILE.jsonl or FILE.csv, for example: cope submit problems.csv --policy cope --watch"""
+    """Submit FILE.jsonl, FILE.csv or - (lines as they come), for example: cope submit problems.csv --watch"""
     client = _address(context).client()
     given = {"kind": kind, "store": store, "webhook_url": webhook_url, "max_cost_usd": max_cost, "on_budget": on_budget}
     block = {name: value for name, value in given.items() if value is not None}
+    if str(file) == "-":
+        begun = submit_stream(client, policy=policy, window=window, block=block)
+        _end(_console(), watch(_console(), client, str(begun["id"])) if follow else begun, as_json=as_json)
+        return
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as lines:
         for line in batch_lines(file, policy):
             lines.write(line + "\n")
@@ -133,10 +148,19 @@ def batches(context: typer.Context, limit: int = 20, as_json: Json = False) -> N
 
 
 @app.command()
-def cancel(context: typer.Context, batch: str, as_json: Json = False) -> None:
-    """Cancel a batch; finished lines are kept."""
-    found = _address(context).client().batches.cancel(batch).to_dict()
-    _print_json(found) if as_json else _console().print(summary(found))
+def cancel(
+    context: typer.Context,
+    batch: Annotated[str | None, typer.Argument(help="A batch's id.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every batch of the project that has not ended.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Cancel a batch; finished lines are kept: cope cancel batch_01…, or cope cancel --all"""
+    if (batch is None) is not every:
+        _fail("name a batch, or say --all", REFUSED)
+    client = _address(context).client()
+    for one in [batch] if batch is not None else cancellable(client):
+        found = client.batches.cancel(one).to_dict()
+        _print_json(found) if as_json else _console().print(summary(found))
 
 
 @app.command()
@@ -147,42 +171,6 @@ def projects(
     client = _address(context).client(admin=True)
     path = "/organization/projects"
     _print_json(_get(client, path) if create is None else client.post(path, body={"name": create}, cast_to=object))
-
-
-@app.command()
-def keys(
-    context: typer.Context,
-    project: str,
-    create: Annotated[str | None, typer.Option(help="Name of a new key; its secret is shown once.")] = None,
-    revoke: Annotated[str | None, typer.Option(help="Id of a key to revoke.")] = None,
-) -> None:
-    """List, make or revoke a project's keys (operator; prints JSON)."""
-    client = _address(context).client(admin=True)
-    path = f"/organization/projects/{project}"
-    if create is not None:
-        _print_json(client.post(f"{path}/service_accounts", body={"name": create}, cast_to=object))
-    elif revoke is not None:
-        _print_json(client.delete(f"{path}/api_keys/{revoke}", cast_to=object))
-    else:
-        _print_json(_get(client, f"{path}/api_keys"))
-
-
-@app.command()
-def webhooks(
-    context: typer.Context,
-    create: Annotated[str | None, typer.Option(help="Address of a new endpoint; its secret is shown once.")] = None,
-    delete: Annotated[str | None, typer.Option(help="Id of an endpoint to delete.")] = None,
-    event: Annotated[list[str] | None, typer.Option(help="With --create: an event type; may be repeated.")] = None,
-) -> None:
-    """List, make or delete the project's webhook endpoints (prints JSON)."""
-    client = _address(context).client()
-    if create is not None:
-        body = {"name": "cope", "url": create, **({"event_types": event} if event else {})}
-        _print_json(client.post("/webhook_endpoints", body=body, cast_to=object))
-    elif delete is not None:
-        _print_json(client.delete(f"/webhook_endpoints/{delete}", cast_to=object))
-    else:
-        _print_json(_get(client, "/webhook_endpoints"))
 
 
 for command in (spend, receipt, reconcile, results, wait):

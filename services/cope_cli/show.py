@@ -4,10 +4,12 @@ import time
 from typing import Any
 
 from openai import OpenAI
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from cope.core.redaction import printable
 
 TERMINAL = frozenset({"completed", "failed", "expired", "cancelled"})
 _POLL_S = 0.5
@@ -38,6 +40,8 @@ def summary(batch: dict[str, Any]) -> str:
         parts.append(f"{counts['failed']} failed")
     parts += [f"S{stage}:{count}" for stage, count in sorted((cope.get("by_stage") or {}).items())]
     parts.append(f"${cope.get('spent_usd', '0')}")
+    if cope.get("open"):
+        parts.append("open for more lines")
     if cope.get("hold"):
         parts.append(f"held: {cope['hold']['reason']}")
     parts += _eta(cope.get("eta"))
@@ -84,6 +88,8 @@ def task_story(console: Console, task: dict[str, Any]) -> None:
         cost = step["cost_nanousd"] / 1e9
         console.rule(f"Stage {step['stage']} · {step['name']} · {step['model']} · ${cost:.6f}", align="left")
         console.print(f"why: {escape(step['reason'])}")
+        if step.get("reused_from"):
+            console.print(f"taken over from {step['reused_from']}, at no cost")
         if step["stopped_early"]:
             console.print(f"stopped early: {escape(step['stopped_early'])}")
         console.print(_samples(step))
@@ -93,6 +99,11 @@ def task_story(console: Console, task: dict[str, Any]) -> None:
         block = task["result"]["cope"]
         console.rule("result", align="left")
         console.print(f"{escape(str(block['answer']))}   ({escape(block['reason'])}; stage {block['stage']})")
+
+
+def escape(text: str) -> str:
+    """A caller's or model's text, with nothing in it that the terminal or rich would obey."""
+    return markup.escape(printable(text))
 
 
 def _samples(step: dict[str, Any]) -> Table:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cope.core.money import NanoUSD, format_usd
+from cope.core.redaction import inert_cell
 from cope_cli.address import Address, find_address
 from cope_cli.plain import stream
 
@@ -124,7 +125,7 @@ def _table(client: OpenAI, query: dict[str, str], by: By, month: str, csv_file: 
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=[by.value, *_NUMBERS])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({**row, by.value: inert_cell(str(row[by.value] or ""))} for row in rows)
         with _opened(csv_file) as out:
             out.write(text.getvalue().encode())
         return

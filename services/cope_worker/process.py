@@ -19,12 +19,14 @@ from typing import Any, Protocol
 
 from celery import Celery
 
-from cope.bootstrap import WorkerParts, open_worker
+from cope.bootstrap import WorkerParts, open_event_sink, open_worker
 from cope.core.errors import Misconfigured, Unpriced
 from cope.settings import Settings
 from cope.usecases.deliver_webhooks import Courier
 from cope.usecases.drain import Drainer
 from cope.usecases.provider_batches import ProviderBatcher
+from cope.usecases.relay_events import Relay
+from cope.usecases.retention import Retention
 from cope.usecases.sweep import Sweeper
 from cope.usecases.upkeep import Upkeep
 from cope.usecases.watch_prices import watch_prices
@@ -107,6 +109,10 @@ class WorkerProcess:
                     group.create_task(watch_prices(parts, self._stopping))
                     if "upkeep" in self._queues:
                         group.create_task(ProviderBatcher(parts, lease_s=settings.lease_s).run(self._stopping))
+                        new_sink = open_event_sink(settings)
+                        if new_sink is not None:
+                            group.create_task(Relay(parts.store, new_sink).run(self._stopping))
+                        group.create_task(Retention(parts, settings.keeping).run(self._stopping))
             finally:
                 heartbeat.cancel()
 
@@ -144,7 +150,7 @@ def _runner(queue: str, parts: WorkerParts, settings: Settings) -> _Runner:
     if queue == "upkeep":
         return Upkeep(parts, lease_s=settings.lease_s)
     if queue == "webhooks":
-        return Courier(parts, lease_s=settings.lease_s)
+        return Courier(parts, timeout_s=settings.webhook_timeout_s, schedule=settings.webhook_schedule)
     concurrency = settings.small_concurrency if queue == "small" else settings.large_concurrency
     worker = f"{socket.gethostname()}:{os.getpid()}:{queue}"
     return Drainer(parts, queue=queue, worker=worker, concurrency=concurrency, lease_s=settings.lease_s)

@@ -10,15 +10,17 @@ from cope.adapters.answer_helper import helper_judge
 from cope.adapters.celery_wakeup import CeleryWakeUp, make_celery
 from cope.adapters.configured_quotas import ConfiguredQuotas
 from cope.adapters.fallback_limiter import FallbackLimiter, SharedLimiter
+from cope.adapters.fault_points import FaultPoints, FaultyModel, FaultyWakeUp, FaultyWorkerStore, armed
+from cope.adapters.file_places import open_files
 from cope.adapters.http_webhooks import HttpWebhookSender
 from cope.adapters.live_quotas import LiveQuotas
-from cope.adapters.local_files import LocalFiles
 from cope.adapters.local_limiter import LocalLimiter
 from cope.adapters.openai_batches import OpenAIBatches
 from cope.adapters.openai_model import OpenAIModel
 from cope.adapters.postgres.api_store import PostgresApiStore
 from cope.adapters.postgres.limiter import PostgresLimiter
 from cope.adapters.postgres.worker_store import PostgresWorkerStore
+from cope.adapters.public_addresses import OwnThreads
 from cope.adapters.redis_limiter import RedisLimiter
 from cope.adapters.system import SystemClock, SystemIds
 from cope.adapters.usage_spool import SqliteSpool
@@ -27,6 +29,7 @@ from cope.core.errors import Conflict, Misconfigured, Unpriced
 from cope.core.models import ModelCatalog
 from cope.core.prices import PriceTable
 from cope.ports.answers import AnswerJudge
+from cope.ports.events import EventSink
 from cope.ports.files import FileStore
 from cope.ports.limiter import Limiter
 from cope.ports.model import ChatModel
@@ -85,10 +88,9 @@ async def open_api(settings: Settings, resources: contextlib.AsyncExitStack) -> 
     store = PostgresApiStore(settings.need("api_database_url"), secret_key=settings.need("secret_key"), max_size=8)
     await store.open()
     resources.push_async_callback(store.aclose)
-    wake = CeleryWakeUp(make_celery(settings.broker_url), settings.broker_url)
+    wake = _wake_up(settings, make_celery(settings.broker_url))
     resources.push_async_callback(wake.aclose)
-    webhooks = _webhooks(settings)
-    resources.push_async_callback(webhooks.aclose)
+    webhooks = _webhooks(settings, resources)
     catalog, quotas = load_catalog(settings), None
     if settings.broker_url.startswith(("redis://", "rediss://")):
         limiter = RedisLimiter(settings.broker_url, catalog)
@@ -97,7 +99,7 @@ async def open_api(settings: Settings, resources: contextlib.AsyncExitStack) -> 
     return ApiParts(
         settings=settings,
         store=store,
-        files=LocalFiles(settings.data_dir),
+        files=await _files(settings),
         wake=wake,
         catalog=catalog,
         prices=load_prices(settings),
@@ -111,7 +113,8 @@ async def open_api(settings: Settings, resources: contextlib.AsyncExitStack) -> 
 async def open_worker(settings: Settings, app: Celery, resources: contextlib.AsyncExitStack) -> WorkerParts:
     """A worker process's parts; `resources` closes them. Raises `Misconfigured` naming a missing setting."""
     catalog, prices = load_catalog(settings), load_prices(settings)
-    store = PostgresWorkerStore(settings.need("worker_database_url"), secret_key=settings.need("secret_key"))
+    points = _fault_points(settings)
+    store = _worker_store(settings, points)
     await store.open()
     resources.push_async_callback(store.aclose)
     try:
@@ -121,7 +124,7 @@ async def open_worker(settings: Settings, app: Celery, resources: contextlib.Asy
     await reread(store, prices)
     for missing in unpriced(catalog, prices, SystemClock().now()):
         raise Unpriced(missing)  # a model without a price in force is refused at the start, not at its first call
-    wake = CeleryWakeUp(app, settings.broker_url)
+    wake = _wake_up(settings, app)
     resources.push_async_callback(wake.aclose)
     model = OpenAIModel()
     resources.push_async_callback(model.aclose)
@@ -129,21 +132,20 @@ async def open_worker(settings: Settings, app: Celery, resources: contextlib.Asy
     resources.push_async_callback(batches.aclose)
     judge = helper_judge()
     resources.push_async_callback(judge.aclose)
-    webhooks = _webhooks(settings)
-    resources.push_async_callback(webhooks.aclose)
+    webhooks = _webhooks(settings, resources)
     limiter = await open_limiter(settings, catalog, resources, database_url=settings.need("worker_database_url"))
     return WorkerParts(
         settings=settings,
         store=store,
-        files=LocalFiles(settings.data_dir),
+        files=await _files(settings),
         wake=wake,
         limiter=limiter,
-        model=model,
+        model=model if points is None else FaultyModel(points, model),
         batches=batches,
         judge=judge,
         catalog=catalog,
         prices=prices,
-        clock=SystemClock(),
+        clock=SystemClock(ahead_s=settings.test_clock_offset_s if settings.testing else 0.0),
         ids=SystemIds(),
         webhooks=webhooks,
     )
@@ -165,5 +167,51 @@ async def open_limiter(
     return FallbackLimiter(kept_in, LocalLimiter(catalog, share=1 / settings.large_processes))
 
 
-def _webhooks(settings: Settings) -> HttpWebhookSender:
-    return HttpWebhookSender(hosts=settings.allowed_webhook_hosts, networks=settings.allowed_webhook_networks)
+def open_event_sink(settings: Settings) -> Callable[[], EventSink] | None:
+    """What the event log is relayed to, made anew after each failure; None where no setting names it. Raises
+    `Misconfigured` where the client for it is not installed."""
+    if not settings.kafka_bootstrap:
+        return None
+    try:
+        from cope.adapters.kafka_sink import KafkaSink
+    except ImportError:
+        raise Misconfigured(
+            "COPE_KAFKA_BOOTSTRAP is set, but the Kafka client is not installed: pip install 'cope-service[kafka]'."
+        ) from None
+    return lambda: KafkaSink(settings.kafka_bootstrap, settings.kafka_topic, settings.kafka_options)
+
+
+def _webhooks(settings: Settings, resources: contextlib.AsyncExitStack) -> HttpWebhookSender:
+    names = OwnThreads()
+    resources.callback(names.close)
+    sender = HttpWebhookSender(
+        hosts=settings.allowed_webhook_hosts,
+        networks=settings.allowed_webhook_networks,
+        timeout_s=settings.webhook_timeout_s,
+        look_up=names,
+    )
+    resources.push_async_callback(sender.aclose)
+    return sender
+
+
+def _fault_points(settings: Settings) -> FaultPoints | None:
+    return armed(testing=settings.testing, source=settings.fault_point)
+
+
+def _worker_store(settings: Settings, points: FaultPoints | None) -> PostgresWorkerStore:
+    url, secret_key = settings.need("worker_database_url"), settings.need("secret_key")
+    if points is None:
+        return PostgresWorkerStore(url, secret_key=secret_key, lease_s=settings.lease_s)
+    return FaultyWorkerStore(points, url, secret_key=secret_key, lease_s=settings.lease_s)
+
+
+def _wake_up(settings: Settings, app: Celery) -> CeleryWakeUp:
+    points = _fault_points(settings)
+    return CeleryWakeUp(app, settings.broker_url) if points is None else FaultyWakeUp(points, app, settings.broker_url)
+
+
+async def _files(settings: Settings) -> FileStore:
+    """Where files lie, tried out: nobody should learn at the first upload that nothing can be kept."""
+    files = open_files(settings.files_url, settings.data_dir)
+    await files.check()
+    return files

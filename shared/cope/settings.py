@@ -1,20 +1,28 @@
 """Every setting, read once from the environment. Names are `COPE_` plus the field's, in capitals (see .env.example)."""
 
+import hashlib
 import ipaddress
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cope.core.errors import Misconfigured
+from cope.core.keeping import Keeping, days
 from cope.core.money import NanoUSD, parse_usd
+from cope.core.webhooks import SCHEDULE_S
+
+_HASHED = "sha256:"
+_SHORTEST_ADMIN_KEY = 16
 
 
 class Settings(BaseSettings):
     """Typed settings. A process that lacks one it needs says its name and does not start."""
 
-    model_config = SettingsConfigDict(env_prefix="COPE_", extra="ignore", frozen=True)
+    # A refusal of a setting names it and says why, and never repeats its value: it may be a secret.
+    model_config = SettingsConfigDict(env_prefix="COPE_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     api_database_url: str = ""
     worker_database_url: str = ""
@@ -22,15 +30,20 @@ class Settings(BaseSettings):
     broker_url: str = ""
     secret_key: SecretStr = SecretStr("")
     data_dir: Path = Path(".cope/files")
+    files_url: str = ""
 
     api_host: str = "127.0.0.1"
     api_port: int = 8000
-    admin_key: SecretStr = SecretStr("")
+    admin_key: SecretStr = SecretStr("")  # kept as hashes, see `admin_key_hashes`
     bootstrap_api_key: SecretStr = SecretStr("")
     bootstrap_webhook_secret: SecretStr = SecretStr("")
     default_cap_usd: str = "10"
     webhook_allow: str = ""
+    webhook_timeout_s: float = Field(default=20.0, gt=0, le=30)
+    webhook_retries_s: str = ""
     metrics_open: bool = False
+    hsts_s: int = Field(default=0, ge=0)
+    body_idle_s: float = Field(default=30.0, gt=0)
 
     models_file: Path | None = None
     prices_file: Path | None = None
@@ -61,17 +74,38 @@ class Settings(BaseSettings):
     large_batch_turnaround_s: float = Field(default=86_400.0, gt=0)
     large_batch_price: str = ""
 
+    kafka_bootstrap: str = ""
+    kafka_topic: str = "cope.events"
+    kafka_options: dict[str, str] = Field(default_factory=dict)
+
     lease_s: float = Field(default=30.0, gt=0)
     sweep_s: float = Field(default=1.0, gt=0)
     max_file_bytes: int = 4 * 1024**3
     max_file_lines: int = 1_000_000
     max_line_bytes: int = 8 * 1024**2
-    max_json_depth: int = 64
+    max_project_bytes: int | None = Field(default=None, ge=0)
 
-    @field_validator("large_rpm", "large_tpm", mode="before")
+    # For tests that make processes fail (ops/guide/faults.md); without `testing` the others say nothing.
+    testing: bool = False
+    fault_point: str = ""
+    test_clock_offset_s: float = 0.0
+
+    keep_files_days: int = Field(default=0, ge=0, le=36_500)
+    keep_tasks_days: int = Field(default=90, ge=0, le=36_500)
+    keep_live_days: int = Field(default=30, ge=0, le=36_500)
+    keep_events_days: int = Field(default=30, ge=0, le=36_500)
+    keep_deliveries_days: int = Field(default=30, ge=0, le=36_500)
+
+    @field_validator("large_rpm", "large_tpm", "max_project_bytes", mode="before")
     @classmethod
     def _empty_is_no_limit(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("admin_key")
+    @classmethod
+    def _no_admin_key_is_kept(cls, value: SecretStr) -> SecretStr:
+        given = (one.strip() for one in value.get_secret_value().split(","))
+        return SecretStr(",".join(_hashed(one) for one in given if one))
 
     @field_validator("default_cap_usd")
     @classmethod
@@ -80,10 +114,47 @@ class Settings(BaseSettings):
             parse_usd(value)
         return value
 
+    @field_validator("webhook_retries_s")
+    @classmethod
+    def _retries_are_seconds(cls, value: str) -> str:
+        _seconds(value)
+        return value
+
+    @property
+    def webhook_schedule(self) -> tuple[float, ...]:
+        """Seconds until the second, third, … attempt of a webhook: COPE_WEBHOOK_RETRIES_S, else the published ones."""
+        return _seconds(self.webhook_retries_s) or SCHEDULE_S
+
+    @property
+    def admin_key_hashes(self) -> tuple[bytes, ...]:
+        """SHA-256 of each of the operator's keys: COPE_ADMIN_KEY holds one, or several with commas for rotation."""
+        kept = self.admin_key.get_secret_value()
+        return tuple(bytes.fromhex(one.removeprefix(_HASHED)) for one in kept.split(",") if one)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret among these settings, longest first: what may stand in no log."""
+        fields = (getattr(self, name) for name in type(self).model_fields)
+        told = {field.get_secret_value() for field in fields if isinstance(field, SecretStr)}
+        urls = (self.api_database_url, self.worker_database_url, self.owner_database_url, self.broker_url)
+        told |= {unquote(url.rpartition("@")[0].rpartition(":")[2]) for url in urls if "@" in url}
+        return tuple(sorted((one for one in told if one and _HASHED not in one), key=len, reverse=True))
+
     @property
     def default_cap(self) -> NanoUSD | None:
         """The cap of a new project; None only where `unlimited` is said."""
         return None if self.default_cap_usd == "unlimited" else parse_usd(self.default_cap_usd)
+
+    @property
+    def keeping(self) -> Keeping:
+        """How long things are kept; 0 days is for ever."""
+        return Keeping(
+            files=days(self.keep_files_days),
+            tasks=days(self.keep_tasks_days),
+            live=days(self.keep_live_days),
+            events=days(self.keep_events_days),
+            deliveries=days(self.keep_deliveries_days),
+        )
 
     @property
     def allowed_webhook_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
@@ -107,8 +178,26 @@ class Settings(BaseSettings):
         return text
 
 
+def _hashed(key: str) -> str:
+    """An admin key as it is kept. One that is given as its hash already (``sha256:…``) is taken as it is."""
+    if key.startswith(_HASHED):
+        if len(key) != len(_HASHED) + 64 or not set(key.removeprefix(_HASHED)) <= set("0123456789abcdef"):
+            raise ValueError(f"a hashed admin key is {_HASHED} and 64 hexadecimal digits in lower case")
+        return key
+    if len(key) < _SHORTEST_ADMIN_KEY:
+        raise ValueError(f"an admin key has at least {_SHORTEST_ADMIN_KEY} characters, such as `openssl rand -hex 32`")
+    return _HASHED + hashlib.sha256(key.encode()).hexdigest()
+
+
 def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
     try:
         return ipaddress.ip_network(entry, strict=False)
     except ValueError:
         return None
+
+
+def _seconds(listed: str) -> tuple[float, ...]:
+    seconds = tuple(float(part) for part in listed.split(",") if part.strip())
+    if not all(0 < one <= 7 * 86_400 for one in seconds):
+        raise ValueError("a comma list of seconds, each above 0 and at most a week, such as 5,300,1800")
+    return seconds

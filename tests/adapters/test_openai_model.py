@@ -173,6 +173,21 @@ async def test_each_status_becomes_its_error(
     assert len(script.asked) == 1  # the SDK's own retries are off
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 409, 429, 500, 503])
+async def test_a_key_that_the_provider_repeats_is_not_repeated_by_us(
+    script: Script, request_: ChatRequest, status: int
+):
+    key = "the-key-of-this-model"
+    told = {"message": f"Incorrect API key provided: {key}. Authorization: Bearer {key}", "code": "x"}
+    script.status, script.body = status, json.dumps({"error": told}).encode()
+    with pytest.raises(errors.ModelError) as failed:
+        await ask(replace(request_, model=replace(request_.model, api_key=key)))
+
+    assert script.asked_headers[0]["authorization"] == f"Bearer {key}"
+    assert key not in failed.value.message
+    assert "[secret]" in failed.value.message
+
+
 @pytest.mark.parametrize(
     "body", [b"not json", b"{}", b'{"choices": []}', b'{"choices": [{"message": {"content": 5}}]}']
 )

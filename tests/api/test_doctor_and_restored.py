@@ -157,12 +157,20 @@ def test_the_command_line_shows_the_same_and_fails_where_something_fails(place: 
     assert (code, json.loads(text)["released"]) == (0, False)
 
 
+def test_the_doctor_tries_out_the_object_store_that_files_lie_in(place: Served):
+    settings = place.parts.settings.model_copy(update={"files_url": "s3://bucket/cope"})
+    with serving(replace(place.parts, settings=settings)) as url:
+        found = findings(Served(url, place.parts))["files"]
+    assert (found["status"], found["message"].partition(":")[0]) == ("ok", "s3")
+
+
 def test_backup_and_restore_refuse_by_name_what_they_lack(
     place: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DATABASE_URL", raising=False)
     monkeypatch.delenv("COPE_DATA_DIR", raising=False)
+    monkeypatch.delenv("COPE_FILES_URL", raising=False)
     code, text = cli(place, "backup", "copy")
     assert (code, "no database: give --database-url" in text) == (2, True)
     code, text = cli(place, "backup", "copy", "--database-url", "postgresql://x@127.0.0.1:9/x")
@@ -174,4 +182,12 @@ def test_backup_and_restore_refuse_by_name_what_they_lack(
     address = ["--database-url", "postgresql://x@127.0.0.1:9/x", "--files", "files"]
     code, text = cli(place, "restore", str(tmp_path), *address)
     assert (code, "no manifest.json in it" in text) == (2, True)
+    code, text = cli(place, "restore", str(tmp_path), *address[:2])
+    assert (code, "no folder of files" in text) == (2, True)
+    monkeypatch.setenv("COPE_FILES_URL", "s3://bucket/cope")  # then files need no folder: the database is what lacks
+    code, text = cli(place, "restore", str(tmp_path), *address[:2])
+    assert (code, "no manifest.json in it" in text) == (2, True)
+    nowhere = f"postgresql://x@127.0.0.1:{free_port()}/x"
+    code, text = cli(place, "backup", "copy", "--database-url", nowhere)
+    assert (code, "the files stay in s3://bucket/cope" in text) == (3, True)
     assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,8 @@
 
 import asyncio
 import http.client
+import http.server
+import io
 import json
 import subprocess
 import sys
@@ -9,10 +11,11 @@ import threading
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
+import typer
 from openai import OpenAI
 
 from cope.adapters.memory import MemoryStore
@@ -20,6 +23,8 @@ from cope.core.ids import BatchId
 from cope.ports.store import ClaimedTask
 from cope.usecases.finalise import finalise_next
 from cope.usecases.ingest import ingest_next
+from cope_cli.address import Address
+from cope_cli.follow import follow, wait_for
 from tests.api import test_api
 from tests.api.test_api import KEY, Served, upload
 from tests.contracts.world import done, fails
@@ -73,9 +78,9 @@ class Running:
         )
 
     def close(self) -> None:
-        # Those that other tests left at their end come first.
-        while act(finalise_next(self._served.parts, lease_s=60)):  # type: ignore[arg-type]
-            pass
+        """Write its files, and those of others that ended before it."""
+        while store_of(self._served)._db.batches[BatchId(self.id)].batch.completed_at is None:
+            assert act(finalise_next(self._served.parts, lease_s=60))  # type: ignore[arg-type]
 
 
 def get(served: Served, path: str, key: str = KEY) -> tuple[int, list[dict[str, Any]], Mapping[str, str]]:
@@ -257,34 +262,73 @@ def test_windows_go_from_an_hour_to_a_week_or_have_no_end(served: Served, client
     seen = client.batches.retrieve(batch.id)
     assert (seen.expires_at is None) == (window == "none")
     client.batches.cancel(batch.id)
-    assert act(finalise_next(served.parts, lease_s=60))  # type: ignore[arg-type]
 
 
-def cope(served: Served, folder: Path, *arguments: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "cope_cli.main", "--base-url", served.url, "--api-key", KEY, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder)
-
-
-@pytest.fixture
-def running(served: Served, client: OpenAI) -> Running:
-    return Running(served, client, 3)
-
-
-def test_the_command_line_follows_a_batch_to_its_last_line_and_waits_for_its_end(
-    served: Served, running: Running, tmp_path: Path
-):
+def test_the_command_line_follows_a_batch_to_its_last_line(served: Served, client: OpenAI, tmp_path: Path):
+    running = Running(served, client, 3)
     running.end(2)
-    now = cope(served, tmp_path, "results", running.id, "--now")
-    follower = cope(served, tmp_path, "results", running.id, "--follow", "--order", "input")
-    waiter = cope(served, tmp_path, "wait", running.id)
-    assert [json.loads(line)["custom_id"] for line in now.communicate()[0].splitlines()] == ["line-2"]
+    command = [sys.executable, "-m", "cope_cli.main", "--base-url", served.url, "--api-key", KEY]
+    follower = subprocess.Popen(
+        [*command, "results", running.id, "--follow", "--order", "input"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+    )
+    address = Address(served.url, KEY, None)
+    now = io.BytesIO()
+    follow(address, running.id, after=0, order=None, until_over=False, out=now)
+    assert [json.loads(line)["custom_id"] for line in now.getvalue().splitlines()] == ["line-2"]
+    assert wait_for(client, running.id, 0)["status"] == "in_progress"
+
     running.end(3, failed=[1])
     running.close()
-    out, error = follower.communicate(timeout=30)
+
+    assert wait_for(client, running.id, 60)["status"] == "completed"
+    out, error = follower.communicate(timeout=60)
     assert (follower.returncode, error) == (0, b"")
     assert [json.loads(line)["custom_id"] for line in out.splitlines()] == ["line-1", "line-2", "line-3"]
-    assert b"completed 3/3" in waiter.communicate(timeout=30)[0]
-    assert waiter.returncode == 1, "one line failed"
-    late = cope(served, tmp_path, "results", running.id, "--follow", "--after", "9")
-    assert b"only 3 lines" in late.communicate()[1]
-    assert late.returncode == 2
+
+
+def test_an_offset_of_another_batch_is_one_line_on_standard_error(
+    served: Served, client: OpenAI, capsys: pytest.CaptureFixture[str]
+):
+    running = Running(served, client, 1)
+    with pytest.raises(typer.Exit) as refused:
+        follow(Address(served.url, KEY, None), running.id, after=9, order=None, until_over=True, out=io.BytesIO())
+    assert refused.value.exit_code == 2
+    assert "only 0 lines of this batch have ended" in capsys.readouterr().err
+
+
+class Breaking(http.server.BaseHTTPRequestHandler):
+    """Results of five lines, of which the first answer breaks off within the third."""
+
+    protocol_version = "HTTP/1.1"
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        text = b"".join(b'{"n":%d}\n' % number for number in range(5))
+        self.send_response(200)
+        for name, value in (("x-last-line", "5"), ("x-incomplete", "false"), ("transfer-encoding", "chunked")):
+            self.send_header(name, value)
+        self.end_headers()
+        whole = len(self.asked) > 1
+        piece = text if whole else text[:20]
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) + (b"0\r\n\r\n" if whole else b""))
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again_and_no_line_comes_twice():
+    with http.server.HTTPServer(("127.0.0.1", 0), Breaking) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        out = io.BytesIO()
+        address = Address(f"http://127.0.0.1:{server.server_address[1]}/v1", KEY, None)
+        follow(address, "batch_1", after=0, order=None, until_over=True, out=out)
+        server.shutdown()
+        thread.join()
+    assert [json.loads(line)["n"] for line in out.getvalue().splitlines()] == [0, 1, 2, 3, 4]
+    assert Breaking.asked == ["/v1/batches/batch_1/results?after=0&limit=20000"] * 2

@@ -13,6 +13,7 @@ from cope.adapters.postgres.api_store import PostgresApiStore
 from cope.adapters.postgres.migrate import API, OWNER, WORKER, create_roles, upgrade
 from cope.adapters.postgres.worker_store import PostgresWorkerStore
 from cope_local.postgres import EmbeddedPostgres
+from tests.contracts.s3_server import S3Server, running_s3
 from tests.contracts.world import MemoryWorld, PostgresWorld, World
 
 _DATABASE = "cope_contracts"
@@ -52,6 +53,13 @@ def migrated(postgres_cluster: EmbeddedPostgres, database: str) -> Iterator[Urls
     # Another suite may make its own databases in the same server; connections must not keep this one alive.
     with psycopg.connect(postgres_cluster.url(), autocommit=True) as conn:
         conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A server of the S3 protocol."""
+    with running_s3() as server:
+        yield server
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.integration)])

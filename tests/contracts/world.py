@@ -17,6 +17,7 @@ from cope.core.audit import Stratum
 from cope.core.audit_sampling import Auditable
 from cope.core.budget import month_of, scopes_of
 from cope.core.errors import ErrorInfo
+from cope.core.event_types import EVENT_TYPES
 from cope.core.history import FinishedStep
 from cope.core.ids import AttemptId, BatchId, KeyId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus, HoldReason, TaskState
@@ -177,7 +178,10 @@ class World(ABC):
     async def events(self, project: Project) -> tuple[Event, ...]:
         """Every event so far, sequenced."""
         await self.sweep()
-        return await self.api.list_events(project.id, after=0, limit=10_000, batch_id=None)
+        events = await self.api.list_events(project.id, after=0, limit=10_000, batch_id=None)
+        unknown = {event.type for event in events} - EVENT_TYPES.keys()
+        assert not unknown, f"write them down in cope.core.event_types, else nobody can filter by them: {unknown}"
+        return events
 
     # ---- what workers do -------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cope.core.limits.breaker import PROBE_LEASE_S, Breaker, Cause, door_after, probing, purse_after
+from cope.core.limits.breaker import PROBE_ENDS_S, PROBE_LEASE_S, Breaker, Cause, door_after, probing, purse_after
 from cope.core.limits.types import Verdict
 
 NOW = 1_000.0
@@ -51,7 +51,8 @@ def test_half_open_lets_one_call_through_until_it_ends_or_is_lost():
     assert (OPEN.state(NOW), OPEN.state(later)) == ("open", "half_open")
     assert OPEN.shut_until(later) == 0
     under_way = probing(OPEN, later)
-    assert under_way.shut_until(later + 1) == later + PROBE_LEASE_S
+    assert under_way.shut_until(later + 1) == later + 1 + PROBE_ENDS_S, "the probe ends sooner than its lease"
+    assert under_way.shut_until(later + PROBE_LEASE_S - 1) == later + PROBE_LEASE_S
     assert under_way.shut_until(later + PROBE_LEASE_S) == 0
     assert door_after(under_way, Verdict.UNUSED, probe=True, now=later).shut_until(later) == 0
 

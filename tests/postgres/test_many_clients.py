@@ -125,7 +125,7 @@ async def test_offsets_are_gapless_and_in_order_though_sequencers_and_writers_ra
     await asyncio.gather(*(finish(task) for task in tasks), *(world.sweep() for _ in range(8)))
     await world.sweep()
     with psycopg.connect(place.superuser) as conn:
-        offsets = [row[0] for row in conn.execute('SELECT "offset" FROM events ORDER BY "offset"').fetchall()]
+        offsets = [row[0] for row in conn.execute('SELECT "offset" FROM event_log ORDER BY "offset"').fetchall()]
     assert offsets == list(range(1, len(offsets) + 1))
     types = [event.type for event in await world.events(project) if event.batch_id == batch.id]
     assert types.count("task.done") == 60

@@ -1,5 +1,7 @@
 """The migrations make exactly the tables that the code knows, and can be taken back."""
 
+import threading
+
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -10,7 +12,7 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import SchemaItem
 
-from cope.adapters.postgres import PostgresApiStore
+from cope.adapters.postgres import PostgresApiStore, migrate
 from cope.adapters.postgres.migrate import SCHEMA, alembic_config, create_roles, downgrade, upgrade
 from cope.adapters.postgres.tables import METADATA
 from cope.core.errors import StoreUnavailable
@@ -51,9 +53,9 @@ def tables(url: str) -> set[str]:
 
 
 def no_partition(thing: SchemaItem, name: str | None, kind: str, _reflected: bool, _other: SchemaItem | None) -> bool:
-    """The ledger's partitions are made while the service runs: the models know the ledger alone."""
+    """Partitions are made while the service runs: the models know the whole tables alone."""
     table = name if kind == "table" else getattr(getattr(thing, "table", None), "name", None)
-    return table is None or not table.startswith("ledger_")
+    return table is None or not table.startswith(("ledger_", "event_log_", "steps_"))
 
 
 def engine_of(url: str) -> Engine:
@@ -95,6 +97,20 @@ def test_upgrading_taking_it_back_and_upgrading_again_ends_where_it_began(bare: 
     upgrade(bare.owner)
     upgrade(bare.owner)
     assert catalogue(bare.superuser) == catalogue(place.superuser)
+
+
+def test_an_upgrade_that_meets_the_locks_of_running_work_waits_without_holding_others_up_and_then_goes_through(
+    bare: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "_LOCK_WAIT_S", 0.1)
+    upgrade(bare.owner, "0011")
+    with psycopg.connect(bare.superuser) as busy:
+        busy.execute("LOCK TABLE tasks IN ROW EXCLUSIVE MODE")
+        threading.Timer(0.8, busy.commit).start()
+        upgrade(bare.owner)
+        assert busy.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+    with psycopg.connect(bare.superuser) as conn:
+        assert conn.execute("SELECT version_num FROM alembic_version").fetchone() == (SCHEMA,)
 
 
 def test_the_code_names_the_newest_revision_as_its_schema(place: Place) -> None:

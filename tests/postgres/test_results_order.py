@@ -30,9 +30,9 @@ async def collect(world: PostgresWorld, batch: Batch) -> list[ResultLine]:
 
 
 async def test_a_follower_beside_many_committers_misses_no_line_and_sees_none_twice(world: PostgresWorld) -> None:
-    batch = await world.batch(await world.project(), 900)
-    tasks = await world.claim(limit=900)
-    groups = [tasks[start : start + 7] for start in range(0, 900, 7)]
+    batch = await world.batch(await world.project(), 500)
+    tasks = await world.claim(limit=500)
+    groups = [tasks[start : start + 7] for start in range(0, 500, 7)]
 
     async def commit_all() -> None:
         gate = asyncio.Semaphore(12)
@@ -45,8 +45,8 @@ async def test_a_follower_beside_many_committers_misses_no_line_and_sees_none_tw
 
     seen, other, _ = await asyncio.gather(collect(world, batch), collect(world, batch), commit_all())
 
-    assert [line.place for line in seen] == list(range(1, 901))
-    assert len({line.task_id for line in seen}) == 900
+    assert [line.place for line in seen] == list(range(1, 501))
+    assert len({line.task_id for line in seen}) == 500
     assert [line.task_id for line in other] == [line.task_id for line in seen]
 
 
@@ -74,7 +74,7 @@ async def test_lines_that_no_commit_numbered_are_numbered_by_the_sweep_or_before
     world: PostgresWorld, place: Place
 ) -> None:
     project = await world.project()
-    before = await world.batch(project, 2_500)
+    before = await world.batch(project, 1_200)
     while tasks := await world.claim(limit=500):
         await world.commit(*[done(task, body="{}") for task in tasks])
     running = await world.batch(project, 3)
@@ -90,7 +90,7 @@ async def test_lines_that_no_commit_numbered_are_numbered_by_the_sweep_or_before
         await world.sweep()
 
     lines, told = await read(world, before, limit=5_000)
-    assert [line.place for line in lines] == list(range(1, 2_501))
+    assert [line.place for line in lines] == list(range(1, 1_201))
     assert not told.incomplete
     assert names((await read(world, running))[0]) == ["line-1", "line-2"]
 

@@ -8,10 +8,10 @@ from psycopg import sql
 
 from cope.core.alerts import AlertKind
 from cope.core.audit_sampling import WHOLE
-from cope.core.ids import ProviderBatchId
+from cope.core.ids import ProjectId, ProviderBatchId
 from cope.core.money import NanoUSD
 from cope.ports.provider_batches import GatherRequest
-from cope.ports.store import Granted
+from cope.ports.store import Granted, WebhookOutcome
 from tests.contracts import test_quotes
 from tests.contracts.test_alerts import alert
 from tests.contracts.test_external_usage import usage
@@ -24,10 +24,13 @@ pytestmark = pytest.mark.integration
 PROJECT_TABLES = [
     "api_keys",
     "files",
+    "blobs",
     "batches",
     "quotes",
     "batch_ends",
     "batch_pace",
+    "batch_retries",
+    "appended_lines",
     "tasks",
     "steps",
     "attempts",
@@ -37,7 +40,12 @@ PROJECT_TABLES = [
     "ledger",
     "budgets",
     "events",
+    "event_log",
+    "event_heads",
+    "event_consumers",
     "webhook_endpoints",
+    "webhook_old_secrets",
+    "webhook_troubles",
     "deliveries",
     "spend_alerts",
     "usage_records",
@@ -49,7 +57,9 @@ async def fill(world: PostgresWorld) -> str:
     """A project with rows in every table."""
     project = await world.project(cap=NanoUSD(10_000))
     await world.api.create_key(make_key(project.id, secret=f"sk-{project.id}"))
-    await world.api.create_endpoint(make_endpoint(project.id))
+    endpoint = await world.api.create_endpoint(make_endpoint(project.id))
+    await world.api.rotate_endpoint_secret(project.id, endpoint.id, "whsec_AAAA", keep_old_s=86_400)
+    await world.api.put_consumer(project.id, "group", types=None, committed=0)
     await alert(world, project, AlertKind.AMOUNT, 100)
     await world.api.record_usage(usage(project, 10))
     batch = await world.batch(project, 1, queue="large")
@@ -60,6 +70,8 @@ async def fill(world: PostgresWorld) -> str:
     await world.commit(replace(done(task, step=finished_step()), audit=accepted()))
     assert (await world.see(batch)).done == 1
     await world.finish(batch)
+    (told,) = await world.worker.claim_deliveries(limit=1, lease_s=30)
+    await world.worker.finish_deliveries([WebhookOutcome(told.id, False, 300, 500, None, "")])
     await test_quotes.ask(world, project)
     dry_run = await world.worker.claim_validation(lease_s=30)
     assert dry_run is not None
@@ -77,6 +89,14 @@ async def fill(world: PostgresWorld) -> str:
     with psycopg.connect(world._superuser_url) as conn:  # as the sweep does, every few seconds
         conn.execute(
             "INSERT INTO batch_pace (batch_id, project_id, small_steps, large_steps, leased) VALUES (%s, %s, 1, 0, 0)",
+            [batch.id, project.id],
+        )
+        conn.execute(
+            "INSERT INTO batch_retries (batch_id, project_id, parent_id, lines) VALUES (%s, %s, 'batch_x', '{}')",
+            [batch.id, project.id],
+        )
+        conn.execute(
+            "INSERT INTO appended_lines (batch_id, project_id, name, digest) VALUES (%s, %s, 'n', 'd')",
             [batch.id, project.id],
         )
     return project.id
@@ -107,6 +127,8 @@ async def test_even_the_owner_of_the_tables_sees_no_row(world: PostgresWorld, pl
 
 async def test_a_project_sees_its_own_rows_in_every_table_and_nobody_elses(world: PostgresWorld, place: Place) -> None:
     mine, theirs = await fill(world), await fill(world)
+    for one in (mine, theirs):  # an event that no sweep has moved into the log yet
+        await world.api.update_project(ProjectId(one), paused=True)
     with psycopg.connect(place.api) as conn:
         as_project(conn, mine)
         assert [table for table in PROJECT_TABLES if not count(conn, table)] == []

@@ -21,18 +21,43 @@ EXPIRES_S = 30
 _QUIET_S = 0.2
 _AWAY_S = 5.0
 
+_REDIS = {
+    "worker_disable_prefetch": True,
+    "broker_transport_options": {
+        "visibility_timeout": 300,
+        "socket_timeout": 5,
+        "socket_connect_timeout": 2,
+        "socket_keepalive": True,
+        "health_check_interval": 30,
+        "max_retries": 0,
+    },
+}
+# Quorum queues, whose consumers must not ask for the global prefetch limit (Celery finds out by the queues' type), and
+# confirmed publishing: a node that has just become a follower would else swallow messages without a word.
+_RABBITMQ = {
+    "task_default_queue_type": "quorum",
+    "task_default_exchange_type": "topic",
+    "task_create_missing_queue_type": "quorum",
+    "task_create_missing_queue_exchange_type": "topic",
+    "worker_detect_quorum_queues": True,
+    "broker_heartbeat": 10,
+    "broker_transport_options": {"confirm_publish": True, "read_timeout": 5, "write_timeout": 5, "max_retries": 0},
+}
+
 
 def make_celery(broker_url: str) -> Celery:
     """The Celery application: JSON only, no results, nothing kept beyond its usefulness (a message is a hint)."""
     app = Celery("cope", broker=broker_url or "memory://")
     app.conf.update(
         task_serializer="json",
-        accept_content=["json"],
+        event_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],  # a pickle is refused unread: whoever reaches the broker must not run code here
+        result_accept_content=["json"],
         result_backend=None,
         task_ignore_result=True,
         task_acks_late=False,
         worker_prefetch_multiplier=1,
-        worker_disable_prefetch=True,
         task_default_queue="upkeep",
         task_create_missing_queues=True,
         task_send_sent_event=False,
@@ -41,15 +66,8 @@ def make_celery(broker_url: str) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_connection_timeout=2,
-        broker_transport_options={
-            "visibility_timeout": 300,
-            "socket_timeout": 5,
-            "socket_connect_timeout": 2,
-            "socket_keepalive": True,
-            "health_check_interval": 30,
-            "max_retries": 0,
-        },
         enable_utc=True,
+        **(_RABBITMQ if broker_url.startswith(("amqp://", "amqps://", "pyamqp://")) else _REDIS),
     )
     return app
 

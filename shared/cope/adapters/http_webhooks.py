@@ -1,65 +1,64 @@
 """Webhooks over HTTP to public addresses only: every address a name has must be public, and the checked one is used."""
 
 import asyncio
-import ipaddress
 import socket
+import ssl
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
+from cope.adapters.public_addresses import Address, LookUp, Network, is_public, look_up_in_loop
 from cope.core.limits.hints import retry_after_s
 from cope.ports.support import WebhookReply, WebhookRequest
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+__all__ = ["ForbiddenAddress", "HttpWebhookSender", "Network", "is_public"]
 
-_TIMEOUT_S = 20.0
+TIMEOUT_S = 20.0
+_CONNECT_S = 10.0
+_BODY_S = 2.0
 _EXCERPT = 1024
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_REMEMBERED = 1000
 
 
 class ForbiddenAddress(OSError):
     """The name leads to an address that webhooks may not reach."""
 
 
-def is_public(address: Address) -> bool:
-    """Whether an address is on the public internet, seen through IPv4-in-IPv6 forms."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return is_public(address.ipv4_mapped)
-        if address in _NAT64:
-            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if address.sixtofour is not None or address.teredo is not None:
-            return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
-
-
 class _CheckedResolver(AbstractResolver):
     """Resolves once, refuses the name if any of its addresses is forbidden, and hands out the checked addresses."""
 
-    def __init__(self, hosts: frozenset[str], networks: Sequence[Network]) -> None:
+    def __init__(self, hosts: frozenset[str], networks: Sequence[Network], look_up: LookUp) -> None:
         self._hosts = hosts
         self._networks = tuple(networks)
+        self._look_up = look_up
+
+    def named(self, host: str) -> bool:
+        """Whether the operator allows this host, wherever it leads."""
+        return host.lower().rstrip(".") in self._hosts
+
+    def in_networks(self, address: Address) -> bool:
+        """Whether it is in a network that the operator allows."""
+        return any(address.version == network.version and address in network for network in self._networks)
 
     def allows(self, host: str, address: Address) -> bool:
-        return (
-            host.lower() in self._hosts
-            or any(address.version == n.version and address in n for n in self._networks)
-            or is_public(address)
-        )
+        """Whether messages to this host may go to this address."""
+        return self.named(host) or self.in_networks(address) or is_public(address)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family)
         results: list[ResolveResult] = []
-        for kind, _, proto, _, place in found:
-            address = ipaddress.ip_address(str(place[0]).partition("%")[0])
+        for kind, _, proto, _, place in await self._look_up(host, port, family):
+            address = ip_address(str(place[0]).partition("%")[0])
             if not self.allows(host, address):
-                raise ForbiddenAddress(f"{host} has the address {address}, which webhooks may not reach")
+                # Which one is not said: a name's inner addresses are nobody's business outside.
+                raise ForbiddenAddress(f"{host} leads to an address that webhooks may not reach")
             results.append(
                 {
                     "hostname": host,
@@ -78,68 +77,93 @@ class _CheckedResolver(AbstractResolver):
 
 class HttpWebhookSender:
     """A `WebhookSender`. `hosts` and `networks` are what the operator allows besides public addresses (and plain HTTP
-    is allowed to those only)."""
+    is allowed to those only). `timeout_s` bounds an attempt from the look-up of the name to the answer's head; its body
+    is read for two seconds at most. `tls` is the system's trust unless given."""
 
-    def __init__(self, *, hosts: frozenset[str] = frozenset(), networks: Sequence[Network] = ()) -> None:
-        self._resolver = _CheckedResolver(hosts, networks)
-        self._hosts = hosts
-        self._networks = tuple(networks)
+    def __init__(
+        self,
+        *,
+        hosts: frozenset[str] = frozenset(),
+        networks: Sequence[Network] = (),
+        timeout_s: float = TIMEOUT_S,
+        look_up: LookUp = look_up_in_loop,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._resolver = _CheckedResolver(hosts, networks, look_up)
+        self._timeout_s = timeout_s
+        self._tls = tls
         self._session: aiohttp.ClientSession | None = None
+        self._judged: dict[str, str | None] = {}
 
     def refuse_reason(self, url: str) -> str | None:
         """Why this address may not be a webhook, or None."""
+        if url not in self._judged:
+            if len(self._judged) >= _REMEMBERED:
+                self._judged.clear()
+            self._judged[url] = self._judge(url)
+        return self._judged[url]
+
+    def _judge(self, url: str) -> str | None:
+        if any(ord(c) < 33 or ord(c) == 127 for c in url):
+            return "it is not a URL"
         try:
-            parts = urlsplit(url)
+            parts, seen = urlsplit(url), URL(url)
             port = parts.port
-        except ValueError:
+            # As the client will read it, which is what counts: it folds odd digits and dots into plain ones.
+            hosts = {host for host in (parts.hostname, seen.host, seen.raw_host) if host}
+        except (ValueError, TypeError):
             return "it is not a URL"
-        host = parts.hostname
-        if parts.scheme not in {"https", "http"} or not host:
+        if parts.scheme not in {"https", "http"} or not parts.hostname or not seen.host:
             return "it must be an https:// address"
-        if parts.username or parts.password:
+        if parts.username or parts.password or seen.user or seen.password:
             return "it must not hold credentials"
-        if any(ord(c) < 33 or ord(c) == 127 for c in url) or (port is not None and not 0 < port < 65536):
+        if port is not None and not 0 < port < 65536:
             return "it is not a URL"
-        allowed = self._allowed_plainly(host)
+        literals = [literal for host in hosts if (literal := _literal(host)) is not None]
+        for literal in literals:
+            if not self._resolver.allows(parts.hostname, literal):
+                return f"{literal} is not a public address"
+        allowed = self._resolver.named(parts.hostname) or (
+            bool(literals) and all(self._resolver.in_networks(literal) for literal in literals)
+        )
         if parts.scheme == "http" and not allowed:
             return "it must be an https:// address"
-        literal = _literal(host)
-        if literal is not None and not self._resolver.allows(host, literal):
-            return f"{literal} is not a public address"
         return None
-
-    def _allowed_plainly(self, host: str) -> bool:
-        literal = _literal(host)
-        return host.lower() in self._hosts or (
-            literal is not None and any(literal.version == n.version and literal in n for n in self._networks)
-        )
 
     async def send(self, request: WebhookRequest) -> WebhookReply:
         """One attempt. Never raises for anything the receiver does."""
         refused = self.refuse_reason(request.url)
         if refused is not None:
             return WebhookReply(None, refused, "", None)
+        began_s = time.monotonic()
         try:
             async with self._open().post(
                 request.url, data=request.body, headers=dict(request.headers), allow_redirects=False
             ) as reply:
-                excerpt = (await reply.content.read(_EXCERPT)).decode("utf-8", "replace").replace("\x00", "")
+                took_ms = _since_ms(began_s)
                 wait_s = retry_after_s(reply.headers, now=datetime.now(UTC))
-                return WebhookReply(reply.status, None, excerpt, wait_s)
+                return WebhookReply(reply.status, None, await _beginning(reply), wait_s, took_ms)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            told = _root(error)
-            return WebhookReply(None, f"{type(told).__name__}: {told}"[:500], "", None)
+            told = _told(error, self._timeout_s)
+            return WebhookReply(None, told[:500], "", None, _since_ms(began_s))
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             # No connection is kept: the next delivery resolves and checks again.
-            connector = aiohttp.TCPConnector(resolver=self._resolver, use_dns_cache=False, force_close=True)
+            connector = aiohttp.TCPConnector(
+                resolver=self._resolver,
+                use_dns_cache=False,
+                force_close=True,
+                limit=0,
+                ssl=self._tls if self._tls is not None else True,
+            )
             self._session = aiohttp.ClientSession(
                 connector=connector,
-                timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+                timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=min(_CONNECT_S, self._timeout_s)),
                 trust_env=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"user-agent": "cope-webhooks/1"},
+                headers={"user-agent": "cope-webhooks/1", "accept-encoding": "identity"},
+                auto_decompress=False,
             )
         return self._session
 
@@ -150,15 +174,36 @@ class HttpWebhookSender:
             self._session = None
 
 
-def _root(error: BaseException) -> BaseException:
+async def _beginning(reply: aiohttp.ClientResponse) -> str:
+    """The first KiB of the answer, or as much as came within two seconds: a body that drips or breaks off changes
+    nothing about a status that is known."""
+    if reply.content.at_eof():
+        return ""
+    data = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_S):
+            while len(data) < _EXCERPT and (chunk := await reply.content.read(_EXCERPT - len(data))):
+                data += chunk
+    except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
+        pass
+    return data.decode("utf-8", "replace").replace("\x00", "")
+
+
+def _since_ms(began_s: float) -> int:
+    return round((time.monotonic() - began_s) * 1000)
+
+
+def _told(error: BaseException, timeout_s: float) -> str:
     """What an error came from: the client wraps a refused address in one that does not say why."""
+    if isinstance(error, TimeoutError):
+        return f"TimeoutError: no answer within {timeout_s:g} s"
     while error.__cause__ is not None:
         error = error.__cause__
-    return error
+    return f"{type(error).__name__}: {error}"
 
 
 def _literal(host: str) -> Address | None:
     try:
-        return ipaddress.ip_address(host)
+        return ip_address(host)
     except ValueError:
         return None

@@ -17,6 +17,7 @@ from openai.types import Batch
 from cope.adapters.openai_model import model_error, read_answer, request_body
 from cope.core.errors import ModelMalformed, ModelOverloaded
 from cope.core.models import ModelEntry
+from cope.core.redaction import redact
 from cope.ports.model import ChatRequest
 from cope.ports.provider_batches import RemoteBatch, RemoteLine
 
@@ -75,7 +76,7 @@ class OpenAIBatches:
                 if batch.created_at < since.timestamp():
                     break
                 if (batch.metadata or {}).get(MARKER) == marker:
-                    found.append(_remote(batch))
+                    found.append(_remote(model, batch))
             return found
 
         return tuple(sorted(await _asked(model, search), key=lambda batch: (batch.created_at, batch.id)))
@@ -116,7 +117,7 @@ class OpenAIBatches:
 
 async def _batch(model: ModelEntry, ask: Callable[[], Awaitable[Batch]]) -> RemoteBatch:
     async def read() -> RemoteBatch:
-        return _remote(await ask())
+        return _remote(model, await ask())
 
     return await _asked(model, read)
 
@@ -139,7 +140,7 @@ def _line(custom_id: str, body: str) -> bytes:
     return orjson.dumps(line) + b"\n"
 
 
-def _remote(batch: Batch) -> RemoteBatch:
+def _remote(model: ModelEntry, batch: Batch) -> RemoteBatch:
     if not batch.id or not batch.status:
         raise ValueError("a batch without id or status")
     counts, complaints = batch.request_counts, None if batch.errors is None else batch.errors.data
@@ -151,7 +152,7 @@ def _remote(batch: Batch) -> RemoteBatch:
         error_file_id=batch.error_file_id,
         completed=None if counts is None else counts.completed,
         created_at=datetime.fromtimestamp(batch.created_at, UTC),
-        error=f"{complaints[0].code}: {complaints[0].message}"[:300] if complaints else None,
+        error=redact(f"{complaints[0].code}: {complaints[0].message}", [model.api_key])[:300] if complaints else None,
     )
 
 
@@ -171,7 +172,7 @@ def _result(model: ModelEntry, line: dict[str, Any]) -> RemoteLine:
             return RemoteLine(custom_id, read_answer(model, orjson.dumps(response.get("body"))))
         except ModelMalformed as unreadable:
             return RemoteLine(custom_id, None, unreadable.message[:300], malformed=True)
-    return RemoteLine(custom_id, None, _why(line, response))
+    return RemoteLine(custom_id, None, redact(_why(line, response), [model.api_key])[:300])
 
 
 def _why(line: dict[str, Any], response: object) -> str:
@@ -181,4 +182,4 @@ def _why(line: dict[str, Any], response: object) -> str:
         error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
         return "failed"
-    return f"{error.get('code') or error.get('type') or 'failed'}: {error.get('message') or ''}"[:300]
+    return f"{error.get('code') or error.get('type') or 'failed'}: {error.get('message') or ''}"

@@ -29,6 +29,7 @@ from cope.core.errors import (
 from cope.core.limits.hints import NO_HINTS, RateHints, read_hints
 from cope.core.models import ModelEntry
 from cope.core.money import TokenUsage
+from cope.core.redaction import redact
 from cope.core.stages import Tier
 from cope.ports.model import ChatAnswer, ChatRequest
 
@@ -202,7 +203,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def model_error(model: ModelEntry, error: openai.APIStatusError | openai.APIConnectionError) -> ModelError:
     """What the client's error says of a call."""
     if isinstance(error, openai.APIStatusError):
-        return _status_error(error)
+        return _status_error(error, secret=model.api_key)
     # The client reports even refused and reset connections as time-outs, so what counts are the causes.
     sent = not any(isinstance(cause, _NOT_CONNECTED) for cause in _causes(error))
     if sent and any(isinstance(cause, TimeoutError) for cause in _causes(error)):
@@ -211,11 +212,12 @@ def model_error(model: ModelEntry, error: openai.APIStatusError | openai.APIConn
     return ModelUnreachable(f"{model.name}: {type(cause).__name__}: {cause}"[:300], sent=sent)
 
 
-def _status_error(error: openai.APIStatusError) -> ModelError:
+def _status_error(error: openai.APIStatusError, *, secret: str) -> ModelError:
     hints = read_hints(error.response.headers, now=datetime.now(UTC))
     body: Any = error.body if isinstance(error.body, dict) else {}
     code, kind = str(body.get("code") or ""), str(body.get("type") or "")
-    message = str(body.get("message") or error.message)[:1000]
+    # It is stored and shown to whoever sent the line, and some providers repeat the key that they refuse.
+    message = redact(str(body.get("message") or error.message), [secret])[:1000]
     status = error.status_code
     if status == 429:
         if "insufficient_quota" in {code, kind} or "quota" in code:

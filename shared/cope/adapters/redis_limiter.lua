@@ -12,7 +12,7 @@ if not now then
 end
 local window, slack, line = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local bucket_s, span, credit = window / 240, window + slack, window / 100
-local KEEP_MS, STATED_FOR, RECOVERS_IN, SLOT_LEASE, PROBE_LEASE = 7200000, 600, 600, 20, 120
+local KEEP_MS, STATED_FOR, RECOVERS_IN, SLOT_LEASE, PROBE_LEASE, PROBE_ENDS = 7200000, 600, 600, 20, 30, 3
 local FIELDS = {'calls_at', 'tokens_at', 'low', 'calls', 'tokens', 'line_at', 'recall_at', 'slot_at', 'blocked',
   'rpm', 'tpm', 'stated_at', 'throttle', 'throttle_at', 'ratio', 'took', 'cold_at',
   'cause', 'failures', 'opens', 'until', 'probe'}
@@ -133,7 +133,7 @@ end
 local function shut_until(b)
   if b.cause == '' then return 0 end
   if now < b['until'] then return b['until'] end
-  if now < b.probe then return b.probe end
+  if now < b.probe then return math.min(b.probe, now + PROBE_ENDS) end
   return 0
 end
 

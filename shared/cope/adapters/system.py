@@ -3,7 +3,7 @@
 import os
 import secrets
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from cope.core.ids import RANDOM_LETTERS, letters, make_id
 
@@ -11,11 +11,17 @@ _DRAWN_AT_ONCE = 256  # a large batch would make a system call for every line
 
 
 class SystemClock:
-    """The wall clock. Leases and months use the database's instead; this one stamps files, steps and API objects."""
+    """The wall clock. Leases and months use the database's instead; this one stamps files, steps and API objects.
+
+    `ahead_s` is how wrong it goes, in tests.
+    """
+
+    def __init__(self, *, ahead_s: float = 0.0) -> None:
+        self._ahead = timedelta(seconds=ahead_s)
 
     def now(self) -> datetime:
         """The present, aware, UTC."""
-        return datetime.now(UTC)
+        return datetime.now(UTC) + self._ahead
 
 
 class SystemIds:

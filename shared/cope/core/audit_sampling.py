@@ -2,13 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TypeVar, cast
 
 from cope.core.answers.model import AnswerKey
 from cope.core.audit import AuditState, Stratum
 from cope.core.codec import encode_payload, encode_policy
 from cope.core.errors import BadRequest
+from cope.core.exact_text import exact_fraction
 from cope.core.history import FinishedStep, History, step_named
 from cope.core.ids import ProjectId, TaskId
 from cope.core.policies.decision import Accept, Decision
@@ -105,7 +105,7 @@ def as_share(value: object, param: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)) or len(str(value)) > 32:
         raise wrong
     try:
-        millionths = Fraction(str(value)) * WHOLE
+        millionths = exact_fraction(str(value)) * WHOLE
     except (ValueError, ZeroDivisionError):
         raise wrong from None
     if millionths.denominator != 1 or not 0 <= millionths <= WHOLE:

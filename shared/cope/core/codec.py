@@ -19,6 +19,7 @@ from cope.core.ids import TaskId
 from cope.core.money import NanoUSD, TokenUsage
 from cope.core.policies.spec import PolicyName, PolicySpec, Temperatures
 from cope.core.problem import Kind, Message, Problem
+from cope.core.responses.form import ResponseForm, decode_form, encode_form
 from cope.core.stages import Stage, StopRule, StragglerRule, Tier
 from cope.core.task import CallerOptions, OnBudget, ProviderBatch, StoreLevel, TaskSpec
 
@@ -33,6 +34,7 @@ def encode_payload(
     store: StoreLevel,
     max_cost: NanoUSD | None = None,
     provider_batch: ProviderBatch = ProviderBatch.AUTO,
+    form: ResponseForm | None = None,
 ) -> str:
     """A task's own part: what is asked and in which form. The policy is stored apart, once per distinct policy."""
     data: Json = {
@@ -62,7 +64,20 @@ def encode_payload(
         data["sp"] = options.stop
     if options.choices_n != 1:
         data["n"] = options.choices_n
+    if form is not None:
+        data["rf"] = encode_form(form)
     return orjson.dumps(data).decode()
+
+
+def blank_payload(payload: str) -> str:
+    """The payload of a task whose caller had it erased: no text of theirs is left, only that it was a task."""
+    data: Json = orjson.loads(payload)
+    kept = {key: value for key, value in data.items() if key in {"k", "r", "st"}}
+    kept["m"] = [["user", ""]]
+    if "rf" in data:
+        form = decode_form(data["rf"]) or ResponseForm()
+        kept["rf"] = encode_form(ResponseForm(background=form.background, store=form.store, erased=True))
+    return orjson.dumps(kept).decode()
 
 
 def encode_policy(policy: PolicySpec) -> str:
@@ -145,6 +160,7 @@ def decode_task(task_id: TaskId, *, payload: str, policy: PolicySpec | str, seed
         store=StoreLevel(data.get("st", StoreLevel.ANSWERS.value)),
         max_cost=None if "mc" not in data else NanoUSD(data["mc"]),
         provider_batch=ProviderBatch(data.get("pb", ProviderBatch.AUTO.value)),
+        form=decode_form(data.get("rf")),
     )
 
 
@@ -178,6 +194,8 @@ def encode_step(step: FinishedStep) -> str:
         data["price"] = step.price_version
     if step.stopped_early is not None:
         data["early"] = step.stopped_early
+    if step.reused_from is not None:
+        data["of"] = step.reused_from
     return orjson.dumps(data).decode()
 
 
@@ -215,6 +233,7 @@ def decode_step(text: str) -> FinishedStep:
         cost=NanoUSD(data["cost"]),
         price_version=data.get("price"),
         stopped_early=data.get("early"),
+        reused_from=data.get("of"),
     )
 
 

@@ -4,6 +4,8 @@ from enum import StrEnum
 from fractions import Fraction
 from math import ceil, floor
 
+from cope.core.exact_text import exact_fraction
+
 
 class ThresholdRule(StrEnum):
     """The paper's text says the ratio "exceeds" τ; both code bases it compares with accept at equality."""
@@ -23,7 +25,7 @@ def parse_threshold(text: str | float) -> Fraction:
     if len(written) > 32:
         raise ValueError("a threshold has at most 32 characters")
     try:
-        value = Fraction(written)
+        value = exact_fraction(written)
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"{written!r} is not a number between 0 and 1") from None
     if not 0 <= value <= 1:

@@ -5,11 +5,15 @@ CopeError
 │   └── NotAvailableYet       a documented option whose feature is not built
 ├── NotFound                  no such thing, or not in this project
 ├── Conflict                  the same idempotency key with another body, a state that forbids the action
+├── Gone                      it was there and is no longer kept
 ├── TooLarge                  a body, file, line or nesting over its limit
+├── StorageFull               the place where files lie takes no more bytes: only the operator can mend it
+├── StorageUnavailable        the place where files lie did not answer: retryable
 ├── BudgetExhausted           a cap refuses the worst case of a paid call
 ├── Unauthorized / Forbidden  no key, a wrong key / a key that may not
 ├── Misconfigured             a setting is missing or contradicts another; the process must not start
 │   └── Unpriced              a paid model without a price in force: refused, never free
+├── SinkUnavailable           what the event log is relayed to did not take it: retryable
 ├── AnswerHelperUnavailable   no process that reads answers can be started: retryable, nobody's answer is to blame
 └── ModelError                a model call failed
     ├── ModelUnreachable      nothing was sent, or an idempotent call broke: retryable
@@ -62,10 +66,29 @@ class NotFound(CopeError):
     code = "not_found"
 
 
+class StorageFull(CopeError):
+    """The disk, or the account behind the file store, takes no more."""
+
+    code = "storage_full"
+
+
+class StorageUnavailable(CopeError):
+    """The file store did not answer. Nothing half-written is visible."""
+
+    code = "storage_unavailable"
+    retryable = True
+
+
 class Conflict(CopeError):
     """The object's state, or an earlier request, forbids this one."""
 
     code = "conflict"
+
+
+class Gone(CopeError):
+    """It was there once and is no longer kept. The message says what is."""
+
+    code = "gone"
 
 
 class TooLarge(CopeError):
@@ -109,6 +132,13 @@ class Unpriced(Misconfigured):
     """A paid model has no price in force at the moment. The message holds the command that adds one."""
 
     code = "model_not_priced"
+
+
+class SinkUnavailable(CopeError):
+    """What the event log is relayed to did not take all of it."""
+
+    code = "sink_unavailable"
+    retryable = True
 
 
 class AnswerHelperUnavailable(CopeError):

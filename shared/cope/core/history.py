@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from cope.core.answers.model import AnswerKey
+from cope.core.ids import TaskId
 from cope.core.money import ZERO, NanoUSD, TokenUsage
 from cope.core.stages import Stage, Tier
 
@@ -38,7 +39,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class FinishedStep:
-    """One step as it was carried out. `samples` are ordered by index and include aborted and failed ones."""
+    """One step as it was carried out. `samples` are ordered by index and include aborted and failed ones.
+
+    `reused_from` is the task that carried it out, where a retry took it over: it cost nothing again, so `cost` and
+    `usage` are zero here.
+    """
 
     name: str
     stage: Stage
@@ -54,6 +59,7 @@ class FinishedStep:
     cost: NanoUSD = ZERO
     price_version: str | None = None
     stopped_early: str | None = None
+    reused_from: TaskId | None = None
 
     @property
     def arrived(self) -> tuple[Sample, ...]:

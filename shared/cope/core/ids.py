@@ -23,6 +23,7 @@ EVENT, ENDPOINT, DELIVERY, PROVIDER_BATCH = "evt_", "we_", "whd_", "pbat_"
 ALERT, USAGE = "alert_", "usage_"
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: no i, l, o, u
+_LETTERS = frozenset(_ALPHABET)
 _LETTER_OF_BYTE = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
 RANDOM_LETTERS = 16
 
@@ -40,6 +41,27 @@ def make_id(prefix: str, *, now_ms: int, random_part: str) -> str:
     if len(random_part) != RANDOM_LETTERS or not 0 <= now_ms < 1 << 48:
         raise ValueError(f"now_ms must be below 2**48 and random_part have {RANDOM_LETTERS} letters")
     return f"{prefix}{_time_part(now_ms)}{random_part}"
+
+
+def made_at_s(made: str) -> int:
+    """The Unix second at which an id of `make_id` was made."""
+    return _ms_of(made[-26:-RANDOM_LETTERS]) // 1000
+
+
+def ms_of(some_id: str) -> int | None:
+    """Milliseconds since 1970 at which an id was made; None if it is not of `make_id`."""
+    body = some_id[-26:]
+    if len(some_id) <= 26 or not set(body) <= _LETTERS:
+        return None
+    ms = _ms_of(body[:10])
+    return ms if ms < 1 << 48 else None
+
+
+def _ms_of(time_part: str) -> int:
+    ms = 0
+    for letter in time_part:
+        ms = ms << 5 | _ALPHABET.index(letter)
+    return ms
 
 
 def compact(custom_id: str) -> str | bytes:

@@ -16,6 +16,9 @@ Batch::
           └──▶ failed      ├──▶ cancelling ──▶ cancelled
                            └──▶ (expiring) ──▶ expired
 
+An open batch begins `in_progress` and can't be `finalizing` before it is sealed; cancelling and expiring seal it. A
+retry is a batch of its own, which takes lines that have ended without an answer, or are held, into its own tasks.
+
 Attempt (one paid call)::
 
       reserved ──▶ sent ──▶ settled

@@ -5,8 +5,9 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
 from typing import Literal, NewType
+
+from cope.core.exact_text import exact_product
 
 NanoUSD = NewType("NanoUSD", int)
 PriceTier = Literal["standard", "batch"]
@@ -23,9 +24,9 @@ def parse_usd(text: str) -> NanoUSD:
     Raises `ValueError` for anything negative, not finite, finer than a nano-dollar or beyond a BIGINT.
     """
     try:
-        amount = Decimal(text) * NANO_PER_USD
-    except InvalidOperation:
-        raise ValueError(f"{text!r} is not an amount of dollars") from None
+        amount = exact_product(text, NANO_PER_USD)
+    except ValueError:
+        raise ValueError(f"{text[:64]!r} is not an amount of dollars") from None
     if not amount.is_finite() or amount < 0 or amount > MAX_NANO or amount != amount.to_integral_value():
         raise ValueError(f"{text!r} is not an amount of dollars between 0 and 9223372036 with at most 9 decimals")
     return NanoUSD(int(amount))

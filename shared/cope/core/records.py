@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from cope.core.deliveries import DEFAULT_CONCURRENCY, EndpointTrouble
 from cope.core.errors import ErrorInfo
 from cope.core.eta import Workload
 from cope.core.history import History
@@ -19,6 +20,7 @@ from cope.core.ids import (
     TaskId,
     UsageId,
 )
+from cope.core.key_scopes import ALL_SCOPES, KeyScope
 from cope.core.lifecycle import AttemptState, BatchStatus, HoldReason, TaskState
 from cope.core.money import NanoUSD, PriceTier
 
@@ -29,7 +31,8 @@ class Project:
 
     `default_kind` is the kind of tasks that name none; `paused` stops claims of its tasks (an operator, or an
     overrun by the provider); `pause_unparsable` has batches wait whose first answers can't be read. `audit_share`
-    millionths of confident small-model answers are also sent to the large model, under `audit_cap` a month.
+    millionths of confident small-model answers are also sent to the large model, under `audit_cap` a month. `keep_days`
+    after their end its batches and live calls are pruned; None: as the settings say.
     """
 
     id: ProjectId
@@ -43,6 +46,7 @@ class Project:
     pause_unparsable: bool = True
     audit_share: int = 0
     audit_cap: NanoUSD | None = NanoUSD(0)
+    keep_days: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,8 @@ class ApiKey:
     """A key as stored: `hash` is SHA-256 of the secret, `hint` its last four characters. The secret is shown once.
 
     `cap` bounds what its calls may spend in a calendar month of the project; None: only the project's cap does.
+    `expires_at` None is never. Once rotated (`rotated_at`), the secret before it is known by `previous_hash` and good
+    until `previous_until`; both are None where it ended at once.
     """
 
     id: KeyId
@@ -61,11 +67,19 @@ class ApiKey:
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
     cap: NanoUSD | None = None
+    scopes: frozenset[KeyScope] = ALL_SCOPES
+    expires_at: datetime | None = None
+    rotated_at: datetime | None = None
+    previous_hash: bytes | None = None
+    previous_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """An uploaded or produced file; its bytes lie in the file store under `id`. `sha256` is of those bytes."""
+    """An uploaded or produced file; its bytes lie in the file store under `bytes_id`. `sha256` is of those bytes.
+
+    `blob` is the file whose bytes it shares: the first of the same content in its project; None: they are its own.
+    """
 
     id: FileId
     project_id: ProjectId
@@ -76,6 +90,12 @@ class StoredFile:
     sha256: str
     created_at: datetime
     expires_at: datetime | None = None
+    blob: FileId | None = None
+
+    @property
+    def bytes_id(self) -> FileId:
+        """The name of its bytes in the file store."""
+        return self.id if self.blob is None else self.blob
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +121,9 @@ class Batch:
     `quote` is what it found out, as JSON text, once it has ended.
     `audit_share` (in millionths) takes the place of the project's; None: the project's holds.
     `error_messages` has what the first line of each code said; `workload` is what an ETA is reckoned from.
+    `pruned_at`: since then its tasks, with their results and samples, are no longer kept.
+    `open` batches take further lines and do not end before they are sealed. `retry_of` is the batch whose lines this
+    one takes up again, `retried_by` are those that took up some of this one's, the first first.
     """
 
     id: BatchId
@@ -150,6 +173,10 @@ class Batch:
     dry_run: int | None = None
     quote: str | None = None
     audit_share: int | None = None
+    pruned_at: datetime | None = None
+    open: bool = False
+    retry_of: BatchId | None = None
+    retried_by: tuple[BatchId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +276,9 @@ class TaskDetail:
 
 @dataclass(frozen=True, slots=True)
 class WebhookEndpoint:
-    """A project's webhook address. `secret` is the plain signing secret (`whsec_…`), encrypted at rest."""
+    """A project's webhook address. `secret` is the plain signing secret (`whsec_…`), encrypted at rest. At most
+    `concurrency` messages are under way to it; `disabled_reason` is ``gone`` (its own 410), ``failing`` or ``by_hand``.
+    `trouble` is None unless its last attempt failed."""
 
     id: EndpointId
     project_id: ProjectId
@@ -260,11 +289,17 @@ class WebhookEndpoint:
     updated_at: datetime
     secret: str = field(repr=False, default="")
     disabled_at: datetime | None = None
+    disabled_reason: str | None = None
+    concurrency: int = DEFAULT_CONCURRENCY
+    old_secrets_until: datetime | None = None
+    trouble: EndpointTrouble | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One webhook message for one address. `message_id` is constant over its attempts."""
+    """One webhook message for one address. `message_id` is constant over its attempts, of which this is number
+    `attempt`. Of its lane `concurrency` may be under way at once. Signed with `secret` and with those of `old_secrets`;
+    no secret at all: none could be opened."""
 
     id: DeliveryId
     message_id: EventId
@@ -273,11 +308,14 @@ class Delivery:
     attempt: int
     secret: str = field(repr=False)
     endpoint_id: EndpointId | None = None
+    old_secrets: tuple[str, ...] = field(repr=False, default=())
+    lane: str = ""
+    concurrency: int = DEFAULT_CONCURRENCY
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One state change. `offset` is assigned by the sequencer: gapless order of commit, None until then."""
+    """One state change. `offset` is assigned by the sequencer: 1, 2, 3 … in its project's log, None until then."""
 
     offset: int | None
     id: EventId

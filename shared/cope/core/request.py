@@ -18,6 +18,7 @@ from cope.core.policies.spec import PolicyName, PolicySpec
 from cope.core.problem import Kind, Message, MessageRole, Problem
 from cope.core.request_policy import COPE_POLICY_KEYS, LATER_COPE_KEYS, resolve_policy
 from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text, as_text_list, as_usd
+from cope.core.responses.form import ResponseForm
 from cope.core.task import CallerOptions, OnBudget, ProviderBatch, StoreLevel
 
 SERVED_KINDS = (Kind.MATH, Kind.CHOICE, Kind.EXACT)
@@ -26,7 +27,7 @@ _TASK_KEYS = frozenset(
     {"kind", "seed", "choices", "answer_pattern", "answer_pointer", "on_budget", "priority", "store", "max_cost_usd"}
     | {"provider_batch"}
 )
-BATCH_ONLY_KEYS = frozenset({"webhook_url", "order", "dry_run", "audit_share"})
+BATCH_ONLY_KEYS = frozenset({"webhook_url", "order", "dry_run", "audit_share", "open"})
 _COPE_KEYS = _TASK_KEYS | COPE_POLICY_KEYS
 
 # Fields of OpenAI's body that change nothing about the answer here: labels, and neutral values of refused options.
@@ -91,6 +92,7 @@ class ParsedRequest(NamedTuple):
     priority: int
     max_cost: NanoUSD | None = None
     provider_batch: ProviderBatch = ProviderBatch.AUTO
+    form: ResponseForm | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class BatchCope:
     """The `cope` block at the top of a batch: what concerns the batch, and the defaults for its lines.
 
     `max_cost` bounds all its lines together; `dry_run` is the most lines that a quote's pilot tries (None: a real
-    batch); `audit_share` is in millionths (None leaves the project's).
+    batch); `audit_share` is in millionths (None leaves the project's). `open` takes lines until it is sealed.
     """
 
     webhook_url: str | None
@@ -107,6 +109,7 @@ class BatchCope:
     line_defaults: Mapping[str, object]
     dry_run: int | None = None
     audit_share: int | None = None
+    open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +248,14 @@ def parse_cope_defaults(block: object, *, catalog: ModelCatalog, kind: Kind) -> 
         line_defaults=defaults,
         dry_run=_dry_run(cope.get("dry_run")),
         audit_share=None if audit_share is None else as_share(audit_share, "cope.audit_share"),
+        open=_open(cope.get("open")),
     )
+
+
+def _open(value: object) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise BadRequest("`cope.open` must be true or false.", param="cope.open")
+    return value is True
 
 
 def _dry_run(value: object) -> int | None:

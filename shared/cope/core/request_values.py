@@ -37,6 +37,13 @@ def as_int(value: object, param: str, *, low: int, high: int) -> int:
     return value
 
 
+def as_bool(value: object, param: str) -> bool:
+    """true or false, and nothing that looks like it."""
+    if not isinstance(value, bool):
+        raise BadRequest(f"`{param}` must be true or false.", param=param)
+    return value
+
+
 def as_number(value: object, param: str, *, low: float, high: float, open_low: bool = False) -> float:
     """A number in [low, high], or (low, high] with `open_low`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
@@ -60,6 +67,21 @@ def as_usd(value: object, param: str) -> NanoUSD:
         return parse_usd(text)
     except ValueError as wrong:
         raise BadRequest(f"`{param}`: {wrong}.", param=param) from None
+
+
+def as_metadata(value: object, param: str) -> tuple[tuple[str, str], ...] | None:
+    """Up to 16 pairs: keys of up to 64 characters, texts of up to 512. None where nothing was given."""
+    if value is None:
+        return None
+    given = as_mapping(value, param)
+    if len(given) > 16:
+        raise BadRequest(f"`{param}` holds at most 16 pairs.", param=param)
+    for key, text in given.items():
+        if len(key) > 64 or "\x00" in key or not isinstance(text, str) or len(text) > 512 or "\x00" in text:
+            raise BadRequest(
+                f"`{param}` maps keys of up to 64 characters to texts of up to 512, without NUL.", param=param
+            )
+    return tuple((key, cast("str", text)) for key, text in given.items())
 
 
 def as_choice(value: object, param: str, allowed: Sequence[str]) -> str:

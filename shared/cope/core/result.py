@@ -10,6 +10,7 @@ from cope.core.errors import ErrorInfo
 from cope.core.history import FinishedStep, History, Sample, step_named
 from cope.core.money import NanoUSD, TokenUsage, format_usd
 from cope.core.policies.decision import Accept
+from cope.core.responses.result import finished_response
 from cope.core.stages import Tier
 from cope.core.task import TaskSpec
 
@@ -41,6 +42,12 @@ def completion_body(spec: TaskSpec, history: History, accept: Accept, *, created
         "usage": usage_json(usage),
         "cope": _cope_block(spec, history, step, accept),
     }
+
+
+def answer_body(spec: TaskSpec, history: History, accept: Accept, *, created_at: datetime) -> Json:
+    """What the caller gets of an accepted task, in the form that was asked for."""
+    completion = completion_body(spec, history, accept, created_at=created_at)
+    return completion if spec.form is None else finished_response(spec, completion, finished_at=created_at)
 
 
 def usage_json(usage: TokenUsage) -> Json:
@@ -158,6 +165,7 @@ def _step_json(step: FinishedStep) -> Json:
         "cost_nanousd": int(step.cost),
         "started_at": step.started_at.isoformat(),
         "finished_at": step.finished_at.isoformat(),
+        **({} if step.reused_from is None else {"reused_from": step.reused_from}),
     }
 
 

@@ -7,6 +7,7 @@ from cope.core.ids import TaskId
 from cope.core.money import NanoUSD
 from cope.core.policies.spec import PolicySpec
 from cope.core.problem import Problem
+from cope.core.responses.form import ResponseForm
 
 
 class OnBudget(StrEnum):
@@ -51,7 +52,8 @@ class CallerOptions:
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
     """Everything a policy may look at, beside the history. `requested_model` is echoed in the response; `max_cost`
-    bounds what the task's paid calls may cost together (None: no cap of its own)."""
+    bounds what the task's paid calls may cost together (None: no cap of its own). `form` is set where the answer is to
+    be written as a Response, None for a chat completion."""
 
     task_id: TaskId
     problem: Problem
@@ -63,3 +65,4 @@ class TaskSpec:
     store: StoreLevel = StoreLevel.ANSWERS
     max_cost: NanoUSD | None = None
     provider_batch: ProviderBatch = ProviderBatch.AUTO
+    form: ResponseForm | None = None

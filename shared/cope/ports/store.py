@@ -18,7 +18,9 @@ from cope.core.errors import ErrorInfo
 from cope.core.eta import PaceSample
 from cope.core.history import FinishedStep, History
 from cope.core.ids import AttemptId, BatchId, DeliveryId, EndpointId, FileId, KeyId, ProjectId, TaskId
+from cope.core.key_scopes import ALL_SCOPES, KeyScope
 from cope.core.lifecycle import BatchStatus, HoldReason, TaskState
+from cope.core.line_retry import LineRetry
 from cope.core.money import NanoUSD, Price, PriceTier, TokenUsage
 from cope.core.quote import Past
 from cope.core.records import (
@@ -26,7 +28,6 @@ from cope.core.records import (
     Batch,
     Budget,
     Delivery,
-    Event,
     LineError,
     Project,
     StoredFile,
@@ -34,10 +35,14 @@ from cope.core.records import (
     WebhookEndpoint,
 )
 from cope.core.task import OnBudget, TaskSpec
+from cope.core.webhook_lanes import LaneRoom
+from cope.ports.events import EventLog, RelayStore
 from cope.ports.ledger import LedgerReads, Reconciling
 from cope.ports.operations import Operations
 from cope.ports.prices import PriceKeeper, PriceReader
+from cope.ports.retention import Deleted, RetentionReads, RetentionStore
 from cope.ports.spend import SpendStore
+from cope.ports.webhooks import WebhookDesk
 
 T = TypeVar("T")
 
@@ -289,6 +294,23 @@ class PilotRun:
     tasks: tuple[PilotTask, ...]
 
 
+class OldLine(NamedTuple):
+    """A line that a retry takes up again, as its task's row has it. `late` are paid steps whose answers came when the
+    task was no longer theirs; `whole` says that nothing was pruned from `history`."""
+
+    task_id: TaskId
+    line: int
+    custom_id: str
+    payload: str
+    policy: str
+    seed: int
+    priority: int
+    on_budget: OnBudget
+    history: History
+    late: tuple[FinishedStep, ...]
+    whole: bool
+
+
 class NewTask(NamedTuple):
     """One validated line, ready for COPY. `payload` is `cope.core.codec.encode_payload`; `policy` the encoded policy
     (stored once per distinct text); `queue` the first step's. A tuple: made for every line, three times as fast."""
@@ -331,7 +353,11 @@ class ResultWindow:
 
 @dataclass(frozen=True, slots=True)
 class WebhookOutcome:
-    """How one delivery attempt went. Exactly one of `delivered`, `retry_in_s` (another attempt) or neither (dead)."""
+    """How one delivery attempt went. Exactly one of `delivered`, `retry_in_s` (another attempt) or neither (dead).
+
+    `attempt` is the claim's: a failure of an older one than the latest is not recorded; None says nothing of it.
+    `block_s`: its whole lane is left alone for so long.
+    """
 
     delivery_id: DeliveryId
     delivered: bool
@@ -340,9 +366,16 @@ class WebhookOutcome:
     error: str | None
     excerpt: str
     disable_endpoint: bool = False
+    attempt: int | None = None
+    took_ms: int = 0
+    block_s: float | None = None
 
 
-class WorkerStore(PriceReader, Protocol):
+MakeRetried = Callable[[Sequence[OldLine]], Sequence[tuple[NewTask, History]]]
+"""From lines of the parent to tasks of the retry with the steps that they take over, one for each, in order."""
+
+
+class WorkerStore(PriceReader, RelayStore, RetentionStore, Protocol):
     """What workers, upkeep and the sweep may do, over all projects."""
 
     async def claim(self, queue: str, *, worker: str, limit: int, lease_s: float) -> list[ClaimedTask]:
@@ -352,6 +385,11 @@ class WorkerStore(PriceReader, Protocol):
 
     async def renew(self, leases: Sequence[Lease], *, lease_s: float) -> set[TaskId]:
         """Extend these leases; returns the tasks that are *no longer* held (lost, cancelled or expired)."""
+        ...
+
+    async def lost(self, leases: Sequence[Lease]) -> set[TaskId]:
+        """The tasks of these that are not to go on: no longer held, or of a batch that is being ended. Changes nothing,
+        and is cheap enough for twice a second."""
         ...
 
     async def reserve(self, requests: Sequence[ReserveRequest]) -> list[ReserveResult]:
@@ -418,6 +456,17 @@ class WorkerStore(PriceReader, Protocol):
         `rows` rolls all of it back and is raised again. `expires_in` None: the batch never expires."""
         ...
 
+    async def line_retry(self, job: BatchJob) -> LineRetry:
+        """What a batch that is a retry takes up again."""
+        ...
+
+    async def take_lines(self, job: BatchJob, make: MakeRetried, *, expires_in: timedelta | None) -> int | None:
+        """A retry's `ingest`: its lines are read from its parent's tasks a page at a time, in their order, `make` says
+        what becomes of them, and in the same transaction each is marked as retried, a held one ends in the parent (code
+        `moved_to_retry`), and the batch is `in_progress`. So each line is taken over at most once. How many, 0 leaves
+        the batch as it is; None as for `ingest`. An error from `make` rolls all of it back and is raised again."""
+        ...
+
     async def put_survey(self, job: BatchJob, survey: str) -> None:
         """What a dry run learnt of its file (`cope.core.survey.encode_survey`). Nothing happens if the job was lost."""
         ...
@@ -450,12 +499,28 @@ class WorkerStore(PriceReader, Protocol):
         written. None if the job was lost."""
         ...
 
-    async def claim_deliveries(self, *, limit: int, lease_s: float) -> list[Delivery]:
-        """Webhook deliveries that are due."""
+    async def claim_deliveries(
+        self,
+        *,
+        limit: int,
+        lease_s: float,
+        room: LaneRoom | None = None,
+        ended: Sequence[WebhookOutcome] = (),
+    ) -> list[Delivery]:
+        """Up to `limit` deliveries that are due, each lane's longest due first, lanes in turns. Of no lane more than
+        its class allows (`LaneRoom.most`), of each class no more than `room` has. A lane of which another process has
+        something in hand is passed over, so that who keeps to `Delivery.concurrency` keeps an endpoint's. So are lanes
+        that are left alone; what was due to a disabled or deleted endpoint is given up here. `ended` is recorded first,
+        as by `finish_deliveries`."""
+        ...
+
+    async def give_back_deliveries(self, deliveries: Sequence[Delivery]) -> None:
+        """They were claimed and not attempted: due at once, as if they had not been claimed."""
         ...
 
     async def finish_deliveries(self, outcomes: Sequence[WebhookOutcome]) -> None:
-        """Record attempts and schedule or end them."""
+        """Record attempts and schedule or end them. An endpoint that is gone, or has failed for days
+        (`cope.core.webhooks.to_be_disabled`), is disabled, with an event."""
         ...
 
     async def file(self, file_id: FileId) -> StoredFile | None:
@@ -486,6 +551,7 @@ class Principal:
 
     project_id: ProjectId | None
     key_id: KeyId | None
+    scopes: frozenset[KeyScope] = ALL_SCOPES
 
     @property
     def is_admin(self) -> bool:
@@ -496,12 +562,30 @@ class Principal:
 @dataclass(frozen=True, slots=True)
 class NewBatch:
     """A batch to create, with what its idempotency is judged by: the explicit key, the body's hash, and which retry of
-    one call the SDK says this is (0: the first sending)."""
+    one call the SDK says this is (0: the first sending). `open_for` is the window of a batch that is open (it begins
+    at once, without a file), None for one that never expires and for any other."""
 
     batch: Batch
     body_hash: bytes
     idempotency_key: str | None
     retry: int
+    open_for: timedelta | None = None
+
+
+class NewLine(NamedTuple):
+    """A validated line for an open batch (`task.line` is the store's to give). `digest` is of its canonical JSON: the
+    same line again is the same one."""
+
+    task: NewTask
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of an append: the batch, and how many of the lines were new to it."""
+
+    batch: Batch
+    added: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -532,17 +616,20 @@ class Page(Generic[T]):
     has_more: bool
 
 
-class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, Protocol):
+class ApiStore(
+    PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, EventLog, WebhookDesk, RetentionReads, Protocol
+):
     """What the API may do. Every method that takes a project sees that project's rows only, by row-level security."""
 
     async def find_key(self, key_hash: bytes) -> ApiKey | None:
-        """The live key with this hash, of any project."""
+        """The live key with this hash, of any project: neither revoked nor expired, by its present secret or, as long
+        as the two overlap, by the one before its rotation. `last_used_at` is stamped once a minute at most."""
         ...
 
     # projects and keys (operator)
     async def create_project(self, project: Project, webhook_secret: str) -> Project: ...
     async def ensure_project(self, project: Project, key: ApiKey, webhook_secret: str) -> None:
-        """Create the bootstrap project and key unless they exist (by key hash)."""
+        """Create the bootstrap project and key unless either exists: a secret that was rotated away stays dead."""
         ...
 
     async def list_projects(self, *, after: ProjectId | None, limit: int) -> Page[Project]: ...
@@ -578,21 +665,68 @@ class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, Pr
     async def create_key(self, key: ApiKey) -> ApiKey: ...
     async def list_keys(self, project_id: ProjectId) -> tuple[ApiKey, ...]: ...
     async def revoke_key(self, project_id: ProjectId, key_id: KeyId) -> bool: ...
+    async def rotate_key(
+        self,
+        project_id: ProjectId,
+        key_id: KeyId,
+        *,
+        new_hash: bytes,
+        hint: str,
+        overlap_s: int,
+        expires_at: datetime | None = None,
+    ) -> ApiKey | None:
+        """The key with a new secret. The present secret works `overlap_s` ≥ 0 seconds longer.
+
+        Where two secrets work already, the newer one is replaced at once (its answer got lost, or it leaked) and the
+        older one, which is in use, lives `overlap_s` from now.
+        Id, scopes and caps stay; so does the expiry unless `expires_at` is given. None where the project has no such
+        live key.
+        """
+        ...
 
     # files
-    async def create_file(self, file: StoredFile) -> StoredFile: ...
-    async def get_file(self, project_id: ProjectId, file_id: FileId) -> StoredFile | None: ...
+    async def create_file(self, file: StoredFile, *, most_bytes: int | None = None) -> StoredFile:
+        """The row as stored. Where the project has the same content already, its `blob` says whose bytes it reads and
+        those of its own are to be deleted. `TooLarge` if the project's files would take over `most_bytes`; `Conflict`
+        if it came so late that its bytes were collected."""
+        ...
+
+    async def get_file(self, project_id: ProjectId, file_id: FileId) -> StoredFile | None:
+        """None for one whose time has come, too, though its row may still be there."""
+        ...
+
     async def list_files(
         self, project_id: ProjectId, *, after: FileId | None, limit: int, ascending: bool, purpose: str | None
     ) -> Page[StoredFile]: ...
-    async def delete_file(self, project_id: ProjectId, file_id: FileId) -> bool:
-        """`Conflict` while a batch that is not terminal reads it."""
+    async def delete_file(self, project_id: ProjectId, file_id: FileId) -> Deleted | None:
+        """None if there is no such file. `Conflict` while a batch that is not terminal reads it."""
         ...
 
     # batches
     async def create_batch(self, new: NewBatch) -> Batch:
         """Idempotent: the same explicit key and body, or an SDK retry of the same body within 15 minutes, returns the
-        first batch. `Conflict` (code `idempotency_key_reused`) for the same key with another body."""
+        first batch. `Conflict` (code `idempotency_key_reused`) for the same key with another body, or (code
+        `file_not_found`) where its input file was deleted meanwhile."""
+        ...
+
+    async def retry_batch(self, new: NewBatch, retry: LineRetry) -> Batch:
+        """A batch (`validating`) that takes up lines of another of the same project; idempotent as `create_batch`.
+
+        `NotFound` without such a parent; `Conflict` where it ran no line or has none to retry (`nothing_to_retry`), or
+        their texts were not kept; `BadRequest` naming custom ids that it does not have, or that can't be retried."""
+        ...
+
+    async def append_lines(
+        self, project_id: ProjectId, batch_id: BatchId, lines: Sequence[NewLine], *, window: timedelta | None, most: int
+    ) -> Appended | None:
+        """All of these lines or none. One that the batch has already, by custom id and digest, is passed over.
+
+        `Conflict` (`custom_id_reused`) where the digest differs, and where the batch is not open and a line is new;
+        `TooLarge` beyond `most` lines in all. None if the project has no such batch."""
+        ...
+
+    async def seal_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+        """An open batch takes no further line, and ends once those it has do. Any other is returned as it is."""
         ...
 
     async def get_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None: ...
@@ -652,6 +786,11 @@ class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, Pr
         """No further step is begun; a paid call under way commits first."""
         ...
 
+    async def erase_live_task(self, project_id: ProjectId, task_id: TaskId) -> bool:
+        """Forget the texts of a live task that has ended: what was asked, every plan and answer, and the result. That
+        it was, its decisions, its events and its money stay. False where the project has no such task."""
+        ...
+
     # the shadow audit
     async def set_audit_share(self, project_id: ProjectId, share: int) -> Project | None:
         """`share` millionths of the answers accepted from now on; 0 is off. The audits' cap is `set_cap`'s."""
@@ -682,11 +821,6 @@ class ApiStore(PriceKeeper, LedgerReads, Reconciling, SpendStore, Operations, Pr
     ) -> Page[WebhookEndpoint]: ...
     async def get_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> WebhookEndpoint | None: ...
     async def delete_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> bool: ...
-
-    # events
-    async def list_events(
-        self, project_id: ProjectId, *, after: int, limit: int, batch_id: BatchId | None
-    ) -> tuple[Event, ...]: ...
 
     async def ping(self) -> None:
         """Raises unless the database answers and its schema is this version's."""

@@ -55,12 +55,14 @@ class WebhookRequest:
 
 @dataclass(frozen=True, slots=True)
 class WebhookReply:
-    """`status` is None where no answer came; `error` then says why. `excerpt` is at most 1 KiB of the body."""
+    """`status` is None where no answer came; `error` then says why. `excerpt` is at most 1 KiB of the body; `took_ms`
+    is the time until the answer's head was there, or until it was given up."""
 
     status: int | None
     error: str | None
     excerpt: str
     retry_after_s: float | None
+    took_ms: int = 0
 
 
 class WebhookSender(Protocol):

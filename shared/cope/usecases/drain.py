@@ -32,10 +32,12 @@ from cope.ports.support import WakeUp
 from cope.usecases.claim_pace import ClaimPace
 from cope.usecases.grouping import Grouper
 from cope.usecases.run_step import StepParts, StepRun
+from cope.usecases.suspects import most_beside
 
 logger = logging.getLogger(__name__)
 
 IDLE_POLL_S = 1.0
+LOOK_OUT_S = 0.5
 _FAILURE_PAUSE_S = 1.0
 _TYPICAL_CHAINS = 8
 _FIRST_CLAIM = 4
@@ -141,6 +143,7 @@ class Drainer:
         self._gate = asyncio.Semaphore(concurrency)
         self._wake = asyncio.Event()
         self._running: dict[TaskId, _Running] = {}
+        self._one_ended = asyncio.Event()
         self._chains = 0
         self._typical_chains = float(_TYPICAL_CHAINS if queue == "small" else 1)
         self._pace = ClaimPace(concurrency + 1, first=None if queue == "small" else _FIRST_CLAIM)
@@ -156,7 +159,7 @@ class Drainer:
 
     async def run(self, stopping: Callable[[], bool]) -> None:
         """Until `stopping()` is true; then no claim is made, unpaid steps are given back, paid calls are awaited."""
-        renewer = asyncio.create_task(self._renew_forever())
+        watchers = [asyncio.create_task(self._renew_forever()), asyncio.create_task(self._look_out_forever())]
         try:
             while not stopping():
                 claimed = await self._claim()
@@ -164,8 +167,9 @@ class Drainer:
                     await self._wait(stopping)
         finally:
             await self._finish()
-            renewer.cancel()
-            await asyncio.gather(renewer, return_exceptions=True)
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
 
     # ---- claiming --------------------------------------------------------------------------------------------------
 
@@ -190,6 +194,7 @@ class Drainer:
             return 0
         free = self._concurrency + self._typical_chains - self._chains
         room = self._pace.room(len(self._running), now=asyncio.get_running_loop().time())
+        room = min(room, most_beside(r.task.crashes for r in self._running.values()) - len(self._running))
         return min(int(free // self._typical_chains), room)
 
     def _start(self, task: ClaimedTask) -> None:
@@ -220,6 +225,11 @@ class Drainer:
 
     async def _carry_out(self, task: ClaimedTask, run: StepRun, ended: "_Countdown") -> None:
         try:
+            while len(self._running) > most_beside([task.crashes]):
+                # It may bring this process down: it waits until few others are here. Meanwhile none is claimed, so of
+                # two suspects only one ever waits.
+                self._one_ended.clear()
+                await self._one_ended.wait()
             await run.run()
         except asyncio.CancelledError:
             raise
@@ -228,8 +238,11 @@ class Drainer:
             logger.exception("task %s: the step could not be carried out", task.task_id)
         finally:
             self._running.pop(task.task_id, None)
+            self._one_ended.set()
             self._ledger.live.discard(task.task_id)
             ended.all()
+            if task.crashes and self._wanted() > 0:
+                self._wake.set()  # this one's chains may have ended while it still kept others out
 
     # ---- waiting, renewing, stopping -------------------------------------------------------------------------------
 
@@ -252,11 +265,26 @@ class Drainer:
             except Exception:
                 logger.warning("leases could not be renewed; trying again", exc_info=True)
                 continue
-            for task_id in lost:
-                running = self._running.get(task_id)
-                # A paid call is never cut: its answer settles its money even if the task is someone else's by now.
-                if running is not None and not running.run.paying:
-                    running.handle.cancel()
+            self._give_up(lost)
+
+    async def _look_out_forever(self) -> None:
+        """Cancelled work is dropped within half a second, long before its lease would have told."""
+        while True:
+            await asyncio.sleep(LOOK_OUT_S)
+            leases = [Lease(r.task.task_id, r.task.fence) for r in self._running.values() if not r.run.paying]
+            if not leases:
+                continue
+            try:
+                self._give_up(await self._parts.store.lost(leases))
+            except Exception:
+                logger.debug("could not look out for cancelled tasks; the renewal will tell", exc_info=True)
+
+    def _give_up(self, lost: set[TaskId]) -> None:
+        for task_id in lost:
+            running = self._running.get(task_id)
+            # A paid call is never cut: its answer settles its money even if the task is someone else's by now.
+            if running is not None and not running.run.paying:
+                running.handle.cancel()
 
     async def _finish(self) -> None:
         unpaid = [r for r in self._running.values() if not r.run.paying]

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import orjson
 
 from cope.core.codec import encode_payload, encode_policy
-from cope.core.errors import BadRequest
+from cope.core.errors import BadRequest, NotFound
 from cope.core.fairness import LONGEST
 from cope.core.ids import TASK, FileId, TaskId, compact
+from cope.core.json_guard import check_json
 from cope.core.models import ModelCatalog
 from cope.core.policies.spec import PolicySpec
 from cope.core.priced import refuse_unpriced
@@ -22,6 +23,7 @@ from cope.core.prices import PriceTable
 from cope.core.problem import Kind
 from cope.core.records import Batch, LineError
 from cope.core.request import ParsedRequest, RequestDefaults, RequestParser
+from cope.core.responses.request import parse_response
 from cope.core.survey import encode_survey
 from cope.core.task import TaskSpec
 from cope.ports.files import FileStore
@@ -30,10 +32,12 @@ from cope.ports.support import Clock, IdMaker, WakeUp
 from cope.usecases.dry_run import Surveyor, seed_of
 from cope.usecases.keep import keep_job
 from cope.usecases.result_files import ResultFile
+from cope.usecases.retry_lines import NOTHING, CannotRetry, Retried
 from cope.usecases.run_step import first_queue
 from cope.usecases.watch_prices import reread_or_go_on
 
 MAX_ERRORS = 1000
+RESPONSES = "/v1/responses"
 _PAGE = 1000
 _LONGEST_CUSTOM_ID = 512
 _LINE_KEYS = frozenset({"custom_id", "method", "url", "body"})
@@ -77,13 +81,14 @@ async def ingest_next(parts: IngestParts, *, lease_s: float) -> bool:
         project = await parts.store.project(job.batch.project_id)
         kind = Kind.MATH if project is None else Kind(project.default_kind)
         await reread_or_go_on(parts.store, parts.prices)  # no line is refused for a price added a moment ago
+        if job.batch.retry_of is not None:
+            await _take_up_again(parts, job)
+            return True
         surveyor = await _surveyor(parts, job.batch)
-        rows = _Rows(parts, job.batch, kind, surveyor)
-        window_s = window_seconds(job.batch.completion_window)
-        window = None if window_s is None else timedelta(seconds=window_s)
+        rows = _Rows(parts, job.batch, kind, surveyor, await _bytes_of(parts, job.batch))
         try:
             pages = rows.pages() if surveyor is None else _pilot(parts, job, rows, surveyor)
-            await parts.store.ingest(job, pages, model=rows.only_model, expires_in=window)
+            await parts.store.ingest(job, pages, model=rows.only_model, expires_in=batch_window(job.batch))
         except InvalidFile as invalid:
             await _fail(parts, job, invalid.errors)
             await parts.wake.poke("webhooks")
@@ -102,6 +107,30 @@ async def _fail(parts: IngestParts, job: BatchJob, errors: Sequence[LineError]) 
         await parts.wake.announce([job.batch.id])
     elif output is not None:
         await parts.files.delete(output.id)
+
+
+async def _bytes_of(parts: IngestParts, batch: Batch) -> FileId:
+    """The name of the input's bytes: another file's, where they share them."""
+    file = await parts.store.file(batch.input_file_id)
+    return batch.input_file_id if file is None else file.bytes_id
+
+
+async def _take_up_again(parts: IngestParts, job: BatchJob) -> None:
+    """A retry reads no file: its lines are another batch's tasks."""
+    retried = Retried(parts, await parts.store.line_retry(job))
+    errors: tuple[LineError, ...] = ()
+    try:
+        if await parts.store.take_lines(job, retried.page, expires_in=batch_window(job.batch)) == 0:
+            errors = (NOTHING,)
+    except CannotRetry as wrong:
+        errors = wrong.errors
+    if errors:
+        await _fail(parts, job, errors)
+        await parts.wake.poke("webhooks")
+        return
+    for queue in retried.queues:
+        await parts.wake.poke(queue)
+    await parts.wake.poke("upkeep")  # the batch whose held lines went may be at its end
 
 
 async def _surveyor(parts: IngestParts, batch: Batch) -> Surveyor | None:
@@ -142,14 +171,22 @@ def window_seconds(window: str) -> int | None:
     )
 
 
+def batch_window(batch: Batch) -> timedelta | None:
+    """How long the batch has from its beginning on; None: it never expires."""
+    seconds = window_seconds(batch.completion_window)
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
 class _Rows:
     """The lines of one batch as pages of rows, and what was learnt on the way."""
 
-    def __init__(self, parts: IngestParts, batch: Batch, kind: Kind, surveyor: Surveyor | None = None) -> None:
+    def __init__(
+        self, parts: IngestParts, batch: Batch, kind: Kind, surveyor: Surveyor | None, bytes_id: FileId
+    ) -> None:
         self._parts = parts
         self._surveyor = surveyor
-        self._file_id = batch.input_file_id
-        self._reader = _LineReader(batch, kind, parts.catalog)
+        self._bytes_id = bytes_id
+        self._reader = LineReader(batch, kind, parts.catalog)
         self._seen: set[str | bytes] = set()
         self._models: set[str] = set()
         # By identity: the reader gives lines of equal policies one object, and hashing its fractions costs more than
@@ -170,7 +207,7 @@ class _Rows:
         """About 1,000 rows at a time. Raises `InvalidFile` at the end of a file with any error in it."""
         page: list[NewTask] = []
         number = 0
-        async for lines in lines_of(self._parts.files, self._file_id):
+        async for lines in self._lines():
             for number, raw in lines:
                 try:
                     row = self._row(number, raw)
@@ -191,6 +228,14 @@ class _Rows:
         if page:
             yield page
 
+    async def _lines(self) -> AsyncIterator[list[tuple[int, bytes]]]:
+        try:
+            async for lines in lines_of(self._parts.files, self._bytes_id):
+                yield lines
+        except NotFound:
+            gone = LineError("file_not_found", "The input file is not there any more.", "input_file_id", None)
+            raise InvalidFile((gone,)) from None
+
     def _row(self, number: int, raw: bytes) -> NewTask:
         custom_id, request = self._reader.read(raw)
         seen = compact(custom_id)
@@ -203,7 +248,7 @@ class _Rows:
         if known is None:
             now = self._parts.clock.now()
             refuse_unpriced(request.policy, self._parts.catalog, self._parts.prices, now, param="body.model")
-            known = request.policy, encode_policy(request.policy), _queue(request)
+            known = request.policy, encode_policy(request.policy), queue_of(request)
             self._policies[id(request.policy)] = known
         row = new_task(self._parts.ids, request, custom_id=custom_id, line=number, policy=known[1], queue=known[2])
         if self._surveyor is not None:
@@ -221,6 +266,7 @@ def new_task(ids: IdMaker, request: ParsedRequest, *, custom_id: str, line: int,
         store=request.store,
         max_cost=request.max_cost,
         provider_batch=request.provider_batch,
+        form=request.form,
     )
     seed = request.seed
     if seed is None:
@@ -233,18 +279,19 @@ def new_task(ids: IdMaker, request: ParsedRequest, *, custom_id: str, line: int,
 
 def new_live_task(ids: IdMaker, request: ParsedRequest) -> NewTask:
     """A live call as a row: no line, no custom id."""
-    policy, queue = encode_policy(request.policy), _queue(request)
+    policy, queue = encode_policy(request.policy), queue_of(request)
     return new_task(ids, request, custom_id="", line=0, policy=policy, queue=queue)
 
 
-def _queue(request: ParsedRequest) -> str:
+def queue_of(request: ParsedRequest) -> str:
+    """The queue of the request's first step."""
     spec = TaskSpec(
         TaskId(""), request.problem, request.policy, request.requested_model, seed=0, options=request.options
     )
     return first_queue(spec)
 
 
-class _LineReader:
+class LineReader:
     """Parses the lines of one batch."""
 
     def __init__(self, batch: Batch, kind: Kind, catalog: ModelCatalog) -> None:
@@ -260,6 +307,11 @@ class _LineReader:
             raise BadRequest(f"This line is not JSON: {wrong}.", code="invalid_json_line") from None
         if not isinstance(line, dict):
             raise BadRequest("Each line must be a JSON object.", code="invalid_json_line")
+        check_json(raw, line, unique_keys=False)
+        return self.read_object(line)
+
+    def read_object(self, line: Mapping[str, Any]) -> tuple[str, ParsedRequest]:
+        """As `read`, of a line that is JSON no more."""
         if line.keys() != _LINE_KEYS:
             self._refuse_keys(line)
         custom_id, body = line["custom_id"], line["body"]
@@ -274,10 +326,15 @@ class _LineReader:
         if not isinstance(body, dict):
             raise BadRequest("`body` must be an object.", param="body")
         try:
-            return custom_id, self._parser.parse(body)
+            return custom_id, self._parse(body)
         except BadRequest as wrong:
             param = "body" if wrong.param is None else f"body.{wrong.param}"
             raise BadRequest(wrong.message, param=param, code=wrong.code) from None
+
+    def _parse(self, body: Mapping[str, object]) -> ParsedRequest:
+        if self._endpoint == RESPONSES:
+            return parse_response(self._parser, body, live=False)
+        return self._parser.parse(body)
 
     @staticmethod
     def _refuse_keys(line: Mapping[str, object]) -> None:

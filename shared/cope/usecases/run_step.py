@@ -32,7 +32,7 @@ from cope.core.policies.degraded import best_vote
 from cope.core.policies.registry import next_decision
 from cope.core.prices import PriceTable, is_free
 from cope.core.prompts import PromptSet
-from cope.core.result import completion_body, failure
+from cope.core.result import answer_body, failure
 from cope.core.stages import Step, Tier
 from cope.core.task import OnBudget, TaskSpec
 from cope.ports.answers import AnswerJudge
@@ -480,7 +480,7 @@ def next_state(spec: TaskSpec, history: tuple[FinishedStep, ...], decision: Deci
         case Step():
             return ToQueue(decision.tier.value)
         case Accept():
-            body = completion_body(spec, history, decision, created_at=now)
+            body = answer_body(spec, history, decision, created_at=now)
             return ToDone(orjson.dumps(body).decode(), int(decision.stage), decision.accepted)
         case Stop(error):
             text, status = failure(error)

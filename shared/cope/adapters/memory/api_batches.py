@@ -6,17 +6,22 @@ from dataclasses import replace
 from datetime import timedelta
 
 from cope.adapters.memory.api_projects import ApiProjectsMixin, page_of
+from cope.adapters.memory.api_webhooks import ApiWebhooksMixin, shown
 from cope.adapters.memory.endings import close_batch, end_or_wait
 from cope.adapters.memory.journal import note
+from cope.adapters.memory.open_batches import OpenBatchesMixin, begin_open
 from cope.adapters.memory.reading import workload
 from cope.adapters.memory.standstill import refresh
 from cope.adapters.memory.tables import BatchRow, TaskRow, is_open
+from cope.core.codec import blank_payload, decode_task, prune_step
 from cope.core.errors import Conflict
 from cope.core.ids import BatchId, EndpointId, ProjectId, TaskId
 from cope.core.lifecycle import BatchStatus, HoldReason, TaskState
 from cope.core.parse_watch import ParseWatch
-from cope.core.records import Batch, Event, ProviderBatchView, TaskDetail, WebhookEndpoint
+from cope.core.records import Batch, ProviderBatchView, TaskDetail, WebhookEndpoint
+from cope.core.responses.result import ERASED
 from cope.core.result import error_body
+from cope.core.task import StoreLevel
 from cope.ports.provider_batches import ProviderState
 from cope.ports.store import LiveResult, NewBatch, NewLiveTask, Page
 
@@ -25,20 +30,25 @@ _KEY_WINDOW = timedelta(hours=24)
 _CLIENT_CLOSED = 499
 
 
-class ApiBatchesMixin(ApiProjectsMixin):
+class ApiBatchesMixin(OpenBatchesMixin, ApiWebhooksMixin, ApiProjectsMixin):
     """What a project's key may do."""
 
     async def create_batch(self, new: NewBatch) -> Batch:
         """An explicit key is remembered for 24 hours."""
         first = self._first_of(new)
         if first is not None:
-            return first.batch
+            return self._shown(first)
+        reads = not new.batch.open and new.batch.retry_of is None
+        if reads and new.batch.input_file_id not in self._db.files:
+            raise Conflict(f"File {new.batch.input_file_id!r} was deleted.", code="file_not_found")
         owner = BatchRow(new.batch, new.body_hash, new.idempotency_key)
         if new.batch.dry_run is not None:
             owner.watch = ParseWatch.PASSED  # it makes no paid call that could wait
         self._db.batches[new.batch.id] = owner
         note(self._db, new.batch.project_id, "batch.created", batch_id=new.batch.id, id=new.batch.id)
-        return new.batch
+        if new.batch.open:
+            begin_open(self._db, owner, new.open_for)
+        return self._shown(owner)
 
     async def get_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
         """This project's batch, or None."""
@@ -60,7 +70,7 @@ class ApiBatchesMixin(ApiProjectsMixin):
             owner.job_until = None
             note(self._db, project_id, "batch.cancelling", batch_id=batch_id, id=batch_id)
             close_batch(self._db, owner, TaskState.CANCELLED)
-        return owner.batch
+        return self._shown(owner)
 
     async def hold_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
         """A batch that has ended, or is ending, is returned as it is."""
@@ -72,7 +82,7 @@ class ApiBatchesMixin(ApiProjectsMixin):
             refresh(self._db, owner)
             why = HoldReason.PAUSED.value
             note(self._db, project_id, "batch.paused", batch_id=batch_id, id=batch_id, reason=why)
-        return owner.batch
+        return self._shown(owner)
 
     async def resume_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
         """The sweep makes its held tasks ready again."""
@@ -84,7 +94,7 @@ class ApiBatchesMixin(ApiProjectsMixin):
             owner.batch = replace(owner.batch, paused=False)
             refresh(self._db, owner)
             note(self._db, project_id, "batch.resumed", batch_id=batch_id, id=batch_id)
-        return owner.batch
+        return self._shown(owner)
 
     async def get_task(self, project_id: ProjectId, task_id: TaskId) -> TaskDetail | None:
         """This project's task, or None."""
@@ -110,6 +120,7 @@ class ApiBatchesMixin(ApiProjectsMixin):
         row = self._db.add_task(
             new.task, project_id=new.project_id, batch_id=None, key_id=new.key_id, body_hash=new.body_hash
         )
+        note(self._db, new.project_id, "task.created", task_id=row.id)
         return row.id
 
     async def live_results(self, task_ids: Sequence[TaskId]) -> list[LiveResult]:
@@ -123,9 +134,25 @@ class ApiBatchesMixin(ApiProjectsMixin):
         if row is not None and row.batch_id is None and not row.ended:
             end_or_wait(self._db, row, TaskState.CANCELLED)
 
+    async def erase_live_task(self, project_id: ProjectId, task_id: TaskId) -> bool:
+        """An audit's own task is not one."""
+        row = self._task(project_id, task_id)
+        if row is None or row.batch_id is not None or row.is_audit or not row.ended:
+            return False
+        new = row.new = row.new._replace(payload=blank_payload(row.new.payload))
+        row.spec = decode_task(
+            row.id, payload=new.payload, policy=new.policy, seed=new.seed, on_budget=new.on_budget.value
+        )
+        row.history = tuple(prune_step(step, StoreLevel.NONE, frozenset()) for step in row.history)
+        row.body, row.status, row.body_hash = json.dumps(error_body(ERASED)), 404, None
+        for attempt in self._db.task_attempts.get(row.id, ()):
+            attempt.answer = None
+        return True
+
     async def create_endpoint(self, endpoint: WebhookEndpoint) -> WebhookEndpoint:
         """The row as stored."""
         self._db.endpoints[endpoint.id] = endpoint
+        note(self._db, endpoint.project_id, "webhook_endpoint.created", id=endpoint.id, url=endpoint.url)
         return endpoint
 
     async def list_endpoints(
@@ -133,32 +160,25 @@ class ApiBatchesMixin(ApiProjectsMixin):
     ) -> Page[WebhookEndpoint]:
         """Oldest first."""
         mine = (endpoint for endpoint in self._db.endpoints.values() if endpoint.project_id == project_id)
-        return page_of(mine, after=after, limit=limit, ascending=True, id_of=lambda endpoint: endpoint.id)
+        page = page_of(mine, after=after, limit=limit, ascending=True, id_of=lambda endpoint: endpoint.id)
+        return Page(tuple(shown(self._db, endpoint) for endpoint in page.items), page.has_more)
 
     async def get_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> WebhookEndpoint | None:
         """This project's endpoint, or None."""
         endpoint = self._db.endpoints.get(endpoint_id)
-        return endpoint if endpoint is not None and endpoint.project_id == project_id else None
+        return shown(self._db, endpoint) if endpoint is not None and endpoint.project_id == project_id else None
 
     async def delete_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> bool:
         """Deliveries still due to it are dropped with it."""
         if await self.get_endpoint(project_id, endpoint_id) is None:
             return False
         del self._db.endpoints[endpoint_id]
+        self._db.troubles.pop(endpoint_id, None)
+        self._db.old_secrets.pop(endpoint_id, None)
         for delivery in self._db.deliveries.values():
             delivery.over = delivery.over or delivery.endpoint_id == endpoint_id
+        note(self._db, project_id, "webhook_endpoint.deleted", id=endpoint_id)
         return True
-
-    async def list_events(
-        self, project_id: ProjectId, *, after: int, limit: int, batch_id: BatchId | None
-    ) -> tuple[Event, ...]:
-        """Sequenced events beyond offset `after` (0: from the first)."""
-        mine = [
-            event
-            for event in self._db.events[max(0, after) :]
-            if event.project_id == project_id and (batch_id is None or event.batch_id == batch_id)
-        ]
-        return tuple(mine[:limit])
 
     async def ping(self) -> None:
         """Memory always answers."""
@@ -197,7 +217,8 @@ class ApiBatchesMixin(ApiProjectsMixin):
     def _shown(self, owner: BatchRow) -> Batch:
         tasks = self._db.batch_tasks.get(owner.batch.id, ())
         submitted = sum(1 for row in tasks if row.state is TaskState.SUBMITTED)
-        return replace(owner.batch, submitted=submitted, workload=workload(self._db, owner))
+        retries = tuple(sorted(r.batch.id for r in self._db.batches.values() if r.batch.retry_of == owner.batch.id))
+        return replace(owner.batch, submitted=submitted, workload=workload(self._db, owner), retried_by=retries)
 
     def _provider_batch(self, row: TaskRow) -> ProviderBatchView | None:
         if row.state is not TaskState.SUBMITTED:

@@ -5,36 +5,26 @@ from dataclasses import replace
 from typing import TypeVar
 
 from cope.adapters.memory.alerts import rearm
+from cope.adapters.memory.api_keys import ApiKeysMixin
 from cope.adapters.memory.journal import note
 from cope.adapters.memory.standstill import refresh_project
-from cope.adapters.memory.tables import ProjectRow, Tables
+from cope.adapters.memory.tables import ProjectRow
 from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, Scope, scope_kind
 from cope.core.errors import Conflict, NotFound
+from cope.core.event_types import project_turns
 from cope.core.ids import BatchId, FileId, KeyId, ProjectId
 from cope.core.lifecycle import TERMINAL_BATCH_STATUSES
 from cope.core.money import NanoUSD
 from cope.core.records import ApiKey, Budget, Project, StoredFile
 from cope.core.restored import not_reconciled
+from cope.ports.retention import Deleted
 from cope.ports.store import Page
 
 T = TypeVar("T")
 
 
-class ApiProjectsMixin:
+class ApiProjectsMixin(ApiKeysMixin):
     """What the operator manages, and files."""
-
-    def __init__(self, db: Tables) -> None:
-        self._db = db
-
-    async def find_key(self, key_hash: bytes) -> ApiKey | None:
-        """A key that is neither revoked nor of an archived project; finding it stamps `last_used_at`."""
-        for key in self._db.keys.values():
-            if key.hash == key_hash and key.revoked_at is None:
-                if self._db.project(key.project_id).archived_at is not None:
-                    return None
-                self._db.keys[key.id] = replace(key, last_used_at=self._db.now())
-                return key
-        return None
 
     async def create_project(self, project: Project, webhook_secret: str) -> Project:
         """The project as stored."""
@@ -47,11 +37,10 @@ class ApiProjectsMixin:
         return project
 
     async def ensure_project(self, project: Project, key: ApiKey, webhook_secret: str) -> None:
-        """Nothing where a key of this hash exists, revoked or not."""
-        if any(known.hash == key.hash for known in self._db.keys.values()):
+        """Nothing where a key of this hash exists, revoked or not, nor where the project does."""
+        if project.id in self._db.projects or any(known.hash == key.hash for known in self._db.keys.values()):
             return
-        if project.id not in self._db.projects:
-            await self.create_project(project, webhook_secret)
+        await self.create_project(project, webhook_secret)
         self._db.keys[key.id] = key
 
     async def list_projects(self, *, after: ProjectId | None, limit: int) -> Page[Project]:
@@ -93,6 +82,11 @@ class ApiProjectsMixin:
         if archived is not None:
             row.project = replace(row.project, archived_at=self._db.now() if archived else None)
         refresh_project(self._db, project_id)
+        for type_ in project_turns(
+            was=(project.paused, project.archived_at is not None),
+            now=(row.project.paused, row.project.archived_at is not None),
+        ):
+            note(self._db, project_id, type_)
         return row.project
 
     async def set_cap(self, project_id: ProjectId, cap: NanoUSD | None, *, scope: str = PROJECT_SCOPE) -> Budget:
@@ -172,15 +166,21 @@ class ApiProjectsMixin:
         self._db.keys[key_id] = replace(key, revoked_at=self._db.now())
         return True
 
-    async def create_file(self, file: StoredFile) -> StoredFile:
+    async def create_file(self, file: StoredFile, *, most_bytes: int | None = None) -> StoredFile:
         """The row as stored."""
-        self._db.files[file.id] = file
-        return file
+        if most_bytes is not None:
+            self._db.blobs.refuse_over(file, most_bytes)
+        stored = self._db.blobs.take(file)
+        self._db.files[file.id] = stored
+        return stored
 
     async def get_file(self, project_id: ProjectId, file_id: FileId) -> StoredFile | None:
         """This project's file, or None."""
         file = self._db.files.get(file_id)
-        return file if file is not None and file.project_id == project_id else None
+        return file if file is not None and file.project_id == project_id and self._in_time(file) else None
+
+    def _in_time(self, file: StoredFile) -> bool:
+        return file.expires_at is None or file.expires_at > self._db.now()
 
     async def list_files(
         self, project_id: ProjectId, *, after: FileId | None, limit: int, ascending: bool, purpose: str | None
@@ -189,19 +189,21 @@ class ApiProjectsMixin:
         mine = (
             file
             for file in self._db.files.values()
-            if file.project_id == project_id and (purpose is None or file.purpose == purpose)
+            if file.project_id == project_id and (purpose is None or file.purpose == purpose) and self._in_time(file)
         )
         return page_of(mine, after=after, limit=limit, ascending=ascending, id_of=lambda file: file.id)
 
-    async def delete_file(self, project_id: ProjectId, file_id: FileId) -> bool:
-        """False where the project has no such file."""
-        if await self.get_file(project_id, file_id) is None:
-            return False
+    async def delete_file(self, project_id: ProjectId, file_id: FileId) -> Deleted | None:
+        """None where the project has no such file."""
+        file = self._db.files.get(file_id)
+        if file is None or file.project_id != project_id:
+            return None
         for owner in self._db.batches.values():
-            if owner.batch.input_file_id == file_id and owner.batch.status not in TERMINAL_BATCH_STATUSES:
+            running = owner.batch.status not in TERMINAL_BATCH_STATUSES and owner.retry is None
+            if owner.batch.input_file_id == file_id and running:
                 raise Conflict(f"File {file_id!r} is being read by batch {owner.batch.id!r}.", code="file_in_use")
         del self._db.files[file_id]
-        return True
+        return Deleted(self._db.blobs.release(file))
 
 
 def page_of(

@@ -2,13 +2,17 @@
 
 from dataclasses import replace
 
+import orjson
+
 from cope.adapters.memory import money
-from cope.adapters.memory.journal import note
+from cope.adapters.memory.journal import note, publish
 from cope.adapters.memory.standstill import end_hold, refresh
 from cope.adapters.memory.tables import BatchRow, Tables, TaskRow
 from cope.core.errors import ErrorInfo
 from cope.core.lifecycle import AttemptState, BatchStatus, TaskState
 from cope.core.records import Batch
+from cope.core.responses.form import response_id
+from cope.core.responses.result import webhook_type
 from cope.core.retention import prune_history
 from cope.ports.store import ToDone, ToFailed
 
@@ -38,6 +42,12 @@ def end_unexecuted(db: Tables, row: TaskRow, state: TaskState) -> None:
     _end(db, row, state)
 
 
+def end_moved(db: Tables, row: TaskRow, error: ErrorInfo) -> None:
+    """A held line that a retry takes over."""
+    row.error = error
+    _end(db, row, TaskState.CANCELLED)
+
+
 def end_or_wait(db: Tables, row: TaskRow, state: TaskState) -> bool:
     """End the task as `state` now, unless a paid call is under way: then once that call has committed.
 
@@ -56,8 +66,12 @@ def end_or_wait(db: Tables, row: TaskRow, state: TaskState) -> bool:
 def close_batch(db: Tables, owner: BatchRow, state: TaskState) -> int:
     """No further step of this batch is begun; how many of its tasks ended at once."""
     owner.ending = state
+    owner.batch = replace(owner.batch, open=False)
     refresh(db, owner)
-    return sum(end_or_wait(db, row, state) for row in unfinished_tasks(db, owner))
+    unfinished = unfinished_tasks(db, owner)
+    if not unfinished:
+        begin_finalizing(db, owner)
+    return sum(end_or_wait(db, row, state) for row in unfinished)
 
 
 def unfinished_tasks(db: Tables, owner: BatchRow) -> list[TaskRow]:
@@ -82,6 +96,7 @@ def _end(db: Tables, row: TaskRow, state: TaskState) -> None:
         code=row.error.code if row.error else None,
     )
     if row.batch_id is None:
+        _tell_of_response(db, row)
         return
     owner = db.batches[row.batch_id]
     owner.unfinished -= 1
@@ -89,7 +104,14 @@ def _end(db: Tables, row: TaskRow, state: TaskState) -> None:
     row.rank = owner.ended
     owner.batch = _counted(owner.batch, row)
     if owner.unfinished == 0:
-        _begin_finalizing(db, owner)
+        begin_finalizing(db, owner)
+
+
+def _tell_of_response(db: Tables, row: TaskRow) -> None:
+    form = row.spec.form
+    if form is not None and form.background and not row.is_audit:
+        type_ = webhook_type(row.state, None if row.body is None else orjson.loads(row.body))
+        publish(db, row.project_id, type_, data={"id": response_id(row.id)}, task_id=row.id)
 
 
 def _counted(batch: Batch, row: TaskRow) -> Batch:
@@ -109,8 +131,9 @@ def _counted(batch: Batch, row: TaskRow) -> Batch:
     )
 
 
-def _begin_finalizing(db: Tables, owner: BatchRow) -> None:
+def begin_finalizing(db: Tables, owner: BatchRow) -> None:
+    """Its last task has ended: only its files are wanting. An open batch waits for further lines instead."""
     # A cancelled batch shows `cancelling` until its files are there, as OpenAI's does.
-    if owner.batch.status is BatchStatus.IN_PROGRESS:
+    if owner.batch.status is BatchStatus.IN_PROGRESS and not owner.batch.open:
         owner.batch = replace(owner.batch, status=BatchStatus.FINALIZING, finalizing_at=db.now())
         note(db, owner.batch.project_id, "batch.finalizing", batch_id=owner.batch.id, id=owner.batch.id)

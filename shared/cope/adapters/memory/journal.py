@@ -8,6 +8,7 @@ from cope.adapters.memory.tables import DeliveryRow, Tables
 from cope.core import ids
 from cope.core.ids import BatchId, DeliveryId, EndpointId, EventId, ProjectId, TaskId
 from cope.core.records import Batch, Event
+from cope.core.webhooks import message_body
 
 
 def note(
@@ -37,11 +38,34 @@ def note(
 
 
 def sequence(db: Tables) -> int:
-    """Give every new event its offset: 1, 2, 3 … without a gap. Returns how many there were."""
+    """Give every new event its offset: 1, 2, 3 … in its project. Returns how many there were."""
     fresh, db.unsequenced = db.unsequenced, []
-    start = len(db.events) + 1
-    db.events += [replace(event, offset=start + position) for position, event in enumerate(fresh)]
+    for event in fresh:
+        log = db.logs[event.project_id]
+        log.events.append(replace(event, offset=log.head + 1))
+        log.logged.append(db.now())
+    if fresh:
+        grown = frozenset(event.project_id for event in fresh)
+        for listener in db.listeners:
+            listener.put_nowait(grown)
     return len(fresh)
+
+
+def tell_delivery(db: Tables, row: DeliveryRow) -> None:
+    """One attempt at a delivery and what it came to."""
+    became = "delivered" if row.delivered else "dead" if row.over else "retrying"
+    row.ended_at = db.now() if row.over else None
+    note(
+        db,
+        row.project_id,
+        f"webhook_delivery.{became}",
+        id=row.id,
+        endpoint_id=row.endpoint_id,
+        event_id=row.event_id,
+        attempt=row.attempts,
+        status=row.last_status,
+        error=row.last_error,
+    )
 
 
 def publish(
@@ -55,10 +79,13 @@ def publish(
 ) -> None:
     """Write an event, and a delivery of it for every endpoint of the project that asked for its type."""
     event = note(db, project_id, type_, batch_id=batch_id, task_id=task_id, **data)
-    about = {"id": batch_id or project_id, "project_id": project_id, "batch_id": batch_id}
-    told = {key: value for key, value in {**about, **data}.items() if value is not None}
-    created = int(event.at.timestamp())
-    body = json.dumps({"id": event.id, "object": "event", "created_at": created, "type": type_, "data": told})
+    body = message_body(
+        event_id=event.id,
+        type_=type_,
+        created_at=int(event.at.timestamp()),
+        about=batch_id or project_id,
+        data={"project_id": project_id, "batch_id": batch_id, **data},
+    )
     for endpoint in db.endpoints.values():
         if endpoint.project_id == project_id and type_ in endpoint.event_types and endpoint.disabled_at is None:
             _deliver(db, event, body, url=endpoint.url, secret=endpoint.secret, endpoint_id=endpoint.id)
@@ -68,15 +95,8 @@ def note_and_deliver(db: Tables, batch: Batch) -> None:
     """The event of a batch's end, and one delivery per endpoint that asked for it and per the batch's own address."""
     type_ = f"batch.{batch.status.value}"
     event = note(db, batch.project_id, type_, batch_id=batch.id, id=batch.id)
-    body = json.dumps(
-        {
-            "id": event.id,
-            "object": "event",
-            "created_at": int(event.at.timestamp()),
-            "type": type_,
-            "data": {"id": batch.id},
-        }
-    )
+    created = int(event.at.timestamp())
+    body = message_body(event_id=event.id, type_=type_, created_at=created, about=batch.id, data={})
     for endpoint in db.endpoints.values():
         wanted = endpoint.project_id == batch.project_id and type_ in endpoint.event_types
         if wanted and endpoint.disabled_at is None:
@@ -96,5 +116,6 @@ def _deliver(db: Tables, event: Event, body: str, *, url: str, secret: str, endp
         body=body,
         secret=secret,
         due_at=db.now(),
+        created_at=db.now(),
     )
     db.deliveries[row.id] = row

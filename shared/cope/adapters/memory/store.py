@@ -4,10 +4,13 @@ from cope.adapters.memory.api_ledger import ApiLedgerMixin
 from cope.adapters.memory.api_spend import ApiSpendMixin
 from cope.adapters.memory.audits import AuditsMixin
 from cope.adapters.memory.clock import FixedClock, SequentialIds
+from cope.adapters.memory.event_consumers import EventConsumersMixin
+from cope.adapters.memory.event_log import EventLogMixin
 from cope.adapters.memory.operations import OperationsMixin
 from cope.adapters.memory.prices import PricesMixin
 from cope.adapters.memory.provider import ProviderMixin
 from cope.adapters.memory.reading import ReadingMixin
+from cope.adapters.memory.retention import RetentionMixin
 from cope.adapters.memory.tables import Tables
 from cope.ports.provider_batches import ProviderBatchStore
 from cope.ports.store import ApiStore
@@ -15,6 +18,7 @@ from cope.ports.support import Clock, IdMaker
 
 
 class MemoryStore(
+    RetentionMixin,
     AuditsMixin,
     ApiSpendMixin,
     ApiLedgerMixin,
@@ -22,6 +26,8 @@ class MemoryStore(
     ProviderMixin,
     PricesMixin,
     ReadingMixin,
+    EventLogMixin,
+    EventConsumersMixin,
 ):
     """`ApiStore` and `WorkerStore` without a database: for tests, examples and trying things out.
 

@@ -69,8 +69,8 @@ def _end_orphans(db: Tables) -> tuple[int, int]:
     """Attempts whose lease is over, however it ended: how many were (released, left unconfirmed)."""
     released = unconfirmed = 0
     for attempt in db.attempts.values():
-        row = db.tasks[attempt.task_id]
-        if row.state in {TaskState.LEASED, TaskState.SUBMITTED} and row.fence == attempt.fence:
+        row = db.tasks.get(attempt.task_id)
+        if row is None or (row.state in {TaskState.LEASED, TaskState.SUBMITTED} and row.fence == attempt.fence):
             continue
         if attempt.state is AttemptState.RESERVED:
             money.release(db, attempt)

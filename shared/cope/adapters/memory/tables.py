@@ -4,16 +4,19 @@ Rows are mutable and never leave this package: callers get the frozen records of
 change rows run without an await, so that under asyncio each is one transaction.
 """
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from cope.adapters.memory.blobs import Blobs
 from cope.adapters.memory.ledger import Ledger
 from cope.core.alerts import SpendAlert
 from cope.core.audit import Audit, Stratum
 from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, WHOLE_LIFE, Scope, month_of, scope_kind, scopes_of
 from cope.core.codec import decode_task
+from cope.core.deliveries import DeliveryAttempt, DeliveryState, EndpointTrouble
 from cope.core.errors import ErrorInfo
 from cope.core.eta import PaceSample
 from cope.core.history import History
@@ -39,6 +42,7 @@ from cope.core.lifecycle import (
     HoldReason,
     TaskState,
 )
+from cope.core.line_retry import LineRetry
 from cope.core.money import ZERO, NanoUSD, Price, PriceTier, TokenUsage
 from cope.core.parse_watch import ParseWatch
 from cope.core.records import ApiKey, Attempt, Batch, Budget, Event, Project, StoredFile, UsageRecord, WebhookEndpoint
@@ -81,11 +85,14 @@ class BatchRow:
     small_steps: int = 0
     large_steps: int = 0
     pace: list[PaceSample] = field(default_factory=list)
+    retry: LineRetry | None = None
+    appended: dict[str, bytes] = field(default_factory=dict)
+    """Digests of an open batch's lines, by custom id."""
 
     @property
     def lacks_files(self) -> bool:
         """Whether its tasks have all ended and its files are not written."""
-        over = self.unfinished == 0 and self.batch.status is not BatchStatus.VALIDATING
+        over = self.unfinished == 0 and not self.batch.open and self.batch.status is not BatchStatus.VALIDATING
         return over and self.batch.status not in TERMINAL_BATCH_STATUSES
 
     @property
@@ -102,7 +109,7 @@ class BatchRow:
 class TaskRow:
     """A task. `ending` is set where it must end once its paid call under way has committed; `turn` orders the queue;
     `needed` is what its next paid call may cost, from a refusal until a grant; `rank` is the order in which tasks of a
-    batch ended."""
+    batch ended; `retried_in` is the batch that took it over."""
 
     id: TaskId
     project_id: ProjectId
@@ -132,6 +139,7 @@ class TaskRow:
     finished_at: datetime | None = None
     rank: int = 0
     batch_off: str = ""
+    retried_in: BatchId | None = None
 
     @property
     def order(self) -> tuple[bool, int, int, TaskId]:
@@ -269,7 +277,8 @@ class BudgetRow:
 
 @dataclass(slots=True)
 class DeliveryRow:
-    """One webhook message for one address. `over` once it was delivered or given up."""
+    """One webhook message for one address. `over` once it was delivered or given up; `sending_until` is the lease of
+    the attempt under way; `attempts` counts in the present run of the schedule, `log` holds the latest of all runs."""
 
     id: DeliveryId
     event_id: EventId
@@ -285,6 +294,53 @@ class DeliveryRow:
     last_status: int | None = None
     last_error: str | None = None
     excerpt: str = ""
+    created_at: datetime | None = None
+    ended_at: datetime | None = None
+    sending_until: datetime | None = None
+    log: tuple[DeliveryAttempt, ...] = ()
+
+    @property
+    def lane(self) -> str:
+        """Its endpoint, or its host within its project."""
+        return self.endpoint_id or f"{self.project_id} {self.url.split('/')[2]}"
+
+    @property
+    def state(self) -> DeliveryState:
+        """As it is shown."""
+        if not self.over:
+            return DeliveryState.PENDING
+        return DeliveryState.DELIVERED if self.delivered else DeliveryState.DEAD
+
+
+@dataclass(slots=True)
+class EventsOf:
+    """One project's log. `events` are kept from offset `start` on; `logged` holds when each entered the log."""
+
+    events: list[Event] = field(default_factory=list)
+    logged: list[datetime] = field(default_factory=list)
+    start: int = 1
+
+    @property
+    def head(self) -> int:
+        """The newest offset."""
+        return self.start - 1 + len(self.events)
+
+    def after(self, offset: int) -> list[Event]:
+        """What is kept beyond `offset`."""
+        return self.events[max(0, offset + 1 - self.start) :]
+
+
+@dataclass(slots=True)
+class ConsumerRow:
+    """A consumer group."""
+
+    types: frozenset[str] | None
+    committed: int
+    created_at: datetime
+    committed_at: datetime
+    generation: int = 0
+    member: str | None = None
+    member_until: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -308,7 +364,12 @@ class Tables:
     provider_lines: dict[AttemptId, ProviderLineRow] = field(default_factory=dict)
     endpoints: dict[EndpointId, WebhookEndpoint] = field(default_factory=dict)
     deliveries: dict[DeliveryId, DeliveryRow] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
+    logs: dict[ProjectId, EventsOf] = field(default_factory=lambda: defaultdict(EventsOf))
+    consumers: dict[tuple[ProjectId, str], ConsumerRow] = field(default_factory=dict)
+    listeners: set[asyncio.Queue[frozenset[ProjectId]]] = field(default_factory=set)
+    relayed: dict[ProjectId, int] = field(default_factory=dict)
+    old_secrets: dict[EndpointId, list[tuple[datetime, str]]] = field(default_factory=lambda: defaultdict(list))
+    troubles: dict[str, EndpointTrouble] = field(default_factory=dict)
     unsequenced: list[Event] = field(default_factory=list)
     turns: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
     alerts: dict[AlertId, SpendAlert] = field(default_factory=dict)
@@ -319,6 +380,10 @@ class Tables:
     """The scopes that were said to wait for money, and since when."""
     audits: dict[TaskId, Audit] = field(default_factory=dict)
     audit_population: Counter[tuple[ProjectId, str, BatchId | None, Stratum, int]] = field(default_factory=Counter)
+    blobs: Blobs = field(default_factory=Blobs)
+    turns_taken: dict[str, datetime] = field(default_factory=dict)
+    """When an upkeep job was last begun."""
+    retention_report: str | None = None
 
     restored: RestoreNotice | None = None
 
@@ -428,6 +493,12 @@ class Tables:
         for row in self.tasks.values():
             if row.state is TaskState.READY and row.queue == queue and row.not_before <= now and self.workable(row):
                 yield row
+
+
+def in_progress(db: Tables, project_id: ProjectId) -> int:
+    """How many batches of this project are in progress."""
+    batches = (row.batch for row in db.batches.values())
+    return sum(b.project_id == project_id and b.status is BatchStatus.IN_PROGRESS for b in batches)
 
 
 def is_open(status: BatchStatus) -> bool:

@@ -1,24 +1,26 @@
-"""Batches from validation to their files, and webhook deliveries, over the memory store."""
+"""Batches from validation to their files, over the memory store."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from cope.adapters.memory.journal import note, note_and_deliver
+from cope.adapters.memory.journal import note_and_deliver
+from cope.adapters.memory.line_retry import LineRetryMixin, begin
 from cope.adapters.memory.quotes import QuotesMixin
-from cope.adapters.memory.standstill import refresh
 from cope.adapters.memory.sweep import SweepMixin
-from cope.adapters.memory.tables import BatchRow
+from cope.adapters.memory.tables import BatchRow, TaskRow, in_progress
+from cope.adapters.memory.webhook_queue import WebhookQueueMixin
 from cope.core.errors import Conflict
 from cope.core.fairness import stride
 from cope.core.ids import FileId, ProjectId
 from cope.core.lifecycle import BatchStatus, TaskState
-from cope.core.records import Batch, Delivery, LineError, Project, StoredFile
-from cope.ports.store import BatchJob, NewTask, WebhookOutcome
+from cope.core.records import Batch, LineError, Project, StoredFile
+from cope.core.task import StoreLevel
+from cope.ports.store import BatchJob, NewTask
 
 
-class UpkeepMixin(QuotesMixin, SweepMixin):
-    """Validation, files and deliveries, as `WorkerStore` describes them."""
+class UpkeepMixin(LineRetryMixin, QuotesMixin, WebhookQueueMixin, SweepMixin):
+    """Validation and files, as `WorkerStore` describes them."""
 
     async def claim_validation(self, *, lease_s: float) -> BatchJob | None:
         """The oldest batch in `validating` that nobody works on."""
@@ -51,11 +53,7 @@ class UpkeepMixin(QuotesMixin, SweepMixin):
         if owner is None or owner.batch.status is not BatchStatus.VALIDATING:
             return None
         _refuse_doubles(gathered)
-        beside = sum(
-            other.batch.project_id == owner.batch.project_id and other.batch.status is BatchStatus.IN_PROGRESS
-            for other in self._db.batches.values()
-        )
-        step = stride(expires_in, 1 + beside)
+        step = stride(expires_in, 1 + in_progress(self._db, owner.batch.project_id))
         for ordinal, new in enumerate(gathered):
             self._db.add_task(
                 new,
@@ -64,20 +62,7 @@ class UpkeepMixin(QuotesMixin, SweepMixin):
                 key_id=owner.batch.key_id,
                 distance=ordinal * step,
             )
-        now = self._db.now()
-        owner.unfinished = len(gathered)
-        owner.job_until = None
-        owner.batch = replace(
-            owner.batch,
-            status=BatchStatus.IN_PROGRESS if gathered else BatchStatus.FINALIZING,
-            in_progress_at=now,
-            finalizing_at=None if gathered else now,
-            expires_at=None if expires_in is None else now + expires_in,
-            total=len(gathered),
-            model=model(),
-        )
-        refresh(self._db, owner)
-        note(self._db, owner.batch.project_id, "batch.in_progress", batch_id=owner.batch.id, total=len(gathered))
+        begin(self._db, owner, len(gathered), model(), expires_in)
         return len(gathered)
 
     async def fail_validation(
@@ -89,7 +74,7 @@ class UpkeepMixin(QuotesMixin, SweepMixin):
             return False
         owner.job_until = None
         if output is not None:
-            self._db.files[output.id] = output
+            self._db.files[output.id] = self._db.blobs.take(output)
         owner.batch = replace(
             owner.batch,
             status=BatchStatus.FAILED,
@@ -108,7 +93,7 @@ class UpkeepMixin(QuotesMixin, SweepMixin):
         if owner is None or not owner.lacks_files:
             return None
         now, batch = self._db.now(), owner.batch
-        self._db.files.update({file.id: file for file in (output, error) if file is not None})
+        self._db.files.update({file.id: self._db.blobs.take(file) for file in (output, error) if file is not None})
         batch = replace(
             batch,
             output_file_id=None if output is None else output.id,
@@ -118,46 +103,11 @@ class UpkeepMixin(QuotesMixin, SweepMixin):
         )
         owner.batch = _closed(owner, batch, now)
         owner.job_until = None
+        for row in self._db.batch_tasks.get(batch.id, ()):
+            if row.spec.store is StoreLevel.NONE:
+                _drop_texts(row)
         note_and_deliver(self._db, owner.batch)
         return owner.batch.status
-
-    async def claim_deliveries(self, *, limit: int, lease_s: float) -> list[Delivery]:
-        """The longest due first; `attempt` counts from 1."""
-        now = self._db.now()
-        due = sorted(
-            (row for row in self._db.deliveries.values() if not row.over and row.due_at <= now),
-            key=lambda row: (row.due_at, row.id),
-        )[:limit]
-        for row in due:
-            row.attempts += 1
-            row.due_at = self._db.later(lease_s)
-        return [
-            Delivery(
-                id=row.id,
-                message_id=row.event_id,
-                url=row.url,
-                body=row.body,
-                attempt=row.attempts,
-                secret=row.secret,
-                endpoint_id=row.endpoint_id,
-            )
-            for row in due
-        ]
-
-    async def finish_deliveries(self, outcomes: Sequence[WebhookOutcome]) -> None:
-        """Unknown and finished deliveries are passed over."""
-        for outcome in outcomes:
-            row = self._db.deliveries.get(outcome.delivery_id)
-            if row is None or row.over:
-                continue
-            row.last_status, row.last_error, row.excerpt = outcome.status, outcome.error, outcome.excerpt
-            row.delivered = outcome.delivered
-            row.over = outcome.delivered or outcome.retry_in_s is None
-            if outcome.retry_in_s is not None:
-                row.due_at = self._db.later(outcome.retry_in_s)
-            endpoint = None if row.endpoint_id is None else self._db.endpoints.get(row.endpoint_id)
-            if outcome.disable_endpoint and endpoint is not None:
-                self._db.endpoints[endpoint.id] = replace(endpoint, disabled_at=self._db.now())
 
     async def file(self, file_id: FileId) -> StoredFile | None:
         """A file's row, of any project."""
@@ -194,6 +144,13 @@ def _closed(owner: BatchRow, batch: Batch, now: datetime) -> Batch:
     if owner.ending is TaskState.EXPIRED:
         return replace(batch, status=BatchStatus.EXPIRED, expired_at=now)
     return replace(batch, status=BatchStatus.COMPLETED, completed_at=now)
+
+
+def _drop_texts(row: TaskRow) -> None:
+    """With the files written, neither question nor answer stays."""
+    kind = row.spec.problem.kind.value
+    row.new = row.new._replace(payload=f'{{"k":"{kind}","m":[],"r":"","st":"none"}}')
+    row.body = None
 
 
 def _refuse_doubles(rows: Sequence[NewTask]) -> None:

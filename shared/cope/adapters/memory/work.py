@@ -62,6 +62,16 @@ class WorkMixin:
                 row.lease_until = self._db.later(lease_s)
         return lost
 
+    async def lost(self, leases: Sequence[Lease]) -> set[TaskId]:
+        """Those that are not to go on."""
+        return {lease.task_id for lease in leases if not self._goes_on(lease)}
+
+    def _goes_on(self, lease: Lease) -> bool:
+        row = self._db.tasks.get(lease.task_id)
+        if row is None or row.state is not TaskState.LEASED or row.fence != lease.fence:
+            return False
+        return row.batch_id is None or self._db.batches[row.batch_id].ending is None
+
     async def reserve(self, requests: Sequence[ReserveRequest]) -> list[ReserveResult]:
         """In the order given, each in full or not at all."""
         return [money.reserve(self._db, request) for request in requests]

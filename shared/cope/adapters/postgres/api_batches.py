@@ -32,6 +32,12 @@ WITH unwatched AS (UPDATE batches SET parse_watch = 'passed' WHERE id = %(id)s)
 INSERT INTO quotes (batch_id, project_id, pilot_lines) VALUES (%(id)s, %(project_id)s, %(pilot_lines)s)
 """
 
+_OPEN = """
+UPDATE batches SET open = true, status = 'in_progress', in_progress_at = now(),
+  expires_at = now() + %(window)s::interval
+WHERE id = %(id)s
+"""
+
 # Two requests with one body, or one key, wait for each other: the second must see what the first has created.
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))"
 
@@ -58,24 +64,36 @@ class ApiBatches(ApiProjects):
         """An explicit key is remembered for 24 hours."""
         project_id = new.batch.project_id
         async with self._db.transaction(project=project_id) as conn:
-            await conn.execute(_ONE_AT_A_TIME, [f"{project_id} {new.idempotency_key or new.body_hash.hex()}"])
-            first = await self._first_of(conn, new)
-            if first is None:
-                await conn.execute(_INSERT, _values(new))
-                if new.batch.dry_run is not None:
-                    values = {"id": new.batch.id, "project_id": project_id, "pilot_lines": new.batch.dry_run}
-                    await conn.execute(_INSERT_QUOTE, values)
-                note = Note(project_id, "batch.created", new.batch.id, data={"id": new.batch.id})
-                await write_notes(conn, [note])
-                first = new.batch.id
-            batch = await _see(conn, project_id, first)
+            first = await self._known(conn, new) or await self._insert(conn, new)
+            batch = await see(conn, project_id, first)
         assert batch is not None
         return batch
+
+    async def _known(self, conn: Connection, new: NewBatch) -> BatchId | None:
+        """The batch that this repeats, else None. Who asks the same at the same time waits for this transaction."""
+        asked = new.idempotency_key or new.body_hash.hex()
+        await conn.execute(_ONE_AT_A_TIME, [f"{new.batch.project_id} {asked}"])
+        return await self._first_of(conn, new)
+
+    async def _insert(self, conn: Connection, new: NewBatch) -> BatchId:
+        batch = new.batch
+        if not batch.open and batch.retry_of is None:  # neither reads a file
+            await _keep_input(conn, batch)
+        await conn.execute(_INSERT, _values(new))
+        if batch.dry_run is not None:
+            values = {"id": batch.id, "project_id": batch.project_id, "pilot_lines": batch.dry_run}
+            await conn.execute(_INSERT_QUOTE, values)
+        await write_notes(conn, [Note(batch.project_id, "batch.created", batch.id, data={"id": batch.id})])
+        if batch.open:
+            await conn.execute(_OPEN, {"id": batch.id, "window": new.open_for})
+            await stand_still_or_go_on(conn, batch.project_id, batch.id)
+            await write_notes(conn, [Note(batch.project_id, "batch.in_progress", batch.id, data={"total": 0})])
+        return batch.id
 
     async def get_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
         """This project's batch, or None."""
         async with self._db.transaction(project=project_id) as conn:
-            return await _see(conn, project_id, batch_id)
+            return await see(conn, project_id, batch_id)
 
     async def list_batches(self, project_id: ProjectId, *, after: BatchId | None, limit: int) -> Page[Batch]:
         """Newest first."""
@@ -100,7 +118,7 @@ class ApiBatches(ApiProjects):
         async with self._db.transaction(project=project_id) as conn:
             cancelling = await conn.execute(
                 """
-                UPDATE batches SET status = 'cancelling', cancelling_at = now(), ending = 'cancelled',
+                UPDATE batches SET status = 'cancelling', cancelling_at = now(), ending = 'cancelled', open = false,
                   expires_at = CASE WHEN held_since IS NULL THEN expires_at
                                     ELSE expires_at + (now() - held_since) END,
                   held_since = NULL, job_until = NULL
@@ -113,7 +131,7 @@ class ApiBatches(ApiProjects):
         async with self._db.transaction(project=project_id) as conn:
             if cancelling.rowcount:
                 await end_batch_tasks(conn, batch_id, TaskState.CANCELLED)
-            return await _see(conn, project_id, batch_id)
+            return await see(conn, project_id, batch_id)
 
     async def hold_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
         """A batch that has ended, or is ending, is returned as it is."""
@@ -126,10 +144,10 @@ class ApiBatches(ApiProjects):
                 [batch_id, project_id],
             )
             if held.rowcount:
-                await _stand_still_or_go_on(conn, project_id, batch_id)
+                await stand_still_or_go_on(conn, project_id, batch_id)
                 data = {"id": batch_id, "reason": HoldReason.PAUSED.value}
                 await write_notes(conn, [Note(project_id, "batch.paused", batch_id, data=data)])
-            return await _see(conn, project_id, batch_id)
+            return await see(conn, project_id, batch_id)
 
     async def resume_batch(self, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
         """The sweep makes its held tasks ready again."""
@@ -143,9 +161,9 @@ class ApiBatches(ApiProjects):
                 [batch_id, project_id],
             )
             if resumed.rowcount:
-                await _stand_still_or_go_on(conn, project_id, batch_id)
+                await stand_still_or_go_on(conn, project_id, batch_id)
                 await write_notes(conn, [Note(project_id, "batch.resumed", batch_id, data={"id": batch_id})])
-            return await _see(conn, project_id, batch_id)
+            return await see(conn, project_id, batch_id)
 
     @staticmethod
     async def _first_of(conn: Connection, new: NewBatch) -> BatchId | None:
@@ -167,14 +185,26 @@ class ApiBatches(ApiProjects):
         return None if same is None else BatchId(same["id"])
 
 
-async def _stand_still_or_go_on(conn: Connection, project_id: ProjectId, batch_id: BatchId) -> None:
+async def _keep_input(conn: Connection, batch: Batch) -> None:
+    """Whoever deletes the input file now waits for this transaction, and then finds a batch that reads it."""
+    found = await fetch_one(
+        conn,
+        "SELECT FROM files WHERE id = %s AND project_id = %s FOR KEY SHARE",
+        [batch.input_file_id, batch.project_id],
+    )
+    if found is None:
+        raise Conflict(f"File {batch.input_file_id!r} was deleted.", code="file_not_found")
+
+
+async def stand_still_or_go_on(conn: Connection, project_id: ProjectId, batch_id: BatchId) -> None:
     """The completion window stops or goes on, as the batch's row now says."""
     deltas = BatchDeltas()
     deltas.touch([(batch_id, project_id)])
     await deltas.write(conn)
 
 
-async def _see(conn: Connection, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+async def see(conn: Connection, project_id: ProjectId, batch_id: BatchId) -> Batch | None:
+    """This project's batch, or None."""
     row = await fetch_one(conn, BATCH + "WHERE b.id = %s AND b.project_id = %s", [batch_id, project_id])
     return None if row is None else batch_of(row)
 

@@ -5,21 +5,24 @@ from typing import Any
 import psycopg
 
 from cope.adapters.postgres.alerts import rearm
-from cope.adapters.postgres.batches import insert_file
+from cope.adapters.postgres.api_keys import ApiKeys, insert_key
+from cope.adapters.postgres.blobs import delete_file, insert_file, refuse_over
 from cope.adapters.postgres.budgets import BudgetKey, change_cap
 from cope.adapters.postgres.counters import BatchDeltas
 from cope.adapters.postgres.database import Connection, Database, fetch, fetch_one
 from cope.adapters.postgres.journal import Note, write_notes
 from cope.adapters.postgres.paging import page_of
-from cope.adapters.postgres.records import budget_of, file_of, key_of, project_of
+from cope.adapters.postgres.records import budget_of, file_of, project_of
 from cope.adapters.postgres.sealing import Sealer
 from cope.adapters.postgres.settlement import batches_in_progress
 from cope.core.budget import AUDIT_SCOPE, PROJECT_SCOPE, WHOLE_LIFE, Scope, scope_kind
 from cope.core.errors import Conflict, NotFound
-from cope.core.ids import FileId, KeyId, ProjectId
+from cope.core.event_types import project_turns
+from cope.core.ids import FileId, ProjectId
 from cope.core.money import NanoUSD
 from cope.core.records import ApiKey, Budget, Project, StoredFile
 from cope.core.restored import not_reconciled
+from cope.ports.retention import Deleted
 from cope.ports.store import Page
 
 _MONTH = "SELECT to_char(now() AT TIME ZONE time_zone, 'YYYY-MM') AS month FROM projects WHERE id = %s"
@@ -41,11 +44,11 @@ ORDER BY s.place, s.scope COLLATE "C"
 """  # noqa: S608
 
 
-class ApiProjects:
+class ApiProjects(ApiKeys):
     """Every transaction says first whose rows it may see."""
 
     def __init__(self, db: Database, sealer: Sealer) -> None:
-        self._db = db
+        super().__init__(db)
         self._sealer = sealer
 
     # ---- projects --------------------------------------------------------------------------------------------------
@@ -58,14 +61,16 @@ class ApiProjects:
         return project if row is None else project_of(row)
 
     async def ensure_project(self, project: Project, key: ApiKey, webhook_secret: str) -> None:
-        """Nothing where a key of this hash exists, revoked or not. Two starts at once: one waits for the other."""
+        """Nothing where a key of this hash exists, revoked or not, nor where the project does: its key may have been
+        rotated since. Two starts at once: one waits for the other."""
         async with self._db.transaction(project=project.id, key_hash=key.hash.hex()) as conn:
             await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [key.hash.hex()])
             if await fetch_one(conn, "SELECT FROM api_keys WHERE hash = %s", [key.hash]) is not None:
                 return
-            if await fetch_one(conn, "SELECT FROM projects WHERE id = %s", [project.id]) is None:
-                await self._insert_project(conn, project, webhook_secret)
-            await _insert_key(conn, key)
+            if await fetch_one(conn, "SELECT FROM projects WHERE id = %s", [project.id]) is not None:
+                return
+            await self._insert_project(conn, project, webhook_secret)
+            await insert_key(conn, key)
 
     async def list_projects(self, *, after: ProjectId | None, limit: int) -> Page[Project]:
         """Oldest first."""
@@ -96,10 +101,13 @@ class ApiProjects:
     ) -> Project | None:
         """What is None stays as it is. A pause stops the clock of the batches in progress."""
         async with self._db.transaction(project=project_id) as conn:
-            deltas = BatchDeltas()
+            deltas, before = BatchDeltas(), None
             if paused is not None or archived is not None:
                 deltas.touch(await batches_in_progress(conn, [project_id]))
                 await deltas.lock(conn)
+                before = await fetch_one(
+                    conn, "SELECT paused, archived_at FROM projects WHERE id = %s FOR NO KEY UPDATE", [project_id]
+                )
             row = await _guarded(
                 conn,
                 """
@@ -122,6 +130,12 @@ class ApiProjects:
             )
             if row is not None:
                 await deltas.write(conn)
+            if row is not None and before is not None:
+                types = project_turns(
+                    was=(before["paused"], before["archived_at"] is not None),
+                    now=(row["paused"], row["archived_at"] is not None),
+                )
+                await write_notes(conn, [Note(project_id, type_) for type_ in types])
         return None if row is None else project_of(row)
 
     async def _insert_project(self, conn: Connection, project: Project, webhook_secret: str) -> None:
@@ -207,60 +221,23 @@ class ApiProjects:
             raise NotFound(f"There is no project {project_id!r}.")
         return str(row["month"])
 
-    # ---- keys ------------------------------------------------------------------------------------------------------
-
-    async def find_key(self, key_hash: bytes) -> ApiKey | None:
-        """A key that is neither revoked nor of an archived project. `last_used_at` is stamped once a minute at most."""
-        async with self._db.transaction(key_hash=key_hash.hex()) as conn:
-            row = await fetch_one(conn, "SELECT * FROM api_keys WHERE hash = %s AND revoked_at IS NULL", [key_hash])
-            if row is None:
-                return None
-            await conn.execute("SELECT set_config('cope.project', %s, true)", [row["project_id"]])
-            project = await fetch_one(conn, "SELECT archived_at FROM projects WHERE id = %s", [row["project_id"]])
-            if project is None or project["archived_at"] is not None:
-                return None
-            await conn.execute(
-                """
-                UPDATE api_keys SET last_used_at = now()
-                WHERE id = %s AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
-                """,
-                [row["id"]],
-            )
-        return key_of(row)
-
-    async def create_key(self, key: ApiKey) -> ApiKey:
-        """The key as stored."""
-        async with self._db.transaction(project=key.project_id) as conn:
-            await _insert_key(conn, key)
-        return key
-
-    async def list_keys(self, project_id: ProjectId) -> tuple[ApiKey, ...]:
-        """Oldest first, revoked ones included."""
-        async with self._db.transaction(project=project_id) as conn:
-            rows = await fetch(conn, "SELECT * FROM api_keys WHERE project_id = %s ORDER BY id", [project_id])
-        return tuple(key_of(row) for row in rows)
-
-    async def revoke_key(self, project_id: ProjectId, key_id: KeyId) -> bool:
-        """False where the project has no such live key."""
-        async with self._db.transaction(project=project_id) as conn:
-            revoked = await conn.execute(
-                "UPDATE api_keys SET revoked_at = now() WHERE id = %s AND project_id = %s AND revoked_at IS NULL",
-                [key_id, project_id],
-            )
-        return revoked.rowcount == 1
-
     # ---- files -----------------------------------------------------------------------------------------------------
 
-    async def create_file(self, file: StoredFile) -> StoredFile:
+    async def create_file(self, file: StoredFile, *, most_bytes: int | None = None) -> StoredFile:
         """The row as stored."""
         async with self._db.transaction(project=file.project_id) as conn:
-            await insert_file(conn, file)
-        return file
+            if most_bytes is not None:
+                await refuse_over(conn, file, most_bytes)
+            return await insert_file(conn, file)
 
     async def get_file(self, project_id: ProjectId, file_id: FileId) -> StoredFile | None:
         """This project's file, or None."""
         async with self._db.transaction(project=project_id) as conn:
-            row = await fetch_one(conn, "SELECT * FROM files WHERE id = %s AND project_id = %s", [file_id, project_id])
+            row = await fetch_one(
+                conn,
+                "SELECT * FROM files WHERE id = %s AND project_id = %s AND (expires_at IS NULL OR expires_at > now())",
+                [file_id, project_id],
+            )
         return None if row is None else file_of(row)
 
     async def list_files(
@@ -274,27 +251,29 @@ class ApiProjects:
                 f"""
                 SELECT * FROM files WHERE project_id = %(project)s
                   AND (%(after)s::text IS NULL OR id {beyond} %(after)s)
-                  AND (%(purpose)s::text IS NULL OR purpose = %(purpose)s) ORDER BY id {order} LIMIT %(limit)s
+                  AND (%(purpose)s::text IS NULL OR purpose = %(purpose)s)
+                  AND (expires_at IS NULL OR expires_at > now()) ORDER BY id {order} LIMIT %(limit)s
                 """,  # noqa: S608
                 {"project": project_id, "after": after, "purpose": purpose, "limit": limit + 1},
             )
         return page_of([file_of(row) for row in rows], limit)
 
-    async def delete_file(self, project_id: ProjectId, file_id: FileId) -> bool:
-        """False where the project has no such file."""
+    async def delete_file(self, project_id: ProjectId, file_id: FileId) -> Deleted | None:
+        """None where the project has no such file."""
         async with self._db.transaction(project=project_id) as conn:
-            deleted = await conn.execute("DELETE FROM files WHERE id = %s AND project_id = %s", [file_id, project_id])
+            deleted = await delete_file(conn, project_id, file_id)
             reader = await fetch_one(
                 conn,
                 """
-                SELECT id FROM batches WHERE project_id = %s AND input_file_id = %s
-                  AND status IN ('validating', 'in_progress', 'finalizing', 'cancelling') LIMIT 1
+                SELECT id FROM batches b WHERE project_id = %s AND input_file_id = %s
+                  AND status IN ('validating', 'in_progress', 'finalizing', 'cancelling')
+                  AND NOT EXISTS (SELECT FROM batch_retries r WHERE r.batch_id = b.id) LIMIT 1
                 """,
                 [project_id, file_id],
             )
             if reader is not None:
                 raise Conflict(f"File {file_id!r} is being read by batch {reader['id']!r}.", code="file_in_use")
-        return deleted.rowcount == 1
+        return deleted
 
 
 def _owner_of(project_id: str, scope: str) -> tuple[str, str, str]:
@@ -308,26 +287,6 @@ def _owner_of(project_id: str, scope: str) -> tuple[str, str, str]:
             return "batches", "cap", scope
         case _:
             return "api_keys", "cap", scope
-
-
-async def _insert_key(conn: Connection, key: ApiKey) -> None:
-    await conn.execute(
-        """
-        INSERT INTO api_keys (id, project_id, name, hash, hint, created_at, revoked_at, last_used_at, cap)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
-        """,
-        [
-            key.id,
-            key.project_id,
-            key.name,
-            key.hash,
-            key.hint,
-            key.created_at,
-            key.revoked_at,
-            key.last_used_at,
-            key.cap,
-        ],
-    )
 
 
 async def _guarded(conn: Connection, query: str, params: object) -> dict[str, Any] | None:

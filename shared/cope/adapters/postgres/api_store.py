@@ -1,22 +1,39 @@
 """`ApiStore` on Postgres, as role `cope_api`: row-level security shows each transaction one project's rows, or none."""
 
 from cope.adapters.postgres.api_audits import ApiAudits
+from cope.adapters.postgres.api_events import ApiEvents
 from cope.adapters.postgres.api_facts import ApiFacts
 from cope.adapters.postgres.api_prices import ApiPrices
 from cope.adapters.postgres.api_reading import ApiReading
+from cope.adapters.postgres.api_retention import RetentionReading
 from cope.adapters.postgres.api_spend import ApiSpend
+from cope.adapters.postgres.api_webhooks import ENDPOINT, ApiWebhooks
 from cope.adapters.postgres.database import Database, fetch, fetch_one
+from cope.adapters.postgres.dead_letters import ApiDeadLetters
+from cope.adapters.postgres.event_consumers import ApiEventConsumers
+from cope.adapters.postgres.journal import Note, write_notes
 from cope.adapters.postgres.migrate import SCHEMA
 from cope.adapters.postgres.paging import page_of
-from cope.adapters.postgres.records import endpoint_of, event_of
+from cope.adapters.postgres.records import endpoint_of
 from cope.adapters.postgres.sealing import Sealer
 from cope.core.errors import StoreUnavailable
-from cope.core.ids import BatchId, EndpointId, ProjectId
-from cope.core.records import Event, WebhookEndpoint
+from cope.core.ids import EndpointId, ProjectId
+from cope.core.records import WebhookEndpoint
 from cope.ports.store import Page
 
 
-class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiReading, ApiFacts):
+class PostgresApiStore(
+    ApiPrices,
+    ApiAudits,
+    ApiSpend,
+    ApiReading,
+    ApiFacts,
+    ApiEvents,
+    ApiEventConsumers,
+    ApiDeadLetters,
+    ApiWebhooks,
+    RetentionReading,
+):
     """One project at a time. `secret_key` is the Fernet key that webhook secrets are sealed with.
 
     Raises `StoreUnavailable` where the database does not answer. One instance per process and event loop.
@@ -50,8 +67,8 @@ class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiReading, ApiFacts):
             await conn.execute(
                 """
                 INSERT INTO webhook_endpoints (id, project_id, name, url, event_types, created_at, updated_at, secret,
-                                               disabled_at)
-                VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+                                               disabled_at, concurrency)
+                VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
                 """,
                 [
                     endpoint.id,
@@ -63,8 +80,11 @@ class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiReading, ApiFacts):
                     endpoint.updated_at,
                     self._sealer.seal(endpoint.secret),
                     endpoint.disabled_at,
+                    endpoint.concurrency,
                 ],
             )
+            made = Note(endpoint.project_id, "webhook_endpoint.created", data={"id": endpoint.id, "url": endpoint.url})
+            await write_notes(conn, [made])
         return endpoint
 
     async def list_endpoints(
@@ -74,10 +94,7 @@ class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiReading, ApiFacts):
         async with self._db.transaction(project=project_id) as conn:
             rows = await fetch(
                 conn,
-                """
-                SELECT * FROM webhook_endpoints WHERE project_id = %s AND (%s::text IS NULL OR id > %s)
-                ORDER BY id LIMIT %s
-                """,
+                f"{ENDPOINT} WHERE e.project_id = %s AND (%s::text IS NULL OR e.id > %s) ORDER BY e.id LIMIT %s",
                 [project_id, after, after, limit + 1],
             )
         return page_of([endpoint_of(row, self._sealer) for row in rows], limit)
@@ -85,10 +102,7 @@ class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiReading, ApiFacts):
     async def get_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> WebhookEndpoint | None:
         """This project's endpoint, or None."""
         async with self._db.transaction(project=project_id) as conn:
-            row = await fetch_one(
-                conn, "SELECT * FROM webhook_endpoints WHERE id = %s AND project_id = %s", [endpoint_id, project_id]
-            )
-        return None if row is None else endpoint_of(row, self._sealer)
+            return await self._endpoint(conn, project_id, endpoint_id)
 
     async def delete_endpoint(self, project_id: ProjectId, endpoint_id: EndpointId) -> bool:
         """Deliveries still due to it are dropped with it."""
@@ -103,21 +117,7 @@ class PostgresApiStore(ApiPrices, ApiAudits, ApiSpend, ApiReading, ApiFacts):
                 """,
                 [endpoint_id],
             )
+            if deleted.rowcount:
+                await write_notes(conn, [Note(project_id, "webhook_endpoint.deleted", data={"id": endpoint_id})])
+            await conn.execute("DELETE FROM webhook_troubles WHERE lane = %s", [endpoint_id])
         return deleted.rowcount == 1
-
-    # ---- events ----------------------------------------------------------------------------------------------------
-
-    async def list_events(
-        self, project_id: ProjectId, *, after: int, limit: int, batch_id: BatchId | None
-    ) -> tuple[Event, ...]:
-        """Sequenced events beyond offset `after` (0: from the first)."""
-        async with self._db.transaction(project=project_id) as conn:
-            rows = await fetch(
-                conn,
-                """
-                SELECT * FROM events WHERE project_id = %(project)s AND "offset" > %(after)s
-                  AND (%(batch)s::text IS NULL OR batch_id = %(batch)s) ORDER BY "offset" LIMIT %(limit)s
-                """,
-                {"project": project_id, "after": after, "batch": batch_id, "limit": limit},
-            )
-        return tuple(event_of(row) for row in rows)

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 import orjson
 
-from cope.adapters.postgres.api_batches import ApiBatches
+from cope.adapters.postgres.api_open_batches import ApiOpenBatches
 from cope.adapters.postgres.claim import LIVE_FIRST
-from cope.adapters.postgres.database import Connection, Row, fetch, fetch_one
+from cope.adapters.postgres.database import Connection, Row, fetch, fetch_one, in_index_order
 from cope.adapters.postgres.ending import end_live_call
 from cope.adapters.postgres.ingest import current_turn, put_policy
+from cope.adapters.postgres.journal import Note, write_notes
 from cope.adapters.postgres.paging import page_of
 from cope.adapters.postgres.records import attempt_of, task_of
+from cope.adapters.postgres.responses import erase
 from cope.adapters.postgres.taskrows import NEVER_EXECUTED, decode_error
 from cope.core.ids import BatchId, ProjectId, TaskId
 from cope.core.lifecycle import TaskState
@@ -20,17 +22,20 @@ from cope.ports.store import LiveResult, NewLiveTask, Page
 
 _CLIENT_CLOSED = 499
 
+# The tasks are chosen before anything is joined to them: else a page of 20 may read the steps of the whole batch.
 _DETAIL = """
 SELECT t.*, p.spec, ARRAY(SELECT s.data FROM steps s WHERE s.task_id = t.id ORDER BY s.at) AS steps,
   pb.state AS provider_state, pb.provider_id, pb.status AS provider_status
-FROM tasks t JOIN policies p ON p.id = t.policy_id
+FROM {chosen} t JOIN policies p ON p.id = t.policy_id
 LEFT JOIN provider_lines pl ON t.state = 'submitted' AND pl.task_id = t.id AND pl.fence = t.fence
 LEFT JOIN provider_batches pb ON pb.id = pl.provider_batch
 """
 
-_LISTED = """
-WHERE t.project_id = %(project)s AND t.batch_id = %(batch)s
-  AND t.line > coalesce((SELECT line FROM tasks WHERE id = %(after)s), -1) ANY STATE ORDER BY t.line LIMIT %(limit)s
+_ONE = "(SELECT * FROM tasks WHERE id = %s AND project_id = %s)"
+
+_LISTED = """(
+  SELECT * FROM tasks WHERE project_id = %(project)s AND batch_id = %(batch)s
+    AND line > coalesce((SELECT line FROM tasks WHERE id = %(after)s), -1) ANY STATE ORDER BY line LIMIT %(limit)s)
 """
 
 _JOINABLE = """
@@ -40,13 +45,13 @@ ORDER BY id DESC LIMIT 1
 """
 
 
-class ApiTasks(ApiBatches):
+class ApiTasks(ApiOpenBatches):
     """What a project's key may do with tasks."""
 
     async def get_task(self, project_id: ProjectId, task_id: TaskId) -> TaskDetail | None:
         """This project's task, or None."""
         async with self._db.transaction(project=project_id) as conn:
-            rows = await fetch(conn, _DETAIL + "WHERE t.id = %s AND t.project_id = %s", [task_id, project_id])
+            rows = await fetch(conn, _DETAIL.format(chosen=_ONE), [task_id, project_id])
             details = await _with_attempts(conn, rows)
         return details[0] if details else None
 
@@ -55,10 +60,12 @@ class ApiTasks(ApiBatches):
     ) -> Page[TaskDetail]:
         """In the order of the input lines."""
         # Written out, so that the few that failed are found by their own index and not among all of them.
-        listed = _LISTED.replace("ANY STATE", "" if state is None else f"AND t.state = '{TaskState(state).value}'")
+        listed = _LISTED.replace("ANY STATE", "" if state is None else f"AND state = '{TaskState(state).value}'")
         async with self._db.transaction(project=project_id) as conn:
             asked = {"project": project_id, "batch": batch_id, "after": after, "limit": limit + 1}
-            rows = await fetch(conn, _DETAIL + listed, asked)
+            async with in_index_order(conn):
+                rows = await fetch(conn, _DETAIL.format(chosen=listed), asked)
+            rows.sort(key=lambda row: row["line"])
             return page_of(await _with_attempts(conn, rows), limit)
 
     async def create_live_task(self, new: NewLiveTask) -> TaskId:
@@ -92,6 +99,7 @@ class ApiTasks(ApiBatches):
                     new.body_hash,
                 ],
             )
+            await write_notes(conn, [Note(new.project_id, "task.created", task_id=task.task_id)])
         return task.task_id
 
     async def live_results(self, task_ids: Sequence[TaskId]) -> list[LiveResult]:
@@ -114,6 +122,11 @@ class ApiTasks(ApiBatches):
         """A task that has ended, or is part of a batch, stays as it is."""
         async with self._db.transaction(project=project_id) as conn:
             await end_live_call(conn, task_id, TaskState.CANCELLED)
+
+    async def erase_live_task(self, project_id: ProjectId, task_id: TaskId) -> bool:
+        """An audit's own task is not one."""
+        async with self._db.transaction(project=project_id) as conn:
+            return await erase(conn, project_id, task_id)
 
 
 async def _with_attempts(conn: Connection, rows: Sequence[Row]) -> list[TaskDetail]:

@@ -5,10 +5,12 @@ from dataclasses import asdict
 
 import orjson
 
+from cope.adapters.postgres.blobs import insert_file
 from cope.adapters.postgres.database import Connection, fetch_one
 from cope.adapters.postgres.journal import note_and_deliver
 from cope.adapters.postgres.quotes import put_quote
 from cope.adapters.postgres.records import BATCH, batch_of
+from cope.adapters.postgres.taskrows import WIPED
 from cope.core.lifecycle import BatchStatus
 from cope.core.records import LineError, StoredFile
 from cope.ports.store import BatchJob
@@ -106,34 +108,17 @@ async def finish_batch(
     if quote is not None:
         await put_quote(conn, job.batch.id, quote)
     await _drop_texts(conn, job.batch.id)
+    await conn.execute("DELETE FROM appended_lines WHERE batch_id = %s", [job.batch.id])
     await note_and_deliver(
         conn, project_id=row["project_id"], batch_id=job.batch.id, status=row["status"], url=row["webhook_url"]
     )
     return BatchStatus(row["status"])
 
 
-async def insert_file(conn: Connection, file: StoredFile) -> None:
-    """A file's row."""
-    await conn.execute(
-        """
-        INSERT INTO files (id, project_id, filename, purpose, bytes, lines, sha256, created_at, expires_at)
-        VALUES (%(id)s, %(project_id)s, %(filename)s, %(purpose)s, %(bytes)s, %(lines)s, %(sha256)s, %(created_at)s,
-                %(expires_at)s)
-        """,
-        asdict(file),
-    )
-
-
 async def _drop_texts(conn: Connection, batch_id: str) -> None:
-    """What `store: none` promises: with the files written, neither question nor answer stays in the task's row.
-
-    No JSON function reads the payload: a prompt may hold an escaped NUL, which Postgres refuses to look at.
-    """
+    """What `store: none` promises: with the files written, neither question nor answer stays in the task's row."""
     await conn.execute(
-        """
-        UPDATE tasks SET result = NULL, payload = '{"k":"'
-          || coalesce(substring(payload from '^{"k":"([a-z]+)"'), 'math') || '","m":[],"r":"","st":"none"}'
-        WHERE batch_id = %s AND payload LIKE '%%"st":"none"%%'
-        """,
+        f"UPDATE tasks SET result = NULL, payload = {WIPED} WHERE batch_id = %s "  # noqa: S608
+        """AND payload LIKE '%%"st":"none"%%'""",
         [batch_id],
     )

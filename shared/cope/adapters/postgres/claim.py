@@ -128,6 +128,20 @@ async def renew(conn: Connection, leases: Sequence[Lease], *, lease_s: float) ->
     return {lease.task_id for lease in leases} - {TaskId(row["id"]) for row in rows}
 
 
+async def lost(conn: Connection, leases: Sequence[Lease]) -> set[TaskId]:
+    """A batch that ends is looked at too: its tasks are ended a page at a time, and those at work need not wait."""
+    rows = await fetch(
+        conn,
+        """
+        SELECT t.id FROM tasks t JOIN unnest(%s::text[], %s::int[]) AS l (id, fence) ON t.id = l.id
+        WHERE t.state = 'leased' AND t.fence = l.fence
+          AND (SELECT b.ending FROM batches b WHERE b.id = t.batch_id) IS NULL
+        """,
+        [[lease.task_id for lease in leases], [lease.fence for lease in leases]],
+    )
+    return {lease.task_id for lease in leases} - {TaskId(row["id"]) for row in rows}
+
+
 async def due(conn: Connection) -> Mapping[str, int]:
     """Queues with something due, and how much of it, capped."""
     return {row["queue"]: row["due"] for row in await fetch(conn, _DUE) if row["due"]}

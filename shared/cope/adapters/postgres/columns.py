@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, DateTime, ForeignKey, Identity, Integer, LargeBinary, Text, text
+from sqlalchemy import BigInteger, Column, Computed, DateTime, ForeignKey, Identity, Integer, LargeBinary, Text, text
 from sqlmodel import Field
 
 
@@ -41,9 +41,9 @@ def moment(*, null: bool = False, default: str | None = None) -> Any:
     return column(DateTime(timezone=True), null=null, default=default)
 
 
-def octets(*, null: bool = False) -> Any:
+def octets(*, null: bool = False, key: bool = False) -> Any:
     """Raw bytes."""
-    return column(LargeBinary(), null=null)
+    return column(LargeBinary(), null=null, key=key)
 
 
 def sequence() -> Any:
@@ -54,3 +54,8 @@ def sequence() -> Any:
 def of_project() -> Any:
     """The project that a row belongs to."""
     return identifier(of="projects.id")
+
+
+def generated(expression: str) -> Any:
+    """An id that the server makes of other columns and stores."""
+    return Field(default=None, sa_column=Column(Text(collation="C"), Computed(expression, persisted=True)))

@@ -10,6 +10,7 @@ from cope.adapters.postgres.database import Connection, Row, fetch
 from cope.adapters.postgres.journal import Note, write_notes
 from cope.adapters.postgres.money import Books, lock_attempts
 from cope.adapters.postgres.reconciling import keep_reconciled_answer
+from cope.adapters.postgres.responses import tell_of_ended
 from cope.adapters.postgres.settlement import close_books
 from cope.adapters.postgres.steps import insert_steps, prune, prune_ended, update_steps
 from cope.adapters.postgres.taskrows import TaskRef, TaskWrite, count, never_executed, notes_of, write_tasks
@@ -75,6 +76,7 @@ async def give_back(conn: Connection, policies: Policies, returns: Sequence[Give
     if ended:
         await prune_ended(conn, policies, ended)
     await write_notes(conn, notes_of(writes))
+    await tell_of_ended(conn, writes)
     deltas = BatchDeltas()
     count(writes, deltas)
     await close_books(conn, books, deltas)
@@ -188,6 +190,7 @@ class _Work:
             await insert_steps(conn, self._new_steps)
             await update_steps(conn, self._changed_steps)
             await write_notes(conn, [*self._notes, *notes_of(self._writes), *self._audits.notes])
+            await tell_of_ended(conn, self._writes)
             await self._audits.write(conn)
             if self._ended_between:
                 await prune_ended(conn, self._policies, self._ended_between)

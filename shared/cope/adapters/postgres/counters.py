@@ -146,10 +146,10 @@ WITH d AS (
     paused_at = CASE WHEN b.parse_watch = 'watching' AND b.judged + d.judged >= {WATCHED_LINES} AND d.pause_unparsable
                        AND 2 * (b.parsed + d.parsed) < b.judged + d.judged
                 THEN now() ELSE b.paused_at END,
-    status = CASE WHEN b.status = 'in_progress' AND b.done + d.done + b.failed + d.failed >= b.total
+    status = CASE WHEN b.status = 'in_progress' AND b.done + d.done + b.failed + d.failed >= b.total AND NOT b.open
              THEN 'finalizing' ELSE b.status END,
     finalizing_at = CASE WHEN b.status = 'in_progress' AND b.done + d.done + b.failed + d.failed >= b.total
-                    THEN now() ELSE b.finalizing_at END,
+                      AND NOT b.open THEN now() ELSE b.finalizing_at END,
     held_since = CASE WHEN b.status = 'in_progress' AND b.ending IS NULL AND (d.stopped
       OR b.paused OR b.held_budget + b.held_quota + b.held_paused + b.held_unparsable
        + d.held_budget + d.held_quota + d.held_paused + d.held_unparsable > 0)

@@ -4,9 +4,12 @@ In statements, `%b` asks for binary parameters: an array of long texts in text f
 which cost half of a commit's time.
 """
 
+import asyncio
 import contextlib
+import os
+import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -22,13 +25,25 @@ Row: TypeAlias = Mapping[str, Any]
 _CONNECT_WAIT_S = 10.0
 _PREPARE_AFTER = 2
 _TRUSTED_S = 1.0
+_CHECK_WITHIN_S = 5.0
+_LIMIT_S = 30.0
+# A host or a firewall that is gone says nothing: the kernel has to ask, and to give up on what nobody acknowledges.
+KEEPALIVE: Mapping[str, Any] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
 
 
 class Database:
     """A pool of connections under one role. `open` before use, `close` after."""
 
-    def __init__(self, url: str, *, min_size: int, max_size: int, name: str) -> None:
+    def __init__(self, url: str, *, min_size: int, max_size: int, name: str, idle_s: float | None = None) -> None:
+        """A process that stands still in the middle of a transaction that has a limit loses it, and its locks, after
+        `idle_s` seconds; None: never."""
         self.url = url
+        self._idle_s = idle_s
         self._seen_alive: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
@@ -38,11 +53,13 @@ class Database:
             name=name,
             timeout=_CONNECT_WAIT_S,
             check=self._check,
+            configure=None if idle_s is None else self._configure,
             kwargs={
                 "autocommit": True,
                 "prepare_threshold": _PREPARE_AFTER,
                 "application_name": name,
                 "connect_timeout": 10,
+                **KEEPALIVE,
             },
         )
 
@@ -54,30 +71,68 @@ class Database:
         """Close every connection."""
         await self._pool.close()
 
+    async def _configure(self, conn: Connection) -> None:
+        limit = f"{(self._idle_s or 0) * 1000:.0f}"
+        await conn.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", [limit])
+
     async def _check(self, conn: Connection) -> None:
         """A connection that the server dropped (a restart) is replaced before anybody is given it. One that was in use
         a moment ago is trusted: a round trip before each transaction was a tenth of a busy worker's time."""
         now = time.monotonic()
         if now - self._seen_alive.get(conn, -_TRUSTED_S) >= _TRUSTED_S:
-            await AsyncConnectionPool.check_connection(conn)
+            with hung_up_after(conn, _CHECK_WITHIN_S):
+                await AsyncConnectionPool.check_connection(conn)
         self._seen_alive[conn] = now
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """A connection in autocommit. A lost server is `StoreUnavailable`, which says nothing about a commit."""
+    async def connection(self, *, limit_s: float | None = _LIMIT_S) -> AsyncIterator[Connection]:
+        """A connection in autocommit. A lost server is `StoreUnavailable`, which says nothing about a commit.
+
+        After `limit_s` seconds the connection is cut, which is `StoreUnavailable` too: a pooler, a proxy or a half-open
+        connection can be silent for ever where keep-alives see nothing wrong. None for what may rightly take long.
+        """
         try:
             async with self._pool.connection() as conn:
-                yield conn
+                with contextlib.nullcontext() if limit_s is None else hung_up_after(conn, limit_s):
+                    yield conn
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as lost:
             raise StoreUnavailable(f"the database did not answer: {lost}") from lost
 
     @contextlib.asynccontextmanager
-    async def transaction(self, **settings: str) -> AsyncIterator[Connection]:
+    async def transaction(self, *, limit_s: float | None = _LIMIT_S, **settings: str) -> AsyncIterator[Connection]:
         """One transaction. `settings` become `cope.<name>` for its duration: what row-level security looks at."""
-        async with self.connection() as conn, conn.transaction():
+        async with self.connection(limit_s=limit_s) as conn, conn.transaction():
+            if self._idle_s is not None and limit_s is None:
+                await conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
             for name, value in settings.items():
                 await conn.execute("SELECT set_config(%s, %s, true)", [f"cope.{name}", value])
             yield conn
+
+
+@contextlib.asynccontextmanager
+async def in_index_order(conn: Connection) -> AsyncIterator[None]:
+    """For pages in the order of an index. A batch of a million lines is a surprise to the planner until its rows have
+    been analysed: it expects a handful, reads all of them and sorts, for every page."""
+    await conn.execute("SET LOCAL enable_sort = off")
+    yield
+    await conn.execute("SET LOCAL enable_sort = on")
+
+
+@contextlib.contextmanager
+def hung_up_after(conn: Connection, seconds: float) -> Iterator[None]:
+    """The connection is cut if the block takes longer."""
+    timer = asyncio.get_running_loop().call_later(seconds, hang_up, conn)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def hang_up(conn: Connection) -> None:
+    """End a connection's traffic both ways, so that whoever waits for it hears at once that it is gone. (Cancelling
+    the waiter instead would ask the silent server to cancel, and wait for that.)"""
+    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(conn.fileno())) as same:
+        same.shutdown(socket.SHUT_RDWR)
 
 
 async def fetch(conn: Connection, query: str, params: object = None) -> list[dict[str, Any]]:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from cope.adapters.postgres.claim import Policies
 from cope.adapters.postgres.counters import BatchDeltas
-from cope.adapters.postgres.database import Connection, Row, fetch
+from cope.adapters.postgres.database import Connection, Row, fetch, in_index_order
 from cope.adapters.postgres.journal import write_notes
 from cope.adapters.postgres.money import Books, lock_open_attempts
+from cope.adapters.postgres.responses import tell_of_ended
 from cope.adapters.postgres.settlement import close_books
 from cope.adapters.postgres.steps import prune_ended
 from cope.adapters.postgres.taskrows import TaskRef, count, never_executed, notes_of, write_tasks
@@ -57,7 +58,8 @@ async def end_batch_tasks(
 ) -> int | None:
     """End up to `limit` unfinished tasks of a batch as `state`, from behind line `after` on. The line to go on from,
     None if there is no more: a next page that began at the first line would pass over all that have ended."""
-    rows = await fetch(conn, _OF_BATCH, {"of": batch_id, "after": after, "limit": limit})
+    async with in_index_order(conn):
+        rows = await fetch(conn, _OF_BATCH, {"of": batch_id, "after": after, "limit": limit})
     await _end(conn, rows, state)
     return rows[-1]["line"] if len(rows) == limit else None
 
@@ -83,6 +85,7 @@ async def _end(conn: Connection, rows: Sequence[Row], state: TaskState) -> None:
     await write_tasks(conn, writes)
     await prune_ended(conn, Policies(), [write.task.id for write in writes])
     await write_notes(conn, notes_of(writes))
+    await tell_of_ended(conn, writes)
     deltas = BatchDeltas()
     count(writes, deltas)
     await close_books(conn, books, deltas)

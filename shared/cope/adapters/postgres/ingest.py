@@ -57,44 +57,54 @@ async def ingest(
     """
     if await fetch_one(conn, _OWNED, [job.batch.id, job.fence]) is None:
         raise JobLost
-    pages = _Pages(conn, job.batch, await _stride(conn, job.batch, expires_in))
+    pages = Pages(conn, job.batch, await stride_of(conn, job.batch.project_id, expires_in))
     async with pages:
         async for page in rows:
             await pages.write(page)
     for text in pages.policies:
         await put_policy(conn, text)
-    total = pages.count
+    if not await begin(conn, job, total=pages.count, large=pages.large, model=model(), expires_in=expires_in):
+        raise JobLost
+    return pages.count
+
+
+async def begin(
+    conn: Connection, job: BatchJob, *, total: int, large: int, model: str | None, expires_in: timedelta | None
+) -> bool:
+    """The batch is `in_progress` (or, without a line, about to end); False if the job was lost. `large` of its lines
+    begin at the large model."""
     started = await conn.execute(
         _START,
         {
             "id": job.batch.id,
             "fence": job.fence,
             "total": total,
-            "large": pages.large,
-            "model": model(),
+            "large": large,
+            "model": model,
             "expires_in": expires_in,
         },
     )
     if started.rowcount != 1:
-        raise JobLost
+        return False
     deltas = BatchDeltas()
     deltas.touch([(job.batch.id, job.batch.project_id)])
     await deltas.write(conn)
     note = Note(job.batch.project_id, "batch.in_progress", job.batch.id, data={"total": total})
     await write_notes(conn, [note])
-    return total
+    return True
 
 
-async def _stride(conn: Connection, batch: Batch, window: timedelta | None) -> int:
+async def stride_of(conn: Connection, project_id: str, window: timedelta | None) -> int:
+    """Turns between two lines of a batch of this window that begins now."""
     row = await fetch_one(
         conn,
         "SELECT count(*) AS open FROM batches WHERE project_id = %s AND status = 'in_progress'",
-        [batch.project_id],
+        [project_id],
     )
     return stride(window, 1 + (0 if row is None else row["open"]))
 
 
-class _Pages:
+class Pages:
     """Writes pages of rows and remembers what one row's place depends on."""
 
     def __init__(self, conn: Connection, batch: Batch, stride: int) -> None:
@@ -137,12 +147,16 @@ class _Pages:
             self._copy = await self._open.enter_async_context(cursor.copy(_COPY))
         await self._copy.write("".join(lines).encode())
 
+    async def rest(self) -> None:
+        """End the COPY until the next page: the connection is free for other statements."""
+        await self._open.aclose()
+        self._copy = None
+
     async def _learn_turns(self, page: Sequence[NewTask]) -> None:
         """The present turn of queues that are new to this batch: seldom after the first page, for it ends the COPY."""
         places = {(row.queue, row.priority) for row in page} - self._turns.keys()
         if places:
-            await self._open.aclose()
-            self._copy = None
+            await self.rest()
         for place in places:
             self._turns[place] = await current_turn(self._conn, *place)
 

@@ -8,6 +8,7 @@ import orjson
 from cope.adapters.postgres.database import Connection, fetch
 from cope.adapters.postgres.identity import new_id, new_ids
 from cope.core import ids
+from cope.core.webhooks import message_body
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,7 @@ async def note_and_deliver(conn: Connection, *, project_id: str, batch_id: str, 
         [project_id, type_, url, url],
     )
     for address in wanted:
-        message = {
-            "id": event_id,
-            "object": "event",
-            "created_at": address["at"],
-            "type": type_,
-            "data": {"id": batch_id},
-        }
+        message = message_body(event_id=event_id, type_=type_, created_at=address["at"], about=batch_id, data={})
         await conn.execute(
             "INSERT INTO deliveries (id, project_id, event_id, endpoint_id, url, body) VALUES (%s, %s, %s, %s, %s, %s)",
             [
@@ -78,7 +73,7 @@ async def note_and_deliver(conn: Connection, *, project_id: str, batch_id: str, 
                 event_id,
                 address["id"],
                 address["url"],
-                orjson.dumps(message).decode(),
+                message,
             ],
         )
 

@@ -23,6 +23,7 @@ from cope.core.models import ModelCatalog
 
 KEEPER = "postgres"
 _AT_ONCE = 100
+_LIMIT_S = 5.0
 
 _Act = Callable[[Book, float], object]
 
@@ -95,7 +96,7 @@ class PostgresLimiter:
         """Every endpoint as it stands. Only reads."""
         places = [place for places in self._places.values() for place in places]
         try:
-            async with self._db.connection() as conn:
+            async with self._db.connection(limit_s=_LIMIT_S) as conn:
                 book, now = await self._read(conn, places, lock=False)
         except StoreUnavailable as away:
             raise LimiterAway(str(away)) from None
@@ -140,7 +141,7 @@ class PostgresLimiter:
 
     async def _carry_out(self, wishes: Sequence[_Wish]) -> list[object]:
         places = list({(p.model, p.endpoint): p for wish in wishes for p in wish.places}.values())
-        async with self._db.transaction() as conn:
+        async with self._db.transaction(limit_s=_LIMIT_S) as conn:
             book, now = await self._read(conn, places, lock=True)
             results = [wish.act(book, now) for wish in wishes]
             rows = sorted(_rows(book).items())

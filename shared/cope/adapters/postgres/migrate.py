@@ -4,6 +4,7 @@ Three roles: `cope_owner` owns the tables, `cope_api` sees one project at a time
 bypasses it (claims, COPY). Both steps are safe to repeat.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -14,6 +15,7 @@ from alembic.config import Config
 from psycopg import sql
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 SCHEMA = "0019"
@@ -22,12 +24,17 @@ SCHEMA = "0019"
 OWNER, API, WORKER = "cope_owner", "cope_api", "cope_worker"
 
 _MIGRATION_LOCK = 0x636F7065
+# Whoever waits for a whole table makes everybody else wait behind it: better soon and often than once and long.
+_LOCK_WAIT_S, _TRIES = 3, 40
+_LOCKED = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
 
 _Act: TypeAlias = Callable[[Config], None]
 
 
 def upgrade(owner_url: str, revision: str = "head") -> None:
-    """Bring the database at `owner_url` (``postgresql://…``) to `revision`. Two at once: one waits for the other."""
+    """Bring the database at `owner_url` (``postgresql://…``) to `revision`, under load too: each migration is a
+    transaction of its own, and one that met the locks of running work is tried again. Two at once: one waits for the
+    other."""
     _run(owner_url, lambda config: command.upgrade(config, revision))
 
 
@@ -95,8 +102,20 @@ def _run(owner_url: str, act: _Act) -> None:
     url = make_url(owner_url).set(drivername="postgresql+psycopg")
     engine = create_engine(url, poolclass=NullPool)
     try:
-        with engine.begin() as connection:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
-            act(alembic_config(connection))
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"SELECT pg_advisory_lock({_MIGRATION_LOCK})")
+            connection.exec_driver_sql(f"SET lock_timeout = '{_LOCK_WAIT_S}s'")
+            connection.commit()
+            for patience in range(_TRIES, -1, -1):
+                try:
+                    act(alembic_config(connection))
+                    break
+                except OperationalError as met:
+                    connection.rollback()
+                    if not patience or not isinstance(met.orig, _LOCKED):
+                        raise
+                    time.sleep(0.1 * (1 + patience % 5))
+            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_MIGRATION_LOCK})")
+            connection.commit()
     finally:
         engine.dispose()

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import orjson
-
 from cope.adapters.postgres.database import Connection, fetch
 from cope.adapters.postgres.identity import new_ids
 from cope.adapters.postgres.journal import Note, write_notes
 from cope.core import ids
+from cope.core.webhooks import message_body
 
 _WANTED = """
 SELECT n.place, e.id, e.url, extract(epoch FROM now())::bigint AS at
@@ -45,7 +44,11 @@ async def publish(conn: Connection, notes: Sequence[Note]) -> None:
 
 
 def _message(note: Note, event_id: str, at: int) -> str:
-    about = {"id": note.batch_id or note.project_id, "project_id": note.project_id, "batch_id": note.batch_id}
-    data = {key: value for key, value in {**about, **note.data}.items() if value is not None}
-    body = {"id": event_id, "object": "event", "created_at": at, "type": note.type, "data": data}
-    return orjson.dumps(body).decode()
+    about = {"project_id": note.project_id, "batch_id": note.batch_id}
+    return message_body(
+        event_id=event_id,
+        type_=note.type,
+        created_at=at,
+        about=note.batch_id or note.project_id,
+        data={**about, **note.data},
+    )

@@ -9,6 +9,7 @@ from cope.adapters.postgres.database import Row
 from cope.adapters.postgres.sealing import Sealer
 from cope.adapters.postgres.taskrows import decode_error
 from cope.core.codec import decode_step
+from cope.core.deliveries import EndpointTrouble
 from cope.core.eta import Workload
 from cope.core.ids import (
     AttemptId,
@@ -20,6 +21,7 @@ from cope.core.ids import (
     ProjectId,
     TaskId,
 )
+from cope.core.key_scopes import stored_scopes
 from cope.core.lifecycle import AttemptState, BatchStatus, HoldReason, TaskState
 from cope.core.money import NanoUSD
 from cope.core.records import (
@@ -50,8 +52,9 @@ SELECT b.*,
   CASE WHEN b.failed > 0 THEN (SELECT json_agg(json_build_array(e.code, e.message, e.count) ORDER BY e.count DESC,
     e.code)::text FROM batch_errors e WHERE e.batch_id = b.id) END AS error_counts,
   (SELECT count(*) FROM tasks t WHERE t.batch_id = b.id AND t.state = 'submitted') AS submitted,
-  q.pilot_lines AS dry_run, q.quote
-FROM batches b LEFT JOIN quotes q ON q.batch_id = b.id
+  q.pilot_lines AS dry_run, q.quote, r.parent_id AS retry_of,
+  ARRAY(SELECT c.batch_id FROM batch_retries c WHERE c.parent_id = b.id ORDER BY c.batch_id) AS retried_by
+FROM batches b LEFT JOIN quotes q ON q.batch_id = b.id LEFT JOIN batch_retries r ON r.batch_id = b.id
 """
 
 
@@ -69,6 +72,7 @@ def project_of(row: Row) -> Project:
         archived_at=row["archived_at"],
         audit_share=row["audit_share"],
         audit_cap=_money(row["audit_cap"]),
+        keep_days=row["keep_days"],
     )
 
 
@@ -84,6 +88,11 @@ def key_of(row: Row) -> ApiKey:
         revoked_at=row["revoked_at"],
         last_used_at=row["last_used_at"],
         cap=_money(row["cap"]),
+        scopes=stored_scopes(row["scopes"]),
+        expires_at=row["expires_at"],
+        rotated_at=row["rotated_at"],
+        previous_hash=None if row["previous_hash"] is None else bytes(row["previous_hash"]),
+        previous_until=row["previous_until"],
     )
 
 
@@ -99,6 +108,7 @@ def file_of(row: Row) -> StoredFile:
         sha256=row["sha256"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],
+        blob=None if row["blob_id"] is None else FileId(row["blob_id"]),
     )
 
 
@@ -167,6 +177,10 @@ def batch_of(row: Row) -> Batch:
         dry_run=row["dry_run"],
         quote=row["quote"],
         audit_share=row["audit_share"],
+        open=row["open"],
+        retry_of=None if row["retry_of"] is None else BatchId(row["retry_of"]),
+        retried_by=tuple(BatchId(one) for one in row["retried_by"]),
+        pruned_at=row["pruned_at"],
     )
 
 
@@ -242,7 +256,7 @@ def _provider_batch(row: Row) -> ProviderBatchView | None:
 
 
 def endpoint_of(row: Row, sealer: Sealer) -> WebhookEndpoint:
-    """From `webhook_endpoints`, with the secret opened."""
+    """From `ENDPOINT` (`api_webhooks`), with the secret opened."""
     return WebhookEndpoint(
         id=EndpointId(row["id"]),
         project_id=ProjectId(row["project_id"]),
@@ -253,6 +267,19 @@ def endpoint_of(row: Row, sealer: Sealer) -> WebhookEndpoint:
         updated_at=row["updated_at"],
         secret=sealer.open(row["secret"]),
         disabled_at=row["disabled_at"],
+        disabled_reason=row["disabled_reason"],
+        concurrency=row["concurrency"],
+        old_secrets_until=row["old_secrets_until"],
+        trouble=None
+        if row["failures"] is None
+        else EndpointTrouble(
+            failures=row["failures"],
+            failing_since=row["failing_since"],
+            failed_at=row["failed_at"],
+            blocked_until=row["blocked_until"],
+            status=row["status"],
+            error=row["error"],
+        ),
     )
 
 

@@ -7,7 +7,7 @@ nor a snapshot lasts as long as a million lines take to be read.
 
 from collections.abc import AsyncIterator, Sequence
 
-from cope.adapters.postgres.database import Connection, Database, Row, fetch, fetch_one
+from cope.adapters.postgres.database import Connection, Database, Row, fetch, fetch_one, in_index_order
 from cope.adapters.postgres.taskrows import decode_error
 from cope.core.ids import BatchId, TaskId
 from cope.core.lifecycle import TaskState
@@ -42,25 +42,26 @@ FROM batches b, LATERAL (
 WHERE b.id = %(id)s AND b.project_id = %(project)s
 """  # noqa: S608
 
-# The groups that hold the next page: those that end within it, and the one after them.
+# The groups that hold the next page: those that end within it, and the one after them. A group's array is unpacked once
+# (not once for each of its lines), and the tasks are looked up apart, so that no plan can read a whole batch per line.
 _NEXT_ENDED = f"""
-WITH g AS (
-  (SELECT upto, lines FROM batch_ends WHERE batch_id = %(id)s AND upto > %(after)s AND upto <= %(after)s + {_PAGE_LINES}
-   ORDER BY upto)
+WITH g AS MATERIALIZED (
+  (SELECT upto - cardinality(lines) AS start, lines FROM batch_ends
+   WHERE batch_id = %(id)s AND upto > %(after)s AND upto <= %(after)s + {_PAGE_LINES} ORDER BY upto)
   UNION ALL
-  (SELECT upto, lines FROM batch_ends WHERE batch_id = %(id)s AND upto > %(after)s + {_PAGE_LINES}
-   ORDER BY upto LIMIT 1)
-), n AS (
-  SELECT g.upto - cardinality(g.lines) + e.nth AS place, e.line
-  FROM g, unnest(g.lines) WITH ORDINALITY AS e (line, nth)
+  (SELECT upto - cardinality(lines), lines FROM batch_ends
+   WHERE batch_id = %(id)s AND upto > %(after)s + {_PAGE_LINES} ORDER BY upto LIMIT 1)
 )
-SELECT n.place::int AS place, t.id, coalesce(octet_length(t.result), 0) AS size
-FROM n JOIN tasks t ON t.batch_id = %(id)s AND t.line = n.line
-WHERE n.place > %(after)s AND n.place <= least(%(last)s, %(after)s + {_PAGE_LINES}) ORDER BY n.place
+SELECT (g.start + e.nth)::int AS place, e.line FROM g, unnest(g.lines) WITH ORDINALITY AS e (line, nth)
+WHERE g.start + e.nth > %(after)s AND g.start + e.nth <= least(%(last)s, %(after)s + {_PAGE_LINES}) ORDER BY 1
 """  # noqa: S608
 
+_SIZES = """
+SELECT line, id, coalesce(octet_length(result), 0) AS size FROM tasks WHERE batch_id = %s AND line = ANY (%s)
+"""
+
 _NEXT_IN_INPUT = f"""
-SELECT line AS place, id, coalesce(octet_length(result), 0) AS size FROM tasks
+SELECT line, id, coalesce(octet_length(result), 0) AS size FROM tasks
 WHERE batch_id = %(id)s AND line > %(after)s AND line <= %(last)s AND {_ENDED} ORDER BY line LIMIT {_PAGE_LINES}
 """  # noqa: S608
 
@@ -72,7 +73,8 @@ async def window(
 ) -> ResultWindow | None:
     """Up to where the next `limit` lines behind `after` have ended; None if there is no such batch."""
     asked = {"id": batch_id, "project": project_id, "after": after, "limit": limit}
-    row = await fetch_one(conn, _BY_INPUT if by_input else _BY_COMPLETION, asked)
+    async with in_index_order(conn):
+        row = await fetch_one(conn, _BY_INPUT if by_input else _BY_COMPLETION, asked)
     if row is None:
         return None
     last = max(after, row["last"] or 0)
@@ -81,16 +83,21 @@ async def window(
 
 async def page(conn: Connection, batch_id: BatchId, *, after: int, last: int, by_input: bool) -> list[ResultLine]:
     """The next lines behind `after`, at most to `last`: some hundreds, or as many as have 4 MiB, at least one."""
-    found = await fetch(
-        conn, _NEXT_IN_INPUT if by_input else _NEXT_ENDED, {"id": batch_id, "after": after, "last": last}
-    )
+    asked = {"id": batch_id, "after": after, "last": last}
+    if by_input:
+        async with in_index_order(conn):
+            found = await fetch(conn, _NEXT_IN_INPUT, asked)
+        places = {row["line"]: row["line"] for row in found}
+    else:
+        places = {row["line"]: row["place"] for row in await fetch(conn, _NEXT_ENDED, asked)}
+        found = await fetch(conn, _SIZES, [batch_id, list(places)]) if places else []
     chosen: dict[str, int] = {}
     size = 0
-    for row in found:
+    for row in sorted(found, key=lambda row: places[row["line"]]):
         size += row["size"]
         if chosen and size > _PAGE_BYTES:
             break
-        chosen[row["id"]] = row["place"]
+        chosen[row["id"]] = places[row["line"]]
     rows = {row["id"]: row for row in await fetch(conn, _BODIES, [list(chosen)])} if chosen else {}
     return [_line(rows[task_id], place) for task_id, place in chosen.items() if task_id in rows]
 

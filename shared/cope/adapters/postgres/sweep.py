@@ -14,6 +14,7 @@ from cope.adapters.postgres.journal import Note, write_notes
 from cope.adapters.postgres.money import Books, held_attempt
 from cope.adapters.postgres.pace import PaceWatch
 from cope.adapters.postgres.recount import recount_one
+from cope.adapters.postgres.responses import tell_of_ended
 from cope.adapters.postgres.results import number_one
 from cope.adapters.postgres.sequencer import sequence_events
 from cope.adapters.postgres.settlement import close_books
@@ -25,6 +26,7 @@ from cope.ports.store import SweepReport
 
 _AT_ONCE = 1000
 _PAGES_PER_BATCH, _PAGES_OF_HOLDS = 5, 200
+_LIMIT_S = 60.0
 
 _Act: TypeAlias = Callable[[Connection], Awaitable[int]]
 
@@ -41,26 +43,26 @@ async def sweep(
     """Once over everything; what it did."""
     reclaimed = await _repeat(db, lambda conn: _reclaim(conn, policies))
     released = unconfirmed = 0
-    async with db.transaction() as conn:
+    async with db.transaction(limit_s=_LIMIT_S) as conn:
         released, unconfirmed = await _end_orphans(conn)
     expired = await _end_batches(db, endings)
     resumed = 0
     for _ in range(_PAGES_OF_HOLDS):  # word of a quota comes once, so it lets everybody go; other holds have time
-        async with db.transaction() as conn:
+        async with db.transaction(limit_s=_LIMIT_S) as conn:
             page = await resume_holds(conn, quota_is_back=quota_is_back)
         resumed += page
         if not quota_is_back or not page:
             break
-    async with db.transaction() as conn:
+    async with db.transaction(limit_s=_LIMIT_S) as conn:
         await tell_budget_holds(conn)
     alerted = await alerts.look(db)
-    async with db.transaction() as conn:
+    async with db.transaction(limit_s=_LIMIT_S) as conn:
         repaired = await recount_one(conn)
-    async with db.transaction() as conn:
+    async with db.transaction(limit_s=_LIMIT_S) as conn:
         await number_one(conn)
     await pace.look(db)
     sequenced = 0
-    async with db.transaction() as conn:
+    async with db.transaction(limit_s=_LIMIT_S) as conn:
         sequenced = await sequence_events(conn)
     async with db.connection() as conn:
         queues = await due(conn)
@@ -81,7 +83,7 @@ async def _repeat(db: Database, act: _Act) -> int:
     """Until a full page is not filled any more."""
     total = 0
     while True:
-        async with db.transaction() as conn:
+        async with db.transaction(limit_s=_LIMIT_S) as conn:
             done = await act(conn)
         total += done
         if done < _AT_ONCE:
@@ -118,6 +120,7 @@ async def _reclaim(conn: Connection, policies: Policies) -> int:
         await write_tasks(conn, writes)
         await prune_ended(conn, policies, [write.task.id for write in writes])
         await write_notes(conn, notes_of(writes))
+        await tell_of_ended(conn, writes)
         deltas = BatchDeltas()
         count(writes, deltas)
         await close_books(conn, Books(), deltas)
@@ -154,18 +157,21 @@ async def _end_orphans(conn: Connection) -> tuple[int, int]:
 
 async def _end_batches(db: Database, endings: EndWatch) -> int:
     """Windows that ran out, and the tasks of batches that are to end. A window stands still while the batch does."""
-    async with db.transaction() as conn:
+    async with db.transaction(limit_s=_LIMIT_S) as conn:
         expired = await fetch(
             conn,
             """
-            UPDATE batches SET ending = 'expired' WHERE id IN (
+            UPDATE batches SET ending = 'expired', open = false WHERE id IN (
               SELECT id FROM batches
               WHERE status = 'in_progress' AND expires_at <= now() AND held_since IS NULL AND ending IS NULL
               ORDER BY id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED)
-            RETURNING id
+            RETURNING id, project_id, done + failed >= total AS idle
             """,
             [_AT_ONCE],
         )
+        deltas = BatchDeltas()
+        deltas.touch((row["id"], row["project_id"]) for row in expired if row["idle"])  # was open, with nothing to do
+        await deltas.write(conn)
     async with db.connection() as conn:
         ending = await fetch(
             conn,
@@ -182,7 +188,7 @@ async def _end_batches(db: Database, endings: EndWatch) -> int:
 async def _end_some(db: Database, batch: Row, line: int) -> int | None:
     """Some pages from behind `line` on, so that a large batch does not hold up the rest of the sweep."""
     for _ in range(_PAGES_PER_BATCH):
-        async with db.transaction() as conn:
+        async with db.transaction(limit_s=_LIMIT_S) as conn:
             more = await end_batch_tasks(conn, batch["id"], TaskState(batch["ending"]), after=line)
         if more is None:
             return None

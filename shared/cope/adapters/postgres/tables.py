@@ -5,22 +5,37 @@ and grants are in the migrations. Money is BIGINT nano-dollars; ids sort by byte
 """
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
     DateTime,
+    ForeignKeyConstraint,
     Index,
     Integer,
     SmallInteger,
     Text,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-from cope.adapters.postgres.columns import big, column, identifier, moment, octets, of_project, sequence, whole, words
+from cope.adapters.postgres.columns import (
+    big,
+    column,
+    generated,
+    identifier,
+    moment,
+    octets,
+    of_project,
+    sequence,
+    whole,
+    words,
+)
 
 METADATA = SQLModel.metadata
 
@@ -31,6 +46,7 @@ class ProjectRow(SQLModel, table=True):
     __tablename__ = "projects"
     __table_args__ = (
         CheckConstraint("cap >= 0", name="projects_cap_check"),
+        CheckConstraint("keep_days BETWEEN 1 AND 36500", name="projects_keep_check"),
         Index("projects_paused", "id", postgresql_where=text("paused")),
         CheckConstraint("audit_share BETWEEN 0 AND 1000000 AND audit_cap >= 0", name="projects_audit_check"),
     )
@@ -46,15 +62,23 @@ class ProjectRow(SQLModel, table=True):
     webhook_secret: str = words()
     audit_share: int = whole(default="0")
     audit_cap: int | None = big(null=True, default="0")
+    keep_days: int | None = whole(null=True)
 
 
 class ApiKeyRow(SQLModel, table=True):
-    """`hash` is SHA-256 of the secret; `cap` is per month, NULL is none of its own."""
+    """`hash` is SHA-256 of the secret; `cap` is per month, NULL is none of its own. `scopes` holds `all` where nothing
+    is restricted. `previous_hash` is of the secret before a rotation, good until `previous_until`."""
 
     __tablename__ = "api_keys"
     __table_args__ = (
         CheckConstraint("cap >= 0", name="api_keys_cap_check"),
+        CheckConstraint(
+            "scopes <> '{}' AND scopes <@ ARRAY['all', 'read', 'submit', 'files', 'webhooks', 'spend']",
+            name="api_keys_scopes_check",
+        ),
+        CheckConstraint("(previous_hash IS NULL) = (previous_until IS NULL)", name="api_keys_previous_check"),
         Index("api_keys_hash", "hash", unique=True),
+        Index("api_keys_previous", "previous_hash", unique=True, postgresql_where=text("previous_hash IS NOT NULL")),
         Index("api_keys_project", "project_id", "id"),
     )
     id: str = identifier(key=True)
@@ -66,13 +90,21 @@ class ApiKeyRow(SQLModel, table=True):
     revoked_at: datetime | None = moment(null=True)
     last_used_at: datetime | None = moment(null=True)
     cap: int | None = big(null=True)
+    scopes: list[str] = column(ARRAY(Text()), default="'{all}'")
+    expires_at: datetime | None = moment(null=True)
+    rotated_at: datetime | None = moment(null=True)
+    previous_hash: bytes | None = octets(null=True)
+    previous_until: datetime | None = moment(null=True)
 
 
 class FileRow(SQLModel, table=True):
-    """The bytes lie in the file store."""
+    """The bytes lie in the file store, under `blob_id`; NULL: under its own id."""
 
     __tablename__ = "files"
-    __table_args__ = (Index("files_project", "project_id", "id"),)
+    __table_args__ = (
+        Index("files_project", "project_id", "id"),
+        Index("files_expiry", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+    )
     id: str = identifier(key=True)
     project_id: str = of_project()
     filename: str = words()
@@ -82,6 +114,38 @@ class FileRow(SQLModel, table=True):
     sha256: str = words()
     created_at: datetime = moment()
     expires_at: datetime | None = moment(null=True)
+    blob_id: str | None = identifier(null=True)
+
+
+class BlobRow(SQLModel, table=True):
+    """One run of bytes in the file store, under its own name. `refs` files read it; at 0 it is dead for good, and its
+    name with it. `shared` ones are found by their content. `emptied_at`: its bytes are deleted."""
+
+    __tablename__ = "blobs"
+    __table_args__ = (
+        CheckConstraint("refs >= 0", name="blobs_refs_check"),
+        Index("blobs_content", "project_id", "sha256", unique=True, postgresql_where=text("refs > 0 AND shared")),
+        Index("blobs_project", "project_id", postgresql_include=["bytes"], postgresql_where=text("refs > 0")),
+        Index("blobs_freed", "emptied_at", "freed_at", postgresql_where=text("refs = 0")),
+    )
+    id: str = identifier(key=True)
+    project_id: str = identifier()
+    sha256: str = words()
+    bytes: int = big()
+    refs: int = whole()
+    shared: bool = column(Boolean())
+    freed_at: datetime | None = moment(null=True)
+    emptied_at: datetime | None = moment(null=True)
+
+
+class UpkeepNoteRow(SQLModel, table=True):
+    """What upkeep remembers over all processes: whose turn a job was (`turn …`), which file store is this database's
+    (`home`), and what the last look at retention found (`retention`)."""
+
+    __tablename__ = "upkeep_notes"
+    name: str = words(key=True)
+    value: str | None = words(null=True)
+    at: datetime = moment(default="now()")
 
 
 class PolicyRow(SQLModel, table=True):
@@ -122,6 +186,13 @@ class BatchRow(SQLModel, table=True):
         ),
         Index("batches_paused", "id", postgresql_where=text("paused")),
         Index("batches_unnumbered", "id", postgresql_where=text("ends IS NULL")),
+        Index(
+            "batches_kept",
+            "id",
+            postgresql_where=text(
+                "pruned_at IS NULL AND total > 0 AND status IN ('completed', 'failed', 'expired', 'cancelled')"
+            ),
+        ),
     )
     id: str = identifier(key=True)
     project_id: str = of_project()
@@ -183,6 +254,29 @@ class BatchRow(SQLModel, table=True):
     first_large: int = whole(default="0")
     small_steps: int = big(default="0")
     large_steps: int = big(default="0")
+    pruned_at: datetime | None = moment(null=True)
+    open: bool = column(Boolean(), default="false")
+
+
+class BatchRetryRow(SQLModel, table=True):
+    """What makes a batch a retry: the batch whose lines it takes up, and which, as JSON text."""
+
+    __tablename__ = "batch_retries"
+    __table_args__ = (Index("batch_retries_parent", "parent_id", "batch_id"),)
+    batch_id: str = identifier(key=True)
+    project_id: str = identifier()
+    parent_id: str = identifier()
+    lines: str = words()
+
+
+class AppendedLineRow(SQLModel, table=True):
+    """A line of a batch that was open, until it ends: `name` is a hash of its custom id, `digest` of the whole line."""
+
+    __tablename__ = "appended_lines"
+    batch_id: str = identifier(key=True)
+    name: bytes = octets(key=True)
+    project_id: str = identifier()
+    digest: bytes = octets()
 
 
 class QuoteRow(SQLModel, table=True):
@@ -234,7 +328,8 @@ class BatchPaceRow(SQLModel, table=True):
 
 class TaskRow(SQLModel, table=True):
     """One problem. `ending` is set where it must end once its paid call under way has committed; `needed` is what its
-    next paid call may cost, from a refusal until a grant. `result` and `error` are JSON text."""
+    next paid call may cost, from a refusal until a grant. `result` and `error` are JSON text. `retried_in` is the batch
+    that took it over."""
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -258,10 +353,19 @@ class TaskRow(SQLModel, table=True):
         Index("tasks_batch", "batch_id", "line", postgresql_where=text("batch_id IS NOT NULL")),
         Index(
             "tasks_unsuccessful",
-            *("batch_id", "line"),
+            *("batch_id", "state", "line"),
             postgresql_where=text("state IN ('failed', 'cancelled', 'expired')"),
         ),
         Index("tasks_live", "project_id", "body_hash", postgresql_where=text("body_hash IS NOT NULL")),
+        Index("tasks_solo", "finished_at", postgresql_where=text("batch_id IS NULL AND finished_at IS NOT NULL")),
+        Index(
+            "tasks_unwiped",
+            "finished_at",
+            postgresql_where=text(
+                'batch_id IS NULL AND finished_at IS NOT NULL AND payload LIKE \'%"st":"none"%\''
+                ' AND payload NOT LIKE \'%"m":[],"r":"","st":"none"}\''
+            ),
+        ),
     )
     id: str = identifier(key=True)
     project_id: str = identifier()
@@ -296,12 +400,15 @@ class TaskRow(SQLModel, table=True):
     error: str | None = words(null=True)
     note: str | None = words(null=True)
     batch_off: str | None = words(null=True)
+    retried_in: str | None = identifier(null=True)
 
 
 class StepRow(SQLModel, table=True):
-    """A finished step with all its samples, as `cope.core.codec.encode_step` writes it."""
+    """A finished step with all its samples, as `cope.core.codec.encode_step` writes it. In weekly partitions: a task's
+    id begins with its time."""
 
     __tablename__ = "steps"
+    __table_args__ = {"postgresql_partition_by": "RANGE (task_id)"}
     task_id: str = identifier(key=True)
     name: str = words(key=True)
     at: datetime = moment(default="clock_timestamp()")
@@ -544,13 +651,10 @@ class LimitBookRow(SQLModel, table=True):
 
 
 class EventRow(SQLModel, table=True):
-    """`offset` is NULL until the sequencer has assigned it."""
+    """The outbox: written with what it tells of, until the sequencer moves it into the log. `offset` is of versions
+    before the log."""
 
     __tablename__ = "events"
-    __table_args__ = (
-        Index("events_unsequenced", "seq", postgresql_where=text('"offset" IS NULL')),
-        Index("events_offset", "project_id", "offset", unique=True, postgresql_where=text('"offset" IS NOT NULL')),
-    )
     seq: int = sequence()
     offset: int | None = big(null=True)
     id: str = identifier()
@@ -563,19 +667,75 @@ class EventRow(SQLModel, table=True):
 
 
 class EventHeadRow(SQLModel, table=True):
-    """The last offset given out; a single row."""
+    """A single row: when the last event entered the log, which never goes back. `last` is of versions before it."""
 
     __tablename__ = "event_head"
     __table_args__ = (CheckConstraint("id = 1", name="event_head_single"),)
     id: int = Field(default=1, sa_column=Column(Integer(), primary_key=True, autoincrement=False))
     last: int = big()
+    logged_at: datetime = moment(default="now()")
+
+
+class EventHeadsRow(SQLModel, table=True):
+    """The last offset given out in each project's log."""
+
+    __tablename__ = "event_heads"
+    project_id: str = identifier(key=True)
+    last: int = big()
+
+
+class EventLogRow(SQLModel, table=True):
+    """Append-only; `offset` counts 1, 2, 3 … in each project. Partitioned by the day of `logged_at`, which rises with
+    the offsets."""
+
+    __tablename__ = "event_log"
+    __table_args__ = (
+        Index("event_log_batch", "batch_id", "offset", postgresql_where=text("batch_id IS NOT NULL")),
+        {"postgresql_partition_by": "RANGE (logged_at)"},
+    )
+    project_id: str = identifier(key=True)
+    offset: int = column(BigInteger(), key=True)
+    logged_at: datetime = column(DateTime(timezone=True), key=True)
+    at: datetime = moment()
+    id: str = identifier()
+    batch_id: str | None = identifier(null=True)
+    task_id: str | None = identifier(null=True)
+    type: str = words()
+    data: str = words()
+
+
+class EventConsumerRow(SQLModel, table=True):
+    """A consumer group: `committed` is the last offset it is done with, `generation` what fences its commits."""
+
+    __tablename__ = "event_consumers"
+    __table_args__ = (CheckConstraint("committed >= 0", name="event_consumers_committed_check"),)
+    project_id: str = identifier(key=True, of="projects.id")
+    name: str = identifier(key=True)
+    types: list[str] | None = column(ARRAY(Text()), null=True)
+    committed: int = big()
+    generation: int = whole(default="0")
+    member: str | None = words(null=True)
+    member_until: datetime | None = moment(null=True)
+    created_at: datetime = moment(default="now()")
+    committed_at: datetime = moment(default="now()")
+
+
+class RelayPlaceRow(SQLModel, table=True):
+    """How far the relay has published each project's log."""
+
+    __tablename__ = "relay_places"
+    project_id: str = identifier(key=True)
+    committed: int = big()
 
 
 class WebhookEndpointRow(SQLModel, table=True):
     """`secret` is sealed."""
 
     __tablename__ = "webhook_endpoints"
-    __table_args__ = (Index("webhook_endpoints_project", "project_id", "id"),)
+    __table_args__ = (
+        CheckConstraint("concurrency BETWEEN 1 AND 64", name="webhook_endpoints_concurrency_check"),
+        Index("webhook_endpoints_project", "project_id", "id"),
+    )
     id: str = identifier(key=True)
     project_id: str = of_project()
     name: str = words()
@@ -585,16 +745,52 @@ class WebhookEndpointRow(SQLModel, table=True):
     updated_at: datetime = moment()
     secret: str = words()
     disabled_at: datetime | None = moment(null=True)
+    disabled_reason: str | None = words(null=True)
+    concurrency: int = whole(default="16")
+
+
+class WebhookOldSecretRow(SQLModel, table=True):
+    """A secret that was rotated away and still signs beside the new one `until` then. `secret` is sealed."""
+
+    __tablename__ = "webhook_old_secrets"
+    __table_args__ = (ForeignKeyConstraint(["endpoint_id"], ["webhook_endpoints.id"], ondelete="CASCADE"),)
+    endpoint_id: str = identifier(key=True)
+    project_id: str = identifier()
+    secret: str = words(key=True)
+    until: datetime = moment()
+
+
+class WebhookTroubleRow(SQLModel, table=True):
+    """A lane whose last attempt failed: since when, how often, and until when it is left alone. Gone with its next
+    success."""
+
+    __tablename__ = "webhook_troubles"
+    __table_args__ = (Index("webhook_troubles_project", "project_id"),)
+    lane: str = identifier(key=True)
+    project_id: str = identifier()
+    failures: int = whole()
+    failing_since: datetime = moment()
+    failed_at: datetime = moment()
+    blocked_until: datetime | None = moment(null=True)
+    status: int | None = whole(null=True)
+    error: str | None = words(null=True)
 
 
 class DeliveryRow(SQLModel, table=True):
-    """One message for one address; `endpoint_id` NULL is a batch's own `webhook_url`."""
+    """One message for one address; `endpoint_id` NULL is a batch's own `webhook_url`. `attempt` counts in the present
+    run of the schedule, `log` holds the latest attempts, `sending_until` is the lease of the one under way, held by the
+    process `sending_by`."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
         CheckConstraint("state IN ('pending', 'delivered', 'dead')", name="deliveries_state_check"),
         Index("deliveries_due", "due_at", "id", postgresql_where=text("state = 'pending'")),
-        Index("deliveries_endpoint", "endpoint_id"),
+        Index("deliveries_endpoint", "endpoint_id", "id"),
+        Index("deliveries_project", "project_id", "id"),
+        Index("deliveries_dead", "project_id", "id", postgresql_where=text("state = 'dead'")),
+        Index("deliveries_lane", "lane", "due_at", "id", postgresql_where=text("state = 'pending'")),
+        Index("deliveries_sending", "sending_until", postgresql_where=text("sending_until IS NOT NULL")),
+        Index("deliveries_over", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     )
     id: str = identifier(key=True)
     project_id: str = identifier()
@@ -610,6 +806,10 @@ class DeliveryRow(SQLModel, table=True):
     status: int | None = whole(null=True)
     error: str | None = words(null=True)
     excerpt: str | None = words(null=True)
+    lane: str = generated("COALESCE(endpoint_id, (project_id || ' '::text) || split_part(url, '/'::text, 3))")
+    sending_until: datetime | None = moment(null=True)
+    sending_by: str | None = words(null=True)
+    log: list[dict[str, Any]] = column(JSONB(), default="'[]'")
 
 
 class SpendAlertRow(SQLModel, table=True):

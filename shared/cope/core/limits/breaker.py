@@ -14,7 +14,9 @@ FORBIDDEN_TO_OPEN = 3
 FIRST_OUTAGE_S, LONGEST_OUTAGE_S = 5.0, 120.0
 FIRST_PURSE_S, LONGEST_PURSE_S = 60.0, 300.0
 # A probing call that has not ended after this long is taken for lost with its worker, and another may go.
-PROBE_LEASE_S = 120.0
+PROBE_LEASE_S = 30.0
+# The others are told to ask again this soon: nearly always the probe has ended by then, and the door is open.
+PROBE_ENDS_S = 3.0
 
 
 class Cause(StrEnum):
@@ -45,7 +47,7 @@ class Breaker:
             return 0.0
         if now < self.until:
             return self.until
-        return self.probe_until if now < self.probe_until else 0.0
+        return min(self.probe_until, now + PROBE_ENDS_S) if now < self.probe_until else 0.0
 
     def state(self, now: float) -> str:
         """``closed``, ``open`` or ``half_open``."""
