@@ -9,6 +9,7 @@ from cryptography.fernet import Fernet
 from ops.bench.faults.proxy import Proxies
 
 from cope.adapters.postgres import PostgresWorkerStore
+from cope.adapters.postgres.database import Database, fetch
 from cope.core.errors import StoreUnavailable
 from cope_local.postgres import EmbeddedPostgres
 from tests.postgres.conftest import Place
@@ -44,6 +45,54 @@ async def test_a_frozen_connection_is_given_up_after_a_lease_and_the_next_one_wo
         assert await asyncio.wait_for(store.claim("small", worker="w", limit=1, lease_s=5.0), 20) == []
     finally:
         await store.aclose()
+
+
+async def test_what_a_silent_link_holds_in_the_middle_of_a_transaction_is_free_again_soon(
+    place: Place, postgres_cluster: EmbeddedPostgres, link: Proxies
+) -> None:
+    port = link.links["postgres"].port
+    away = place.worker.replace(f":{postgres_cluster.port}/", f":{port}/")
+    cut_off = Database(away, min_size=0, max_size=1, name="cut-off", idle_s=0.5)
+    other = Database(place.worker, min_size=0, max_size=1, name="other")
+    await cut_off.open()
+    await other.open()
+
+    async def cut_off_in_the_middle() -> None:
+        async with cut_off.transaction(limit_s=6) as conn:
+            await conn.execute("SELECT pg_advisory_xact_lock(77)")
+            link.freeze("postgres")
+            async with other.transaction(limit_s=5) as free:
+                await free.execute("SELECT pg_advisory_xact_lock(77)")
+
+    try:
+        with pytest.raises(StoreUnavailable):
+            await cut_off_in_the_middle()
+    finally:
+        await cut_off.close()
+        await other.close()
+
+
+async def test_nobody_waits_in_the_server_for_a_client_that_has_hung_up(place: Place) -> None:
+    holder, waiter = (Database(place.worker, min_size=0, max_size=1, name=name) for name in ("holder", "waiter"))
+    await holder.open()
+    await waiter.open()
+
+    async def wait_too_long() -> None:
+        async with waiter.transaction(limit_s=0.3) as late:
+            await late.execute("SELECT pg_advisory_xact_lock(77)")
+
+    try:
+        async with holder.transaction() as conn:
+            await conn.execute("SELECT pg_advisory_xact_lock(77)")
+            with pytest.raises(StoreUnavailable):
+                await wait_too_long()
+            deadline = time.monotonic() + 10
+            while await fetch(conn, "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.1)
+    finally:
+        await holder.close()
+        await waiter.close()
 
 
 async def test_a_leader_that_stands_still_for_a_lease_is_followed_by_another(place: Place) -> None:

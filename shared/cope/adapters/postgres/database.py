@@ -39,9 +39,9 @@ KEEPALIVE: Mapping[str, Any] = {
 class Database:
     """A pool of connections under one role. `open` before use, `close` after."""
 
-    def __init__(self, url: str, *, min_size: int, max_size: int, name: str, idle_s: float | None = None) -> None:
-        """A process that stands still in the middle of a transaction that has a limit loses it, and its locks, after
-        `idle_s` seconds; None: never."""
+    def __init__(self, url: str, *, min_size: int, max_size: int, name: str, idle_s: float = _LIMIT_S) -> None:
+        """A process that stands still, or is cut off, in the middle of a transaction that has a limit loses it, and
+        its locks, after `idle_s` seconds."""
         self.url = url
         self._idle_s = idle_s
         self._seen_alive: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
@@ -53,7 +53,7 @@ class Database:
             name=name,
             timeout=_CONNECT_WAIT_S,
             check=self._check,
-            configure=None if idle_s is None else self._configure,
+            configure=self._configure,
             kwargs={
                 "autocommit": True,
                 "prepare_threshold": _PREPARE_AFTER,
@@ -72,8 +72,13 @@ class Database:
         await self._pool.close()
 
     async def _configure(self, conn: Connection) -> None:
-        limit = f"{(self._idle_s or 0) * 1000:.0f}"
-        await conn.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", [limit])
+        # The second: a server process that waits for a lock for somebody who has hung up goes too. Else those that come
+        # after it pile up until the server takes no more connections.
+        await conn.execute(
+            "SELECT set_config('idle_in_transaction_session_timeout', %s, false),"
+            " set_config('client_connection_check_interval', '2s', false)",
+            [f"{self._idle_s * 1000:.0f}"],
+        )
 
     async def _check(self, conn: Connection) -> None:
         """A connection that the server dropped (a restart) is replaced before anybody is given it. One that was in use
@@ -102,7 +107,7 @@ class Database:
     async def transaction(self, *, limit_s: float | None = _LIMIT_S, **settings: str) -> AsyncIterator[Connection]:
         """One transaction. `settings` become `cope.<name>` for its duration: what row-level security looks at."""
         async with self.connection(limit_s=limit_s) as conn, conn.transaction():
-            if self._idle_s is not None and limit_s is None:
+            if limit_s is None:
                 await conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
             for name, value in settings.items():
                 await conn.execute("SELECT set_config(%s, %s, true)", [f"cope.{name}", value])

@@ -44,7 +44,7 @@ class PostgresLimiter:
         self, url: str, catalog: ModelCatalog, *, pace: Pace | None = None, clock: Callable[[], float] | None = None
     ) -> None:
         """`clock` None is the database's own; another one is for tests."""
-        self._db = Database(url, min_size=0, max_size=1, name="cope-limiter")
+        self._db = Database(url, min_size=0, max_size=1, name="cope-limiter", idle_s=_LIMIT_S)
         self._places = {name: entry.places for name, entry in catalog.entries.items()}
         self._pace = pace or Pace()
         self._clock = clock
