@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
+from cope.adapters import shared_limits
 from cope.adapters.fallback_limiter import FallbackLimiter
 from cope.adapters.local_limiter import LocalLimiter
 from cope.adapters.postgres.limiter import PostgresLimiter
@@ -100,6 +101,27 @@ async def test_a_dead_workers_slots_expire(redis_server: EmbeddedRedis):
     now[0] += 21
 
     assert isinstance(await other.acquire("leaked", Ask(1)), Grant)
+    await other.aclose()
+
+
+async def test_a_call_that_ends_while_redis_is_left_alone_gives_its_slot_free_all_the_same(
+    redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(shared_limits, "RENEWED_EVERY_S", 0.01)
+    now = [1_700_000_000.0]
+    mine = RedisLimiter(redis_server.url, catalog("outlived", concurrency=1), clock=lambda: now[0])
+    other = RedisLimiter(redis_server.url, catalog("outlived", concurrency=1), clock=lambda: now[0])
+    limiter = FallbackLimiter([("redis", mine)], LocalLimiter(catalog("outlived", concurrency=1), share=1))
+    grant = await limiter.acquire("outlived", Ask(1))
+    assert isinstance(grant, Grant)
+
+    limiter._missed("redis", LimiterAway("it did not answer for a moment"))
+    await limiter.give_back(grant, Report(Verdict.FINE, tokens=1))
+    now[0] += 21
+    await asyncio.sleep(0.1)  # some rounds of renewing
+
+    assert isinstance(await other.acquire("outlived", Ask(1)), Grant)
+    await mine.aclose()
     await other.aclose()
 
 

@@ -20,6 +20,10 @@ class SharedLimiter(Limiter, Protocol):
         """Its books may lack calls."""
         ...
 
+    def let_go(self, grant: Grant) -> None:
+        """The granted call ended, and the store is not told: its slot is no longer renewed and expires."""
+        ...
+
 
 class FallbackLimiter:
     """Asks `shared` in their order, each by the name of the keeper on its tickets, and `alone` when all are away.
@@ -54,6 +58,7 @@ class FallbackLimiter:
         for name, limiter in self._shared:
             if name == grant.ticket.keeper:
                 if self._is_away(name):
+                    limiter.let_go(grant)
                     return
                 try:
                     await limiter.give_back(grant, report)

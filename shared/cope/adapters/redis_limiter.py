@@ -132,6 +132,10 @@ class RedisLimiter:
         was_door, door, was_purse, purse = await self._run("give_back", [place], arguments)
         log_breakers(place, (was_door, door), (was_purse, purse), report.verdict)
 
+    def let_go(self, grant: Grant) -> None:
+        """Its slot is no longer renewed."""
+        self._slots.let_go(grant.ticket)
+
     async def headroom(self) -> tuple[Headroom, ...]:
         """Every endpoint as it stands."""
         places = [place for places in self._places.values() for place in places]

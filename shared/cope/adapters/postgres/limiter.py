@@ -92,6 +92,10 @@ class PostgresLimiter:
         door, purse = await self._wish([place], act)
         log_breakers(place, door, purse, report.verdict)
 
+    def let_go(self, grant: Grant) -> None:
+        """Its slot is no longer renewed."""
+        self._slots.let_go(grant.ticket)
+
     async def headroom(self) -> tuple[Headroom, ...]:
         """Every endpoint as it stands. Only reads."""
         places = [place for places in self._places.values() for place in places]
