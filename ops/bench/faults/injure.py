@@ -343,6 +343,8 @@ class Injuries:
 
     def _disk(self, _: str) -> None:
         """An upload that the disk can't hold: refused clearly, nothing half-written, and the next one is taken."""
+        if not self.place.until(self.place.answers, 20):
+            return  # an API that is away tells nothing about its disk
         pid = self.place.parent("api")
         stored = self.place.folder / "stack" / "files"
         before = {path.name for path in stored.rglob("*") if path.is_file()}

@@ -230,8 +230,10 @@ class Place:
     def whole(self) -> bool:
         """Whether every part of it runs and each worker has all its children."""
         wanted = {"worker-small": 1, "worker-large": 2, "worker-upkeep": 1}
-        if not all(len(self.children(name)) >= count for name, count in wanted.items()):
-            return False
+        return all(len(self.children(name)) >= count for name, count in wanted.items()) and self.answers()
+
+    def answers(self) -> bool:
+        """Whether the API is ready."""
         try:
             with urllib.request.urlopen(self.api_url.removesuffix("/v1") + "/ready", timeout=2) as answer:
                 return bool(answer.status == 200)

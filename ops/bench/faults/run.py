@@ -124,7 +124,8 @@ class Run:
         deadline, ended = time.monotonic() + _LONGEST_S, False
         while not ended:
             if time.monotonic() > deadline:
-                raise Stopped(f"{sampler.ended} of {sampler.total} tasks after {_LONGEST_S:.0f} s")
+                left = self._left(batch_id)
+                raise Stopped(f"{sampler.ended} of {sampler.total} tasks after {_LONGEST_S:.0f} s; left: {left}")
             self._tend(injuries)
             ended = sampler.total > 0 and sampler.ended == sampler.total
             share = sampler.ended / self.tasks
@@ -179,6 +180,21 @@ class Run:
         for death in injuries.deaths:
             self.tell("recovered", fault=death.fault, leases=len(death.leases), seconds=death.recovered_s)
         return batch
+
+    def _left(self, batch_id: str) -> list[str]:
+        """What is not over, for whoever looks for the reason."""
+        try:
+            with self.place.connect() as conn:
+                return [
+                    " ".join(str(part) for part in row)
+                    for row in conn.execute(
+                        "SELECT count(*), state, queue, coalesce(hold, '-'), coalesce(lease_owner, '-') FROM tasks"
+                        " WHERE batch_id = %s AND finished_at IS NULL GROUP BY 2, 3, 4, 5 ORDER BY 1 DESC LIMIT 10",
+                        [batch_id],
+                    )
+                ]
+        except psycopg.Error as away:
+            return [str(away)]
 
     def _open_attempts(self) -> int:
         try:
