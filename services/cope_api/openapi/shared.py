@@ -43,6 +43,7 @@ _LINE = {
     "prompt_set": text("A configured prompt set.", low=1),
     "stop": one_of([rule.value for rule in StopRule], "Whether a decided vote ends at once."),
     "p1_star": one_of([rule.value for rule in StragglerRule]),
+    "waves": array(whole(low=1, high=MAX_SAMPLES), "Samples launched together; n in all. Default: all at once.", low=1),
     "seed": nullable(whole("Draws the same plan again.", low=-BIG - 1, high=BIG)),
     "choices": array(text(low=1, high=10_000), "Kind choice: what to choose from.", low=2, high=MAX_CHOICES),
     "answer_pattern": nullable(text("Kind exact: a regular expression of the answer.", low=1, high=MAX_PATTERN)),

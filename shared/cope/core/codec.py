@@ -104,6 +104,8 @@ def encode_policy(policy: PolicySpec) -> str:
             "stop": policy.stop.value,
             "p1_star": policy.p1_star.value,
             "passthrough_tier": policy.passthrough_tier.value,
+            # Absent where there are none: policies stored before there were waves keep their text, and so their id.
+            **({"waves": policy.waves} if policy.waves else {}),
         },
         option=orjson.OPT_SORT_KEYS,
     ).decode()
@@ -131,6 +133,7 @@ def decode_policy(text: str) -> PolicySpec:
         stop=StopRule(data["stop"]),
         p1_star=StragglerRule(data["p1_star"]),
         passthrough_tier=Tier(data["passthrough_tier"]),
+        waves=tuple(data.get("waves", ())),
     )
 
 

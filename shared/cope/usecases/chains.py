@@ -17,6 +17,7 @@ from cope.core.prompts import PromptSet, Role, render_executor, render_goal_plan
 from cope.core.stages import Call, Step, StopRule
 from cope.core.stopping import VoteState, may_stop
 from cope.core.task import TaskSpec
+from cope.core.waves import launched
 from cope.ports.answers import AnswerJudge
 from cope.ports.model import ChatAnswer, ChatModel, ChatRequest
 
@@ -177,17 +178,18 @@ class ChainRunner:
         """All chains, or as many as the decision takes. Raises the first `ModelError` that fails the whole step;
         on that, and on cancellation, every chain still running is aborted."""
         step = self._step
-        running = [asyncio.create_task(self._chain(index)) for index in range(step.n)]
+        running: list[asyncio.Task[Sample]] = []
         stopped: str | None = None
         try:
-            waiting = set(running)
-            while waiting:
+            ended: list[Sample] = []
+            waiting: set[asyncio.Task[Sample]] = set()
+            while len(ended) < step.n and stopped is None:
+                for index in range(len(running), launched(step.waves, step.n, len(ended))):
+                    running.append(asyncio.create_task(self._chain(index)))
+                    waiting.add(running[-1])
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for chain in done:
-                    chain.result()
-                stopped = self._decided([chain.result() for chain in running if chain.done()]) if waiting else None
-                if stopped is not None:
-                    break
+                ended += [chain.result() for chain in done]
+                stopped = self._decided(ended)
         finally:
             await _abort(running)
         samples = tuple(
@@ -195,15 +197,14 @@ class ChainRunner:
             if not chain.cancelled() and chain.exception() is None
             else Sample(index, SampleStatus.ABORTED)
             for index, chain in enumerate(running)
-        )
+        ) + tuple(Sample(index, SampleStatus.ABORTED) for index in range(len(running), step.n))
         return StepOutcome(samples, self.usage, stopped, self._provider_id, self._hints, self.open_calls)
 
     def _decided(self, samples: Sequence[Sample]) -> str | None:
         step = self._step
-        if step.votes_needed is None or step.stop is StopRule.OFF:
+        if step.votes_needed is None or step.stop is StopRule.OFF or len(samples) == step.n:
             return None
-        arrived = tuple(s for s in samples if s.status is SampleStatus.FINISHED)
-        state = may_stop(arrived, step.n, len(samples) - len(arrived), step.votes_needed, step.stragglers)
+        state = may_stop(samples, step.n, step.votes_needed, step.stragglers)
         if state is VoteState.OPEN:
             return None
         return f"{state.value} was certain after {len(samples)} of {step.n} samples"
