@@ -197,7 +197,6 @@ def test_policies_stored_before_there_were_waves_are_read_and_keep_their_text():
     ("change", "param"),
     [
         ({"cope": {"theta": 1}}, "cope.theta"),
-        ({"cope": {"cache": "read"}}, "cope.cache"),
         ({"cope": {"kind": "code"}}, "cope.kind"),
         ({"cope": {"stop": "first_pass"}}, "cope.stop"),
         ({"cope": {"policy": "frugalgpt"}}, "cope.policy"),

@@ -19,13 +19,13 @@ from cope.core.problem import Kind, Message, MessageRole, Problem
 from cope.core.request_policy import COPE_POLICY_KEYS, LATER_COPE_KEYS, resolve_policy
 from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text, as_text_list, as_usd
 from cope.core.responses.form import ResponseForm
-from cope.core.task import CallerOptions, OnBudget, ProviderBatch, StoreLevel
+from cope.core.task import Cache, CallerOptions, OnBudget, ProviderBatch, StoreLevel
 
 SERVED_KINDS = (Kind.MATH, Kind.CHOICE, Kind.EXACT)
 _ROLES = frozenset({"system", "developer", "user", "assistant"})
 _TASK_KEYS = frozenset(
     {"kind", "seed", "choices", "answer_pattern", "answer_pointer", "on_budget", "priority", "store", "max_cost_usd"}
-    | {"provider_batch"}
+    | {"provider_batch", "cache"}
 )
 BATCH_ONLY_KEYS = frozenset({"webhook_url", "order", "dry_run", "audit_share", "open"})
 _COPE_KEYS = _TASK_KEYS | COPE_POLICY_KEYS
@@ -93,6 +93,7 @@ class ParsedRequest(NamedTuple):
     max_cost: NanoUSD | None = None
     provider_batch: ProviderBatch = ProviderBatch.AUTO
     form: ResponseForm | None = None
+    cache: Cache = Cache.OFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ class _TaskValues:
     priority: int
     max_cost: NanoUSD | None
     provider_batch: ProviderBatch
+    cache: Cache
 
 
 class RequestParser:
@@ -183,6 +185,7 @@ class RequestParser:
             priority=values.priority,
             max_cost=values.max_cost,
             provider_batch=values.provider_batch,
+            cache=values.cache,
         )
 
     def _values(self, cope: Mapping[str, object]) -> _TaskValues:
@@ -197,6 +200,7 @@ class RequestParser:
             provider_batch=ProviderBatch(
                 as_choice(cope.get("provider_batch", "auto"), "cope.provider_batch", tuple(ProviderBatch))
             ),
+            cache=Cache(as_choice(cope.get("cache", Cache.OFF.value), "cope.cache", tuple(Cache))),
         )
 
     def _policy(self, model: str, own_cope: Mapping[str, object]) -> PolicySpec:

@@ -37,7 +37,7 @@ COPE_POLICY_KEYS = frozenset(
 )
 LATER_COPE_KEYS = frozenset(
     {
-        "theta", "cache", "tests", "setup", "entry_point", "actions", "turns", "prompt_sets", "tiers",
+        "theta", "tests", "setup", "entry_point", "actions", "turns", "prompt_sets", "tiers",
         "samples_per_model", "agreement", "scorer", "planner", "executor", "plan", "on_expiry",
     }
 )  # fmt: skip

@@ -15,6 +15,7 @@ from cope.core.errors import StoreUnavailable
 from cope.core.ids import TaskId
 from cope.core.policies.registry import next_decision
 from cope.core.stages import Step
+from cope.ports.answer_pool import Pooled, PoolQuestion
 from cope.ports.provider_batches import GatherRequest, ProviderBatchStore
 from cope.ports.store import (
     ClaimedTask,
@@ -71,6 +72,7 @@ class GroupedLedger:
         self._reserve: Grouper[ReserveRequest, ReserveResult] = Grouper(store.reserve)
         self._gather: Grouper[GatherRequest, ReserveResult] = Grouper(store.gather)
         self._sent: Grouper[Granted, bool] = Grouper(self._mark_group)
+        self._pooled: Grouper[PoolQuestion, tuple[Pooled, ...]] = Grouper(store.pooled)
         self._commit: Grouper[StepCommit, CommitStatus] = Grouper(self._commit_group)
         self._back: Grouper[GiveBack, None] = Grouper(self._back_group)
 
@@ -82,6 +84,9 @@ class GroupedLedger:
 
     async def mark_sent(self, granted: Granted) -> bool:
         return await self._sent.submit(granted)
+
+    async def pooled(self, question: PoolQuestion) -> tuple[Pooled, ...]:
+        return await self._pooled.submit(question)
 
     async def commit(self, commit: StepCommit) -> CommitStatus:
         return await _until_done(lambda: self._commit.submit(commit))

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.pool import NullPool
 
-SCHEMA = "0019"
+SCHEMA = "0020"
 """The revision that this version of the code works with."""
 
 OWNER, API, WORKER = "cope_owner", "cope_api", "cope_worker"
