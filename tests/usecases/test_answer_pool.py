@@ -9,10 +9,15 @@ import pytest
 
 from cope.core.ids import ProjectId
 from cope.core.money import ZERO
+from cope.core.problem import Kind
+from cope.core.request import RequestDefaults, RequestParser, parse_request
+from cope.core.responses.request import parse_response
+from cope.core.task import Cache
 from cope.ports.store import NewBatch
 from cope.usecases.finalise import finalise_next
-from cope.usecases.ingest import ingest_next
+from cope.usecases.ingest import ingest_next, new_live_task
 from tests.support import make_batch, make_file
+from tests.usecases.stepping import work_off
 from tests.usecases.test_pipeline import (
     LEASE_S,
     Parts,
@@ -21,7 +26,6 @@ from tests.usecases.test_pipeline import (
     line,
     make_parts,
     results,
-    settle,
     submit,
 )
 
@@ -40,7 +44,7 @@ async def again(parts: Parts, project_id: ProjectId, *lines: str) -> list[dict[s
 
 
 async def blocks(parts: Parts, batch: Any) -> list[dict[str, Any]]:
-    await settle(parts)
+    await work_off(parts)
     assert await finalise_next(parts, lease_s=LEASE_S)
     done = await current(parts, batch)
     return [row["response"]["body"]["cope"] for row in await results(parts, done.output_file_id)]  # type: ignore[index]
@@ -152,3 +156,46 @@ async def test_a_file_is_answered_from_what_is_there_and_the_rest_worked_out() -
     found = await again(parts, project_id, line("second", cache="read"), json.dumps(other))
 
     assert sorted("cached" in block for block in found) == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("request_of", "kept"),
+    [
+        ({}, True),
+        ({"cope": {"store": "full"}}, True),
+        ({"cope": {"store": "none"}}, False),
+        ({"cope": {"store": "none", "cache": "read"}}, False),
+    ],
+)
+def test_a_live_call_is_in_the_pool_unless_it_keeps_no_texts(request_of: dict[str, object], kept: bool) -> None:
+    parts = make_parts(divided)
+    body = {"model": "cope", "messages": [{"role": "user", "content": "2 + 3?"}], **request_of}
+    parsed = parse_request(body, defaults=RequestDefaults(Kind.MATH), catalog=parts.catalog)
+
+    assert (new_live_task(parts.ids, parsed).pool is not None) is kept
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_a_response_that_is_not_to_be_read_back_is_in_no_pool(store: bool) -> None:
+    parts = make_parts(divided)
+    parser = RequestParser(RequestDefaults(Kind.MATH), parts.catalog)
+    parsed = parse_response(parser, {"model": "cope", "input": "2 + 3?", "store": store})
+
+    assert (new_live_task(parts.ids, parsed).pool is not None) is store
+
+
+async def test_a_dry_run_asks_its_pilot_anew() -> None:
+    parts = make_parts(divided)
+    project_id, _ = await first(parts)
+    file = replace(make_file(project_id), sha256="1" * 64)
+    await parts.store.create_file(file)
+    writer = await parts.files.create(file.id)
+    await writer.write(line("second", cache="read").encode())
+    await writer.commit()
+    dry = replace(make_batch(project_id, file.id), dry_run=1)
+    await parts.store.create_batch(NewBatch(dry, b"dry", None, retry=0))
+    assert await ingest_next(parts, lease_s=LEASE_S)
+
+    (task,) = await parts.store.claim("small", worker="w", limit=1, lease_s=LEASE_S)
+
+    assert task.spec.cache is Cache.OFF

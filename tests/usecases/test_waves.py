@@ -6,7 +6,8 @@ from cope.core.history import SampleStatus, step_named
 from cope.core.ids import TaskId
 from cope.core.stages import Stage
 from cope.ports.model import ChatAnswer, ChatRequest
-from tests.usecases.test_pipeline import Parts, current, line, make_parts, says, settle, submit
+from tests.usecases.stepping import work_off
+from tests.usecases.test_pipeline import Parts, current, line, make_parts, says, submit
 
 
 def index_of(request: ChatRequest) -> int:
@@ -26,7 +27,7 @@ async def only_task(parts: Parts, batch_id: str, project_id: str) -> TaskId:
 
 async def carried_out(parts: Parts, **cope: object):  # type: ignore[no-untyped-def]
     batch = await submit(parts, line("a", **cope))
-    await settle(parts)
+    await work_off(parts)
     assert (await current(parts, batch)).done == 1
     detail = await parts.store.get_task(batch.project_id, await only_task(parts, batch.id, batch.project_id))
     assert detail is not None
