@@ -5,6 +5,7 @@ key. What was never kept, or is not kept any longer, is not in it.
 """
 
 import hashlib
+from functools import lru_cache
 
 import orjson
 
@@ -14,9 +15,8 @@ from cope.core.ids import TaskId
 from cope.core.policies.decision import Accept
 from cope.core.problem import Problem
 from cope.core.reuse import PromptVersion, reusable, taken_over
-from cope.core.task import CallerOptions, TaskSpec
+from cope.core.task import NO_OPTIONS, CallerOptions, TaskSpec
 
-_PLAIN = CallerOptions()
 KEY_BYTES = 16
 
 
@@ -24,16 +24,22 @@ def pool_key(problem: Problem, options: CallerOptions, *, policy: str, seed: int
     """Equal for identical tasks of a project, 16 bytes: the same kind, conversation, choices and answer form, the same
     options of the caller's, the same policy with its models (`policy` is the encoded one), and the same `seed` where
     the caller chose one (None: any draw will do). Labels, priorities, caps and the form of the response don't count."""
-    parts = [policy, "" if seed is None else str(seed), problem.kind.value, str(len(problem.conversation))]
+    parts = [_digest(policy), "" if seed is None else str(seed), problem.kind.value, str(len(problem.conversation))]
     for message in problem.conversation:
         parts += (message.role, message.content)
     if problem.choices or problem.answer_pattern is not None or problem.answer_pointer is not None:
         parts.append(_json(problem.choices, problem.answer_pattern, problem.answer_pointer))
-    if options != _PLAIN:
+    if options is not NO_OPTIONS and options != NO_OPTIONS:  # by identity first: to compare takes as long as to hash
         asked = (options.max_tokens, options.temperature, options.top_p, options.stop, options.choices_n)
         parts.append(_json("options", *asked))
     # No part holds a NUL, which every text is refused for, so no two lists of parts are one text.
     return hashlib.sha256("\x00".join(parts).encode()).digest()[:KEY_BYTES]
+
+
+@lru_cache(maxsize=256)
+def _digest(policy: str) -> str:
+    """A few policies for a million lines: each is hashed once."""
+    return hashlib.sha256(policy.encode()).hexdigest()
 
 
 def pool_key_of(task: TaskSpec) -> bytes:

@@ -19,7 +19,7 @@ from cope.core.problem import Kind, Message, MessageRole, Problem
 from cope.core.request_policy import COPE_POLICY_KEYS, LATER_COPE_KEYS, resolve_policy
 from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text, as_text_list, as_usd
 from cope.core.responses.form import ResponseForm
-from cope.core.task import Cache, CallerOptions, OnBudget, ProviderBatch, StoreLevel
+from cope.core.task import NO_OPTIONS, Cache, CallerOptions, OnBudget, ProviderBatch, StoreLevel
 
 SERVED_KINDS = (Kind.MATH, Kind.CHOICE, Kind.EXACT)
 _ROLES = frozenset({"system", "developer", "user", "assistant"})
@@ -58,7 +58,6 @@ _HANDLED = frozenset(
     {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "n", "seed", "cope"}
 )
 _OPTION_FIELDS = frozenset({"max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "n"})
-_NO_OPTIONS = CallerOptions()
 T = TypeVar("T")
 
 MAX_MESSAGES = 2048
@@ -177,7 +176,7 @@ class RequestParser:
         return ParsedRequest(
             problem=_problem(body, cope, values.kind, passthrough=policy.name is PolicyName.PASSTHROUGH),
             policy=policy,
-            options=_NO_OPTIONS if _OPTION_FIELDS.isdisjoint(body) else _options(body, policy),
+            options=NO_OPTIONS if _OPTION_FIELDS.isdisjoint(body) else _options(body, policy),
             requested_model=model,
             seed=_seed(body, cope),
             on_budget=values.on_budget,

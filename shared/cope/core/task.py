@@ -56,6 +56,10 @@ class CallerOptions:
     choices_n: int = 1
 
 
+NO_OPTIONS = CallerOptions()
+"""Those of a caller who asked for nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
     """Everything a policy may look at, beside the history. `requested_model` is echoed in the response; `max_cost`
