@@ -1,13 +1,17 @@
 """Votes launched in waves, by the real chain runner: what is asked of the model, and what is not any more."""
 
+import asyncio
+
 import pytest
 
 from cope.core.history import SampleStatus, step_named
 from cope.core.ids import TaskId
 from cope.core.stages import Stage
 from cope.ports.model import ChatAnswer, ChatRequest
+from cope.usecases.drain import GroupedLedger
+from cope.usecases.run_step import StepRun
 from tests.usecases.stepping import work_off
-from tests.usecases.test_pipeline import Parts, current, line, make_parts, says, submit
+from tests.usecases.test_pipeline import LEASE_S, Parts, current, line, make_parts, says, submit
 
 
 def index_of(request: ChatRequest) -> int:
@@ -83,3 +87,16 @@ async def test_a_plain_majority_ends_with_a_lead_that_the_rest_cannot_overturn()
     (solved,) = await carried_out(parts, policy="small-majority", waves=[6, 2])
 
     assert [s.answer for s in solved.arrived] == answers[:6]
+
+
+async def test_the_worker_is_told_of_every_wave_after_the_first() -> None:
+    parts = make_parts(lambda request: says("\\boxed{5}"))
+    await submit(parts, line("a", n=4, waves=[2, 2]), line("b", n=4, waves=[2, 2]))
+    begun: list[int] = []
+    for task in await parts.store.claim("small", worker="w", limit=2, lease_s=LEASE_S):
+        ledger = GroupedLedger(parts.store, parts.wake)
+        gate = asyncio.Semaphore(4)
+        run = StepRun(parts, ledger, task, gate=gate, on_chain_end=lambda: None, on_more_chains=begun.append)  # type: ignore[arg-type]
+        await run.run()
+
+    assert begun == [2, 2]  # two that agree are too few for 3 of 4: the second wave is launched in each

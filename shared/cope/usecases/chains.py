@@ -141,7 +141,7 @@ async def solution_sample(judge: AnswerJudge, spec: TaskSpec, step: Step, index:
 
 class ChainRunner:
     """Runs the chains of one step. `gate` bounds the calls in flight over all steps of the process; `on_send` is told
-    of each call as it leaves.
+    of each call as it leaves, `on_more` of the size of each wave after the first.
 
     Also after a failed run `usage` says what was answered (None: an answer did not say), `answered` how many calls that
     was, and `open_calls` how many were begun and have no answer, so that nobody knows whether they are billed.
@@ -159,6 +159,7 @@ class ChainRunner:
         request_id: str,
         on_end: Callable[[], None],
         on_send: Callable[[], None] | None = None,
+        on_more: Callable[[int], None] = lambda chains: None,
     ) -> None:
         self._parts = parts
         self._spec = spec
@@ -169,6 +170,7 @@ class ChainRunner:
         self._request_id = request_id
         self._on_end = on_end
         self._on_send = on_send
+        self._on_more = on_more
         self.usage: TokenUsage | None = TokenUsage()
         self.answered = self.open_calls = 0
         self._provider_id: str | None = None
@@ -184,9 +186,11 @@ class ChainRunner:
             ended: list[Sample] = []
             waiting: set[asyncio.Task[Sample]] = set()
             while len(ended) < step.n and stopped is None:
-                for index in range(len(running), launched(step.waves, step.n, len(ended))):
-                    running.append(asyncio.create_task(self._chain(index)))
-                    waiting.add(running[-1])
+                wave = range(len(running), launched(step.waves, step.n, len(ended)))
+                if wave and running:
+                    self._on_more(len(wave))
+                running += [asyncio.create_task(self._chain(index)) for index in wave]
+                waiting |= set(running[wave.start :])
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 ended += [chain.result() for chain in done]
                 stopped = self._decided(ended)

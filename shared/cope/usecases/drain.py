@@ -15,6 +15,7 @@ from cope.core.errors import StoreUnavailable
 from cope.core.ids import TaskId
 from cope.core.policies.registry import next_decision
 from cope.core.stages import Step
+from cope.core.waves import launched
 from cope.ports.answer_pool import Pooled, PoolQuestion
 from cope.ports.provider_batches import GatherRequest, ProviderBatchStore
 from cope.ports.store import (
@@ -204,13 +205,18 @@ class Drainer:
 
     def _start(self, task: ClaimedTask) -> None:
         decision = next_decision(task.spec, task.history)
-        chains = decision.n if isinstance(decision, Step) else 0
+        # Chains of later waves count from when they are launched: most of them never are.
+        chains = launched(decision.waves, decision.n, 0) if isinstance(decision, Step) else 0
         if chains:
             self._typical_chains += (chains - self._typical_chains) / 16
         self._chains += chains
         ended = _Countdown(chains, self._chain_ended)
         run = StepRun(
-            self._parts, self._ledger, task, gate=self._gate, on_chain_end=ended.one, on_limited=self._put_off
+            *(self._parts, self._ledger, task),
+            gate=self._gate,
+            on_chain_end=ended.one,
+            on_limited=self._put_off,
+            on_more_chains=ended.more,
         )
         handle = asyncio.create_task(self._carry_out(task, run, ended))
         self._running[task.task_id] = _Running(task, run, handle)
@@ -315,6 +321,10 @@ class _Countdown:
         if self._left > 0:
             self._left -= 1
             self._tell(1)
+
+    def more(self, count: int) -> None:
+        self._left += count
+        self._tell(-count)
 
     def all(self) -> None:
         left, self._left = self._left, 0

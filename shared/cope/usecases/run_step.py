@@ -131,6 +131,7 @@ class StepRun:
         gate: asyncio.Semaphore,
         on_chain_end: Callable[[], None],
         on_limited: Callable[[float], None] = lambda wait_s: None,
+        on_more_chains: Callable[[int], None] = lambda chains: None,
     ) -> None:
         """`on_limited` is told 0 for each task that got on, and the wait for each that the limiter put off."""
         self._parts = parts
@@ -138,6 +139,7 @@ class StepRun:
         self._task = task
         self._gate = gate
         self._on_chain_end = on_chain_end
+        self._on_more_chains = on_more_chains
         self._on_limited = on_limited
         self.paying = False
 
@@ -358,6 +360,7 @@ class StepRun:
             request_id=self._request_id(),
             on_end=self._on_chain_end,
             on_send=on_send,
+            on_more=self._on_more_chains,
         )
 
     def _request_id(self) -> str:
