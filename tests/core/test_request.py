@@ -1,5 +1,7 @@
 """Requests: every option honoured or refused by name."""
 
+import re
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -149,12 +151,52 @@ def test_what_cannot_be_carried_out_is_refused_by_name(change: dict[str, object]
     assert refusal.value.message
 
 
+def test_waves_are_counts_of_samples_that_make_n_in_all():
+    assert parse({**ASK, "cope": {"waves": [6, 2]}}).policy.waves == (6, 2)
+    assert parse({**ASK, "cope": {"n": 3, "waves": [1, 1, 1]}}).policy.waves == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("cope", "param", "says"),
+    [
+        ({"waves": [6, 3]}, "cope.waves", "launches 9 samples in all, but `cope.n` is 8"),
+        ({"n": 4, "waves": [6, 2]}, "cope.waves", "but `cope.n` is 4"),
+        ({"waves": [8, 0]}, "cope.waves[1]", "from 1 to 64"),
+        ({"waves": [7.0, 1]}, "cope.waves[0]", "whole number"),
+        ({"waves": []}, "cope.waves", "list of sample counts"),
+        ({"waves": 8}, "cope.waves", "list of sample counts"),
+        ({"waves": [6, 2], "stop": "off"}, "cope.waves", "never stops early"),
+        ({"waves": [6, 2], "policy": "large"}, "cope.waves", "takes no vote"),
+    ],
+)
+def test_waves_that_contradict_the_policy_are_refused_by_name(cope: dict[str, object], param: str, says: str):
+    with pytest.raises(BadRequest, match=re.escape(says)) as refusal:
+        parse({**ASK, "cope": cope})
+
+    assert refusal.value.param == param
+
+
+def test_a_batchs_waves_are_for_its_lines_that_vote():
+    defaults = RequestDefaults(Kind.MATH, {"waves": [6, 2]})
+
+    assert parse_request({**ASK, "model": "cope"}, defaults=defaults, catalog=CATALOG).policy.waves == (6, 2)
+    assert parse_request({**ASK, "model": "large"}, defaults=defaults, catalog=CATALOG).policy.waves == ()
+
+
+def test_policies_stored_before_there_were_waves_are_read_and_keep_their_text():
+    policy = parse({**ASK}).policy
+    text = encode_policy(policy)
+
+    assert "waves" not in text
+    assert decode_policy(text) == policy
+    waved = replace(policy, waves=(6, 2))
+    assert decode_policy(encode_policy(waved)) == waved
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [
         ({"cope": {"theta": 1}}, "cope.theta"),
-        ({"cope": {"waves": [6, 2]}}, "cope.waves"),
-        ({"cope": {"cache": "read"}}, "cope.cache"),
         ({"cope": {"kind": "code"}}, "cope.kind"),
         ({"cope": {"stop": "first_pass"}}, "cope.stop"),
         ({"cope": {"policy": "frugalgpt"}}, "cope.policy"),

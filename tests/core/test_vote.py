@@ -1,6 +1,5 @@
 """Majority votes and the lossless stopping rule."""
 
-import itertools
 import random
 from fractions import Fraction
 
@@ -12,7 +11,7 @@ from cope.core.answers.model import AnswerKey
 from cope.core.confidence import ThresholdRule, parse_threshold, votes_needed
 from cope.core.history import Sample, SampleStatus
 from cope.core.stages import StragglerRule
-from cope.core.stopping import VoteState, may_stop, vote_state
+from cope.core.stopping import VoteState, may_stop
 from cope.core.vote import tally
 
 
@@ -97,52 +96,14 @@ def test_a_threshold_outside_zero_to_one_is_refused(bad: object):
         parse_threshold(bad)  # type: ignore[arg-type]
 
 
-def partitions(n: int, letters: str = "abc") -> list[tuple[str | None, ...]]:
-    return list(itertools.product([*letters, None], repeat=n))
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
-def test_no_stop_is_ever_wrong_whatever_is_still_to_come(n: int):
-    """Every full vote of n over three classes and unparsable answers, every subset arrived, every k."""
-    for answers in partitions(n, "ab" if n == 5 else "abc"):
-        full = samples(*answers)
-        final = tally(full, n)
-        for k in range(1, n + 2):
-            accepted = final.winner is not None and final.winner.count >= k
-            for mask in range(1 << n):
-                arrived = tuple(s for s in full if mask >> s.index & 1)
-                state = vote_state(tally(arrived, n), n - len(arrived), k)
-                if state is VoteState.ACCEPT:
-                    assert accepted
-                    assert tally(arrived, n).winner.key == final.winner.key  # type: ignore[union-attr]
-                elif state is VoteState.ESCALATE:
-                    assert not accepted
-
-
-@pytest.mark.parametrize("n", [2, 3, 4])
-def test_no_stop_is_missed_when_every_completion_decides_alike(n: int):
-    """If all completions of an arrived part give one decision (and one winner), the rule has stopped."""
-    answers = ["a", "b", "c", None]
-    for m in range(n + 1):
-        for part in itertools.product(answers, repeat=m):
-            for k in range(1, n + 1):
-                outcomes = set()
-                for rest in itertools.product([*answers, "d"], repeat=n - m):
-                    # The arrived part holds the higher indices: those still to come may win any tie.
-                    final = tally(samples(*rest, *part), n)
-                    won = final.winner
-                    outcomes.add(won.key if won is not None and won.count >= k else None)
-                shifted = samples(*([None] * (n - m)), *part)[n - m :]
-                state = vote_state(tally(shifted, n), n - m, k)
-                assert (state is VoteState.OPEN) == (len(outcomes) > 1), (part, k, outcomes)
-
-
 def test_an_early_escalation_waits_for_the_stragglers_when_p1_star_is_drawn_among_all():
     arrived = samples("a", "b", "c", "d")
 
-    assert may_stop(arrived, 8, 0, 6, StragglerRule.FULL) is VoteState.OPEN
-    assert may_stop(arrived, 8, 0, 6, StragglerRule.ARRIVED) is VoteState.ESCALATE
+    assert may_stop(arrived, 8, 6, StragglerRule.FULL) is VoteState.OPEN
+    assert may_stop(arrived, 8, 6, StragglerRule.ARRIVED) is VoteState.ESCALATE
 
 
 def test_a_chain_that_failed_for_good_counts_as_unparsable():
-    assert may_stop(samples("a", "a"), 4, 2, 3, StragglerRule.FULL) is VoteState.ESCALATE
+    failed = tuple(Sample(i, SampleStatus.FAILED, error="context_length_exceeded: too long") for i in (2, 3))
+
+    assert may_stop((*samples("a", "a"), *failed), 4, 3, StragglerRule.FULL) is VoteState.ESCALATE

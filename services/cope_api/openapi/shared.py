@@ -5,7 +5,7 @@ from cope.core.problem import Kind
 from cope.core.request import BATCH_ONLY_KEYS, MAX_CHOICES, MAX_PATTERN, MAX_PILOT, MAX_PRIORITY, SERVED_KINDS
 from cope.core.request_policy import COPE_POLICY_KEYS, SELECTABLE
 from cope.core.stages import StopRule, StragglerRule, Tier
-from cope.core.task import OnBudget, ProviderBatch, StoreLevel
+from cope.core.task import Cache, OnBudget, ProviderBatch, StoreLevel
 from cope_api.openapi.shapes import (
     ID,
     NANO,
@@ -13,6 +13,7 @@ from cope_api.openapi.shapes import (
     USD_IN,
     array,
     closed,
+    const,
     either,
     flag,
     mapping,
@@ -43,6 +44,7 @@ _LINE = {
     "prompt_set": text("A configured prompt set.", low=1),
     "stop": one_of([rule.value for rule in StopRule], "Whether a decided vote ends at once."),
     "p1_star": one_of([rule.value for rule in StragglerRule]),
+    "waves": array(whole(low=1, high=MAX_SAMPLES), "Samples launched together; n in all. Default: all at once.", low=1),
     "seed": nullable(whole("Draws the same plan again.", low=-BIG - 1, high=BIG)),
     "choices": array(text(low=1, high=10_000), "Kind choice: what to choose from.", low=2, high=MAX_CHOICES),
     "answer_pattern": nullable(text("Kind exact: a regular expression of the answer.", low=1, high=MAX_PATTERN)),
@@ -50,6 +52,7 @@ _LINE = {
     "on_budget": nullable(one_of([way.value for way in OnBudget], "When the money runs out.")),
     "priority": whole("Lower goes first.", low=0, high=MAX_PRIORITY),
     "store": one_of([level.value for level in StoreLevel], "What of the samples' texts is kept."),
+    "cache": one_of([way.value for way in Cache], "Whether a stored result of an identical task will do."),
     "max_cost_usd": nullable(USD_IN),
     "provider_batch": one_of([way.value for way in ProviderBatch], "Whether a paid step may wait for half price."),
 }
@@ -129,5 +132,9 @@ RESULT_COPE = named(
             ),
         },
         "How the answer came about.",
+        optional={
+            "cached": const(True),
+            "cached_from": text("The identical task whose stored result this is; nothing was charged for it."),
+        },
     ),
 )

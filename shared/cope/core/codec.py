@@ -21,7 +21,7 @@ from cope.core.policies.spec import PolicyName, PolicySpec, Temperatures
 from cope.core.problem import Kind, Message, Problem
 from cope.core.responses.form import ResponseForm, decode_form, encode_form
 from cope.core.stages import Stage, StopRule, StragglerRule, Tier
-from cope.core.task import CallerOptions, OnBudget, ProviderBatch, StoreLevel, TaskSpec
+from cope.core.task import Cache, CallerOptions, OnBudget, ProviderBatch, StoreLevel, TaskSpec
 
 Json = dict[str, Any]
 
@@ -35,6 +35,8 @@ def encode_payload(
     max_cost: NanoUSD | None = None,
     provider_batch: ProviderBatch = ProviderBatch.AUTO,
     form: ResponseForm | None = None,
+    cache: Cache = Cache.OFF,
+    own_seed: bool = False,
 ) -> str:
     """A task's own part: what is asked and in which form. The policy is stored apart, once per distinct policy."""
     data: Json = {
@@ -54,6 +56,10 @@ def encode_payload(
         data["mc"] = max_cost
     if provider_batch is not ProviderBatch.AUTO:
         data["pb"] = provider_batch.value
+    if cache is not Cache.OFF:
+        data["ca"] = cache.value
+        if own_seed:
+            data["os"] = 1
     if options.max_tokens is not None:
         data["mt"] = options.max_tokens
     if options.temperature is not None:
@@ -104,6 +110,8 @@ def encode_policy(policy: PolicySpec) -> str:
             "stop": policy.stop.value,
             "p1_star": policy.p1_star.value,
             "passthrough_tier": policy.passthrough_tier.value,
+            # Absent where there are none: policies stored before there were waves keep their text, and so their id.
+            **({"waves": policy.waves} if policy.waves else {}),
         },
         option=orjson.OPT_SORT_KEYS,
     ).decode()
@@ -131,6 +139,7 @@ def decode_policy(text: str) -> PolicySpec:
         stop=StopRule(data["stop"]),
         p1_star=StragglerRule(data["p1_star"]),
         passthrough_tier=Tier(data["passthrough_tier"]),
+        waves=tuple(data.get("waves", ())),
     )
 
 
@@ -161,6 +170,8 @@ def decode_task(task_id: TaskId, *, payload: str, policy: PolicySpec | str, seed
         max_cost=None if "mc" not in data else NanoUSD(data["mc"]),
         provider_batch=ProviderBatch(data.get("pb", ProviderBatch.AUTO.value)),
         form=decode_form(data.get("rf")),
+        cache=Cache(data.get("ca", Cache.OFF.value)),
+        own_seed="os" in data,
     )
 
 

@@ -19,13 +19,13 @@ from cope.core.problem import Kind, Message, MessageRole, Problem
 from cope.core.request_policy import COPE_POLICY_KEYS, LATER_COPE_KEYS, resolve_policy
 from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text, as_text_list, as_usd
 from cope.core.responses.form import ResponseForm
-from cope.core.task import CallerOptions, OnBudget, ProviderBatch, StoreLevel
+from cope.core.task import NO_OPTIONS, Cache, CallerOptions, OnBudget, ProviderBatch, StoreLevel
 
 SERVED_KINDS = (Kind.MATH, Kind.CHOICE, Kind.EXACT)
 _ROLES = frozenset({"system", "developer", "user", "assistant"})
 _TASK_KEYS = frozenset(
     {"kind", "seed", "choices", "answer_pattern", "answer_pointer", "on_budget", "priority", "store", "max_cost_usd"}
-    | {"provider_batch"}
+    | {"provider_batch", "cache"}
 )
 BATCH_ONLY_KEYS = frozenset({"webhook_url", "order", "dry_run", "audit_share", "open"})
 _COPE_KEYS = _TASK_KEYS | COPE_POLICY_KEYS
@@ -58,7 +58,6 @@ _HANDLED = frozenset(
     {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "n", "seed", "cope"}
 )
 _OPTION_FIELDS = frozenset({"max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "n"})
-_NO_OPTIONS = CallerOptions()
 T = TypeVar("T")
 
 MAX_MESSAGES = 2048
@@ -93,6 +92,7 @@ class ParsedRequest(NamedTuple):
     max_cost: NanoUSD | None = None
     provider_batch: ProviderBatch = ProviderBatch.AUTO
     form: ResponseForm | None = None
+    cache: Cache = Cache.OFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,7 @@ class _TaskValues:
     priority: int
     max_cost: NanoUSD | None
     provider_batch: ProviderBatch
+    cache: Cache
 
 
 class RequestParser:
@@ -175,7 +176,7 @@ class RequestParser:
         return ParsedRequest(
             problem=_problem(body, cope, values.kind, passthrough=policy.name is PolicyName.PASSTHROUGH),
             policy=policy,
-            options=_NO_OPTIONS if _OPTION_FIELDS.isdisjoint(body) else _options(body, policy),
+            options=NO_OPTIONS if _OPTION_FIELDS.isdisjoint(body) else _options(body, policy),
             requested_model=model,
             seed=_seed(body, cope),
             on_budget=values.on_budget,
@@ -183,6 +184,7 @@ class RequestParser:
             priority=values.priority,
             max_cost=values.max_cost,
             provider_batch=values.provider_batch,
+            cache=values.cache,
         )
 
     def _values(self, cope: Mapping[str, object]) -> _TaskValues:
@@ -197,6 +199,7 @@ class RequestParser:
             provider_batch=ProviderBatch(
                 as_choice(cope.get("provider_batch", "auto"), "cope.provider_batch", tuple(ProviderBatch))
             ),
+            cache=Cache(as_choice(cope.get("cache", Cache.OFF.value), "cope.cache", tuple(Cache))),
         )
 
     def _policy(self, model: str, own_cope: Mapping[str, object]) -> PolicySpec:

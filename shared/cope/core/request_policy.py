@@ -16,6 +16,7 @@ from cope.core.models import ModelCatalog
 from cope.core.policies.spec import MAX_SAMPLES, PolicyName, PolicySpec, Temperatures
 from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text
 from cope.core.stages import StopRule, StragglerRule, Tier
+from cope.core.waves import as_waves, check_waves
 
 COPE_POLICY_KEYS = frozenset(
     {
@@ -31,15 +32,18 @@ COPE_POLICY_KEYS = frozenset(
         "prompt_set",
         "stop",
         "p1_star",
+        "waves",
     }
 )
 LATER_COPE_KEYS = frozenset(
     {
-        "theta", "waves", "cache", "tests", "setup", "entry_point", "actions", "turns", "prompt_sets", "tiers",
+        "theta", "tests", "setup", "entry_point", "actions", "turns", "prompt_sets", "tiers",
         "samples_per_model", "agreement", "scorer", "planner", "executor", "plan", "on_expiry",
     }
 )  # fmt: skip
 LATER_POLICIES = frozenset({"small-multi", "cascade-vote", "cascade-verify", "abc", "frugalgpt", "plan-execute"})
+VOTING = frozenset({PolicyName.COPE, PolicyName.COPE_S2, PolicyName.SMALL_MAJORITY})
+"""The policies whose samples vote, so that `waves` means something."""
 SELECTABLE = tuple(name.value for name in PolicyName if name not in {PolicyName.PASSTHROUGH, PolicyName.AUDIT})
 _TEMPERATURES = tuple(Temperatures.__dataclass_fields__)
 
@@ -62,7 +66,9 @@ def resolve_policy(
     param = "model" if name is model else "cope.policy"
     policy = replace(_blank(policy_name, param, catalog), **_thresholds(at, param))
     policy = _place_model(policy, model, named, catalog)
-    return _override(policy, merged, catalog)
+    if "waves" not in own and policy.name not in VOTING:
+        merged.pop("waves", None)  # a batch's default is for those of its lines that vote
+    return _checked(_override(policy, merged, catalog))
 
 
 def _split(text: str) -> tuple[str, str | None]:
@@ -160,9 +166,25 @@ def _override(policy: PolicySpec, cope: Mapping[str, object], catalog: ModelCata
                 changes[key] = StopRule(as_choice(value, param, tuple(StopRule)))
             case "p1_star":
                 changes[key] = StragglerRule(as_choice(value, param, tuple(StragglerRule)))
+            case "waves":
+                changes[key] = as_waves(value, param)
             case _:
                 continue
     return replace(policy, **changes)
+
+
+def _checked(policy: PolicySpec) -> PolicySpec:
+    """The policy, once its parameters are found to agree with each other."""
+    param = "cope.waves"
+    if policy.waves and policy.name not in VOTING:
+        raise BadRequest(f"Policy {policy.name.value!r} takes no vote: leave `{param}` out.", param=param)
+    if policy.waves and policy.stop is StopRule.OFF:
+        raise BadRequest(
+            f"`{param}` only delays a vote that never stops early: leave it out, or set `cope.stop` to lossless.",
+            param=param,
+        )
+    check_waves(policy.waves, policy.n, param)
+    return policy
 
 
 def _temperatures(value: object, param: str) -> Temperatures:

@@ -8,6 +8,7 @@ import orjson
 from cope.core.budget import Scope
 from cope.core.errors import ErrorInfo
 from cope.core.history import FinishedStep, History, Sample, step_named
+from cope.core.ids import TaskId
 from cope.core.money import NanoUSD, TokenUsage, format_usd
 from cope.core.policies.decision import Accept
 from cope.core.responses.result import finished_response
@@ -17,9 +18,12 @@ from cope.core.task import TaskSpec
 Json = dict[str, Any]
 
 
-def completion_body(spec: TaskSpec, history: History, accept: Accept, *, created_at: datetime) -> Json:
+def completion_body(
+    spec: TaskSpec, history: History, accept: Accept, *, created_at: datetime, cached_from: TaskId | None = None
+) -> Json:
     """The `chat.completion` of an accepted task. `usage` counts the returned solutions only; the cascade's whole
-    consumption is in the `cope` block. Raises `ValueError` if the accepted step is not in the history."""
+    consumption is in the `cope` block, which names `cached_from`, the task whose stored result this is (None: its own).
+    Raises `ValueError` if the accepted step is not in the history."""
     step = step_named(history, accept.step)
     if step is None:
         raise ValueError(f"step {accept.step!r} was accepted but never carried out")
@@ -40,13 +44,15 @@ def completion_body(spec: TaskSpec, history: History, accept: Accept, *, created
             for position, sample in enumerate(chosen)
         ],
         "usage": usage_json(usage),
-        "cope": _cope_block(spec, history, step, accept),
+        "cope": {**_cope_block(spec, history, step, accept), **_cached(cached_from)},
     }
 
 
-def answer_body(spec: TaskSpec, history: History, accept: Accept, *, created_at: datetime) -> Json:
+def answer_body(
+    spec: TaskSpec, history: History, accept: Accept, *, created_at: datetime, cached_from: TaskId | None = None
+) -> Json:
     """What the caller gets of an accepted task, in the form that was asked for."""
-    completion = completion_body(spec, history, accept, created_at=created_at)
+    completion = completion_body(spec, history, accept, created_at=created_at, cached_from=cached_from)
     return completion if spec.form is None else finished_response(spec, completion, finished_at=created_at)
 
 
@@ -139,6 +145,10 @@ def _cope_block(spec: TaskSpec, history: History, step: FinishedStep, accept: Ac
         "usage": {tier.value: _tier_usage(history, tier) for tier in Tier},
         "steps": [_step_json(s) for s in history],
     }
+
+
+def _cached(source: TaskId | None) -> Json:
+    return {} if source is None else {"cached": True, "cached_from": source}
 
 
 def _tier_usage(history: History, tier: Tier) -> Json:

@@ -51,8 +51,8 @@ class Step:
 
     `name` is unique within a task. With `planner` and `executor` both set, chain i's goal plan is given to chain i's
     executor. `goal` and `guideline` are plans handed to every executor. `votes_needed` is set where a vote may stop
-    early: at that many equal answers the step's outcome is acceptance. `verbatim` sends the caller's own
-    messages. `reason` says why this step follows.
+    early: at that many equal answers the step's outcome is acceptance. `waves` are the samples launched together, in
+    order (empty: all at once). `verbatim` sends the caller's own messages. `reason` says why this step follows.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Step:
     votes_needed: int | None = None
     stop: StopRule = StopRule.OFF
     stragglers: StragglerRule = StragglerRule.FULL
+    waves: tuple[int, ...] = ()
     prompt_set: str | None = None
     verbatim: bool = False
     reason: str = ""

@@ -1,8 +1,10 @@
 """The lossless stopping rule (cascade, section 6): end a vote once its decision can no longer change.
 
-Both bounds are monotone in the final count, so decisions equal those of the full vote in any order of arrival.
+Both bounds are exact: a vote is open only while some completion of it would decide otherwise. So decisions equal those
+of the full vote in any order of arrival, and none waits longer than it must.
 """
 
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 
 from cope.core.history import Sample
@@ -18,32 +20,38 @@ class VoteState(StrEnum):
     ESCALATE = "escalate"
 
 
-def vote_state(vote: Vote, outstanding: int, needed: int) -> VoteState:
-    """`outstanding` samples are still to come, `needed` equal answers accept.
+def vote_state(vote: Vote, outstanding: Collection[int], needed: int) -> VoteState:
+    """`outstanding` are the indices of samples still to come; `needed` ≥ 1 equal answers accept.
 
-    Escalate iff even the leader plus every outstanding sample stays below `needed`. Accept iff the leader has
-    `needed` votes and its class can no longer lose the lead: a runner-up may still draw level only where the tie rule
-    (smallest lowest index) already favours the leader, and outstanding samples may have smaller indices than any seen,
-    so level is not enough unless no sample is outstanding.
+    Escalate iff even the leader plus every outstanding sample stays below `needed`. Accept iff the leader has `needed`
+    votes and no other class, met or not, can come to win: a class that could only draw level loses the tie where the
+    leader's lowest index is below both its own and every outstanding one.
     """
-    leader = vote.classes[0].count if vote.classes else 0
-    if leader + outstanding < needed:
+    left = len(outstanding)
+    leader = vote.winner
+    if (leader.count if leader else 0) + left < needed:
         return VoteState.ESCALATE
-    if leader < needed:
+    if leader is None or leader.count < needed:
         return VoteState.OPEN
-    if outstanding == 0 or 2 * leader > vote.n:
+    if not left or 2 * leader.count > vote.n:
         return VoteState.ACCEPT
-    second = vote.classes[1].count if len(vote.classes) > 1 else 0
-    return VoteState.ACCEPT if leader > second + outstanding else VoteState.OPEN
+    wins_ties = leader.indices[0] < min(outstanding)
+    rivals = [(rival.count, rival.indices[0]) for rival in vote.classes[1:]]
+    for count, lowest in (*rivals, (0, vote.n)):  # the last: a class of which nothing has arrived
+        level = count + left == leader.count and wins_ties and leader.indices[0] < lowest
+        if count + left >= leader.count and not level:
+            return VoteState.OPEN
+    return VoteState.ACCEPT
 
 
-def may_stop(arrived: tuple[Sample, ...], n: int, lost: int, needed: int, stragglers: StragglerRule) -> VoteState:
-    """Whether the samples still running may be aborted. `lost` chains failed for good: they count as unparsable.
+def may_stop(ended: Sequence[Sample], n: int, needed: int, stragglers: StragglerRule) -> VoteState:
+    """Whether the samples still to come may be done without. Chains that failed for good are among `ended`: they count
+    as unparsable.
 
     With `StragglerRule.FULL` an escalation waits for the last sample, so that p1* is drawn among all of them.
     """
-    outstanding = n - len(arrived) - lost
-    state = vote_state(tally(arrived, n), outstanding, needed)
-    if state is VoteState.ESCALATE and stragglers is StragglerRule.FULL and outstanding > 0:
+    outstanding = set(range(n)) - {sample.index for sample in ended}
+    state = vote_state(tally(tuple(ended), n), outstanding, needed)
+    if state is VoteState.ESCALATE and stragglers is StragglerRule.FULL and outstanding:
         return VoteState.OPEN
     return state

@@ -34,6 +34,13 @@ class ProviderBatch(StrEnum):
     OFF = "off"
 
 
+class Cache(StrEnum):
+    """Whether a task may be answered with the stored result of an identical one of its project."""
+
+    OFF = "off"
+    READ = "read"
+
+
 @dataclass(frozen=True, slots=True)
 class CallerOptions:
     """OpenAI fields of the request that act on solutions.
@@ -49,11 +56,16 @@ class CallerOptions:
     choices_n: int = 1
 
 
+NO_OPTIONS = CallerOptions()
+"""Those of a caller who asked for nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
     """Everything a policy may look at, beside the history. `requested_model` is echoed in the response; `max_cost`
     bounds what the task's paid calls may cost together (None: no cap of its own). `form` is set where the answer is to
-    be written as a Response, None for a chat completion."""
+    be written as a Response, None for a chat completion. `own_seed` is only kept of tasks that read the answer pool:
+    whether the caller chose the seed."""
 
     task_id: TaskId
     problem: Problem
@@ -66,3 +78,5 @@ class TaskSpec:
     max_cost: NanoUSD | None = None
     provider_batch: ProviderBatch = ProviderBatch.AUTO
     form: ResponseForm | None = None
+    cache: Cache = Cache.OFF
+    own_seed: bool = False

@@ -36,6 +36,7 @@ from cope.core.records import (
 )
 from cope.core.task import OnBudget, TaskSpec
 from cope.core.webhook_lanes import LaneRoom
+from cope.ports.answer_pool import AnswerPool
 from cope.ports.events import EventLog, RelayStore
 from cope.ports.ledger import LedgerReads, Reconciling
 from cope.ports.operations import Operations
@@ -182,11 +183,13 @@ class ToQueue:
 
 @dataclass(frozen=True, slots=True)
 class ToDone:
-    """The task has its answer. `body` is the response body as JSON text, `stage` the accepting stage 1..3."""
+    """The task has its answer. `body` is the response body as JSON text, `stage` the accepting stage 1..3; `cached`: it
+    is another task's stored result, and so no result for the pool itself."""
 
     body: str
     stage: int
     accepted: bool
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +316,8 @@ class OldLine(NamedTuple):
 
 class NewTask(NamedTuple):
     """One validated line, ready for COPY. `payload` is `cope.core.codec.encode_payload`; `policy` the encoded policy
-    (stored once per distinct text); `queue` the first step's. A tuple: made for every line, three times as fast."""
+    (stored once per distinct text); `queue` the first step's; `pool` is `cope.core.answer_pool.pool_key`, None where
+    its result is not for the pool. A tuple: made for every line, three times as fast."""
 
     task_id: TaskId
     line: int
@@ -324,6 +328,7 @@ class NewTask(NamedTuple):
     queue: str
     priority: int
     on_budget: OnBudget
+    pool: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +380,7 @@ MakeRetried = Callable[[Sequence[OldLine]], Sequence[tuple[NewTask, History]]]
 """From lines of the parent to tasks of the retry with the steps that they take over, one for each, in order."""
 
 
-class WorkerStore(PriceReader, RelayStore, RetentionStore, Protocol):
+class WorkerStore(PriceReader, RelayStore, RetentionStore, AnswerPool, Protocol):
     """What workers, upkeep and the sweep may do, over all projects."""
 
     async def claim(self, queue: str, *, worker: str, limit: int, lease_s: float) -> list[ClaimedTask]:

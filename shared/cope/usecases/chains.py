@@ -17,6 +17,7 @@ from cope.core.prompts import PromptSet, Role, render_executor, render_goal_plan
 from cope.core.stages import Call, Step, StopRule
 from cope.core.stopping import VoteState, may_stop
 from cope.core.task import TaskSpec
+from cope.core.waves import launched
 from cope.ports.answers import AnswerJudge
 from cope.ports.model import ChatAnswer, ChatModel, ChatRequest
 
@@ -140,7 +141,7 @@ async def solution_sample(judge: AnswerJudge, spec: TaskSpec, step: Step, index:
 
 class ChainRunner:
     """Runs the chains of one step. `gate` bounds the calls in flight over all steps of the process; `on_send` is told
-    of each call as it leaves.
+    of each call as it leaves, `on_more` of the size of each wave after the first.
 
     Also after a failed run `usage` says what was answered (None: an answer did not say), `answered` how many calls that
     was, and `open_calls` how many were begun and have no answer, so that nobody knows whether they are billed.
@@ -158,6 +159,7 @@ class ChainRunner:
         request_id: str,
         on_end: Callable[[], None],
         on_send: Callable[[], None] | None = None,
+        on_more: Callable[[int], None] = lambda chains: None,
     ) -> None:
         self._parts = parts
         self._spec = spec
@@ -168,6 +170,7 @@ class ChainRunner:
         self._request_id = request_id
         self._on_end = on_end
         self._on_send = on_send
+        self._on_more = on_more
         self.usage: TokenUsage | None = TokenUsage()
         self.answered = self.open_calls = 0
         self._provider_id: str | None = None
@@ -177,17 +180,20 @@ class ChainRunner:
         """All chains, or as many as the decision takes. Raises the first `ModelError` that fails the whole step;
         on that, and on cancellation, every chain still running is aborted."""
         step = self._step
-        running = [asyncio.create_task(self._chain(index)) for index in range(step.n)]
+        running: list[asyncio.Task[Sample]] = []
         stopped: str | None = None
         try:
-            waiting = set(running)
-            while waiting:
+            ended: list[Sample] = []
+            waiting: set[asyncio.Task[Sample]] = set()
+            while len(ended) < step.n and stopped is None:
+                wave = range(len(running), launched(step.waves, step.n, len(ended)))
+                if wave and running:
+                    self._on_more(len(wave))
+                running += [asyncio.create_task(self._chain(index)) for index in wave]
+                waiting |= set(running[wave.start :])
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for chain in done:
-                    chain.result()
-                stopped = self._decided([chain.result() for chain in running if chain.done()]) if waiting else None
-                if stopped is not None:
-                    break
+                ended += [chain.result() for chain in done]
+                stopped = self._decided(ended)
         finally:
             await _abort(running)
         samples = tuple(
@@ -195,15 +201,14 @@ class ChainRunner:
             if not chain.cancelled() and chain.exception() is None
             else Sample(index, SampleStatus.ABORTED)
             for index, chain in enumerate(running)
-        )
+        ) + tuple(Sample(index, SampleStatus.ABORTED) for index in range(len(running), step.n))
         return StepOutcome(samples, self.usage, stopped, self._provider_id, self._hints, self.open_calls)
 
     def _decided(self, samples: Sequence[Sample]) -> str | None:
         step = self._step
-        if step.votes_needed is None or step.stop is StopRule.OFF:
+        if step.votes_needed is None or step.stop is StopRule.OFF or len(samples) == step.n:
             return None
-        arrived = tuple(s for s in samples if s.status is SampleStatus.FINISHED)
-        state = may_stop(arrived, step.n, len(samples) - len(arrived), step.votes_needed, step.stragglers)
+        state = may_stop(samples, step.n, step.votes_needed, step.stragglers)
         if state is VoteState.OPEN:
             return None
         return f"{state.value} was certain after {len(samples)} of {step.n} samples"

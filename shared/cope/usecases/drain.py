@@ -15,6 +15,8 @@ from cope.core.errors import StoreUnavailable
 from cope.core.ids import TaskId
 from cope.core.policies.registry import next_decision
 from cope.core.stages import Step
+from cope.core.waves import launched
+from cope.ports.answer_pool import Pooled, PoolQuestion
 from cope.ports.provider_batches import GatherRequest, ProviderBatchStore
 from cope.ports.store import (
     ClaimedTask,
@@ -71,6 +73,7 @@ class GroupedLedger:
         self._reserve: Grouper[ReserveRequest, ReserveResult] = Grouper(store.reserve)
         self._gather: Grouper[GatherRequest, ReserveResult] = Grouper(store.gather)
         self._sent: Grouper[Granted, bool] = Grouper(self._mark_group)
+        self._pooled: Grouper[PoolQuestion, tuple[Pooled, ...]] = Grouper(store.pooled)
         self._commit: Grouper[StepCommit, CommitStatus] = Grouper(self._commit_group)
         self._back: Grouper[GiveBack, None] = Grouper(self._back_group)
 
@@ -82,6 +85,9 @@ class GroupedLedger:
 
     async def mark_sent(self, granted: Granted) -> bool:
         return await self._sent.submit(granted)
+
+    async def pooled(self, question: PoolQuestion) -> tuple[Pooled, ...]:
+        return await self._pooled.submit(question)
 
     async def commit(self, commit: StepCommit) -> CommitStatus:
         return await _until_done(lambda: self._commit.submit(commit))
@@ -199,13 +205,18 @@ class Drainer:
 
     def _start(self, task: ClaimedTask) -> None:
         decision = next_decision(task.spec, task.history)
-        chains = decision.n if isinstance(decision, Step) else 0
+        # Chains of later waves count from when they are launched: most of them never are.
+        chains = launched(decision.waves, decision.n, 0) if isinstance(decision, Step) else 0
         if chains:
             self._typical_chains += (chains - self._typical_chains) / 16
         self._chains += chains
         ended = _Countdown(chains, self._chain_ended)
         run = StepRun(
-            self._parts, self._ledger, task, gate=self._gate, on_chain_end=ended.one, on_limited=self._put_off
+            *(self._parts, self._ledger, task),
+            gate=self._gate,
+            on_chain_end=ended.one,
+            on_limited=self._put_off,
+            on_more_chains=ended.more,
         )
         handle = asyncio.create_task(self._carry_out(task, run, ended))
         self._running[task.task_id] = _Running(task, run, handle)
@@ -310,6 +321,10 @@ class _Countdown:
         if self._left > 0:
             self._left -= 1
             self._tell(1)
+
+    def more(self, count: int) -> None:
+        self._left += count
+        self._tell(-count)
 
     def all(self) -> None:
         left, self._left = self._left, 0

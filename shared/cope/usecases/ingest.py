@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from cope.core.answer_pool import pool_key
 from cope.core.codec import encode_payload, encode_policy
 from cope.core.errors import BadRequest, NotFound
 from cope.core.fairness import LONGEST
@@ -25,7 +26,7 @@ from cope.core.records import Batch, LineError
 from cope.core.request import ParsedRequest, RequestDefaults, RequestParser
 from cope.core.responses.request import parse_response
 from cope.core.survey import encode_survey
-from cope.core.task import TaskSpec
+from cope.core.task import Cache, StoreLevel, TaskSpec
 from cope.ports.files import FileStore
 from cope.ports.store import BatchJob, NewTask, WorkerStore
 from cope.ports.support import Clock, IdMaker, WakeUp
@@ -250,9 +251,11 @@ class _Rows:
             refuse_unpriced(request.policy, self._parts.catalog, self._parts.prices, now, param="body.model")
             known = request.policy, encode_policy(request.policy), queue_of(request)
             self._policies[id(request.policy)] = known
+        if self._surveyor is not None:
+            request = request._replace(cache=Cache.OFF)  # a pilot measures what a task takes
         row = new_task(self._parts.ids, request, custom_id=custom_id, line=number, policy=known[1], queue=known[2])
         if self._surveyor is not None:
-            self._surveyor.add(row, request)
+            self._surveyor.add(row._replace(pool=None), request)
         return row
 
 
@@ -267,14 +270,24 @@ def new_task(ids: IdMaker, request: ParsedRequest, *, custom_id: str, line: int,
         max_cost=request.max_cost,
         provider_batch=request.provider_batch,
         form=request.form,
+        cache=request.cache,
+        own_seed=request.seed is not None,
     )
     seed = request.seed
     if seed is None:
         digest = hashlib.sha256(f"{custom_id}\n{payload}".encode()).digest()
         seed = int.from_bytes(digest[:8], "big") >> 1
     return NewTask(
-        TaskId(ids.new(TASK)), line, custom_id, payload, policy, seed, queue, request.priority, request.on_budget
+        *(TaskId(ids.new(TASK)), line, custom_id, payload, policy, seed, queue, request.priority, request.on_budget),
+        pool=_pool(request, policy),
     )
+
+
+def _pool(request: ParsedRequest, policy: str) -> bytes | None:
+    """The key its result is found by; None for one that is not to be kept, or not to be read back."""
+    if request.store is StoreLevel.NONE or (request.form is not None and not request.form.store):
+        return None
+    return pool_key(request.problem, request.options, policy=policy, seed=request.seed)
 
 
 def new_live_task(ids: IdMaker, request: ParsedRequest) -> NewTask:

@@ -18,6 +18,7 @@ from cope.core.reuse import reusable, taken_over
 from cope.core.stages import Step, Tier
 from cope.ports.store import NewTask, OldLine
 from cope.ports.support import Clock, IdMaker
+from cope.usecases.answer_pool import prompt_version
 
 MAX_ERRORS = 1000
 NOTHING = LineError(
@@ -102,7 +103,4 @@ class Retried:
         return known
 
     def _version(self, step: Step) -> str | None:
-        catalog = self._parts.catalog
-        if step.model not in catalog.entries or (step.prompt_set or "") not in {"", *catalog.prompt_sets}:
-            return None
-        return catalog.prompts(step.model, step.prompt_set).version
+        return prompt_version(self._parts.catalog, step)

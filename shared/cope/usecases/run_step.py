@@ -18,8 +18,8 @@ from cope.core.batch_tier import Order, batch_price, encode_order, may_wait
 from cope.core.budget import Scope, output_limit, settle, worst_case
 from cope.core.codec import decode_step, encode_step
 from cope.core.errors import ErrorInfo, ModelError, ModelMalformed, Unpriced
-from cope.core.history import FinishedStep
-from cope.core.ids import AttemptId
+from cope.core.history import FinishedStep, History
+from cope.core.ids import AttemptId, TaskId
 from cope.core.lifecycle import HoldReason
 from cope.core.limits import reports
 from cope.core.limits.types import UNKNOWN, UNUSED, Verdict
@@ -35,6 +35,7 @@ from cope.core.prompts import PromptSet
 from cope.core.result import answer_body, failure
 from cope.core.stages import Step, Tier
 from cope.core.task import OnBudget, TaskSpec
+from cope.ports.answer_pool import Pooled, PoolQuestion
 from cope.ports.answers import AnswerJudge
 from cope.ports.limiter import Limiter
 from cope.ports.model import ChatAnswer, ChatModel
@@ -58,6 +59,7 @@ from cope.ports.store import (
     ToQueue,
 )
 from cope.ports.support import Clock, IdMaker
+from cope.usecases.answer_pool import from_pool
 from cope.usecases.chains import (
     PLAN_BYTES_PER_TOKEN,
     ChainRunner,
@@ -100,6 +102,7 @@ class StepLedger(Protocol):
     async def reserve(self, request: ReserveRequest) -> ReserveResult: ...
     async def gather(self, request: GatherRequest) -> ReserveResult: ...
     async def mark_sent(self, granted: Granted) -> bool: ...
+    async def pooled(self, question: PoolQuestion) -> tuple[Pooled, ...]: ...
     async def commit(self, commit: StepCommit) -> CommitStatus: ...
     async def give_back(self, back: GiveBack) -> None: ...
     async def store_late_answer(self, settlement: Settlement, answer: str) -> None: ...
@@ -128,6 +131,7 @@ class StepRun:
         gate: asyncio.Semaphore,
         on_chain_end: Callable[[], None],
         on_limited: Callable[[float], None] = lambda wait_s: None,
+        on_more_chains: Callable[[int], None] = lambda chains: None,
     ) -> None:
         """`on_limited` is told 0 for each task that got on, and the wait for each that the limiter put off."""
         self._parts = parts
@@ -135,6 +139,7 @@ class StepRun:
         self._task = task
         self._gate = gate
         self._on_chain_end = on_chain_end
+        self._on_more_chains = on_more_chains
         self._on_limited = on_limited
         self.paying = False
 
@@ -147,6 +152,9 @@ class StepRun:
         decision = next_decision(task.spec, task.history)
         if not isinstance(decision, Step):
             return await self._commit(None, decision)
+        pooled = await from_pool(self._ledger, task, self._parts.catalog)
+        if pooled is not None:
+            return await self._ledger.commit(StepCommit(task.task_id, task.fence, None, self._cached(*pooled)))
         entry = self._parts.catalog.entry(decision.model, param="model")
         plan = _Plan(decision, entry, self._parts.catalog.prompts(decision.model, decision.prompt_set))
         try:
@@ -160,6 +168,12 @@ class StepRun:
             back = GiveBack(task.task_id, task.fence, delay_s=UNPRICED_RECHECK_S, note=missing.code)
             await self._give_back(back)
             return None
+
+    def _cached(self, source: TaskId, history: History, accept: Accept) -> ToDone:
+        """The end of a task that another's stored result answers. None of its steps is this task's: they stay there."""
+        now = self._parts.clock.now()
+        body = answer_body(self._task.spec, history, accept, created_at=now, cached_from=source)
+        return ToDone(orjson.dumps(body).decode(), int(accept.stage), accept.accepted, cached=True)
 
     # ---- the small model -------------------------------------------------------------------------------------------
 
@@ -346,6 +360,7 @@ class StepRun:
             request_id=self._request_id(),
             on_end=self._on_chain_end,
             on_send=on_send,
+            on_more=self._on_more_chains,
         )
 
     def _request_id(self) -> str:

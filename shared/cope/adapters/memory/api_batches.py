@@ -139,7 +139,7 @@ class ApiBatchesMixin(OpenBatchesMixin, ApiWebhooksMixin, ApiProjectsMixin):
         row = self._task(project_id, task_id)
         if row is None or row.batch_id is not None or row.is_audit or not row.ended:
             return False
-        new = row.new = row.new._replace(payload=blank_payload(row.new.payload))
+        new = row.new = row.new._replace(payload=blank_payload(row.new.payload), pool=None)
         row.spec = decode_task(
             row.id, payload=new.payload, policy=new.policy, seed=new.seed, on_budget=new.on_budget.value
         )

@@ -26,6 +26,8 @@ NEVER_EXECUTED = {
 
 def end_done(db: Tables, row: TaskRow, outcome: ToDone) -> None:
     """The task has its answer."""
+    if outcome.cached:
+        row.new = row.new._replace(pool=None)
     row.stage, row.accepted, row.status, row.body = outcome.stage, outcome.accepted, 200, outcome.body
     _end(db, row, TaskState.DONE)
 

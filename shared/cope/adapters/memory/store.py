@@ -1,5 +1,6 @@
 """The whole store in one process: the API's side and the workers' over the same rows."""
 
+from cope.adapters.memory.answer_pool import AnswerPoolMixin
 from cope.adapters.memory.api_ledger import ApiLedgerMixin
 from cope.adapters.memory.api_spend import ApiSpendMixin
 from cope.adapters.memory.audits import AuditsMixin
@@ -18,6 +19,7 @@ from cope.ports.support import Clock, IdMaker
 
 
 class MemoryStore(
+    AnswerPoolMixin,
     RetentionMixin,
     AuditsMixin,
     ApiSpendMixin,

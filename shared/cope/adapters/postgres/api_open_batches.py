@@ -27,11 +27,12 @@ SELECT %s, %s, n.name, n.digest FROM unnest(%s::bytea[], %s::bytea[]) AS n (name
 
 _ADD = """
 INSERT INTO tasks (id, project_id, batch_id, key_id, policy_id, queue, on_budget, custom_id, turn, seed, priority, line,
-                   payload)
-SELECT n.id, %s, %s, %s, n.policy_id, n.queue, n.on_budget, n.custom_id, n.turn, n.seed, n.priority, n.line, n.payload
+                   payload, pool)
+SELECT n.id, %s, %s, %s, n.policy_id, n.queue, n.on_budget, n.custom_id, n.turn, n.seed, n.priority, n.line,
+       n.payload, n.pool
 FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %s::bigint[], %s::bigint[], %s::int[],
-            %s::int[], %b::text[])
-  AS n (id, policy_id, queue, on_budget, custom_id, turn, seed, priority, line, payload)
+            %s::int[], %b::text[], %s::bytea[])
+  AS n (id, policy_id, queue, on_budget, custom_id, turn, seed, priority, line, payload, pool)
 """
 
 # Fenced: a seal, a cancel or the end of the window that came in between takes the whole append back.
@@ -86,7 +87,7 @@ async def _write(conn: Connection, batch: Batch, new: Sequence[NewLine], window:
     await conn.execute(_REMEMBER, [batch.id, batch.project_id, names, [line.digest for line in new]])
     policies = {text: await put_policy(conn, text) for text in sorted({task.policy for task in tasks})}
     turns = await _turns(conn, batch, new, window)
-    columns: list[list[str] | list[int]] = [
+    columns: list[list[str] | list[int] | list[bytes | None]] = [
         [str(task.task_id) for task in tasks],
         [policies[task.policy] for task in tasks],
         [task.queue for task in tasks],
@@ -97,6 +98,7 @@ async def _write(conn: Connection, batch: Batch, new: Sequence[NewLine], window:
         [task.priority for task in tasks],
         [batch.total + ordinal for ordinal in range(1, len(tasks) + 1)],
         [task.payload for task in tasks],
+        [task.pool for task in tasks],
     ]
     await conn.execute(_ADD, [batch.project_id, batch.id, batch.key_id, *columns])
     large = sum(task.queue == "large" for task in tasks)

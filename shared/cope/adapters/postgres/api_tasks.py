@@ -81,8 +81,8 @@ class ApiTasks(ApiOpenBatches):
             await conn.execute(
                 """
                 INSERT INTO tasks (id, project_id, key_id, policy_id, queue, on_budget, custom_id, turn, seed, priority,
-                                   line, payload, body_hash)
-                VALUES (%s, %s, %s, %s, %s, %s, NULL, %s, %s, %s, %s, %s, %s)
+                                   line, payload, body_hash, pool)
+                VALUES (%s, %s, %s, %s, %s, %s, NULL, %s, %s, %s, %s, %s, %s, %s)
                 """,
                 [
                     task.task_id,
@@ -97,6 +97,7 @@ class ApiTasks(ApiOpenBatches):
                     task.line,
                     task.payload,
                     new.body_hash,
+                    task.pool,
                 ],
             )
             await write_notes(conn, [Note(new.project_id, "task.created", task_id=task.task_id)])

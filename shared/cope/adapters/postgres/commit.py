@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import assert_never
 
+from cope.adapters.postgres.answer_pool import leave_pool
 from cope.adapters.postgres.audits import AuditWork, lock_audits
 from cope.adapters.postgres.claim import Policies
 from cope.adapters.postgres.counters import BatchDeltas
@@ -114,6 +115,7 @@ class _Work:
         self._changed_steps: list[tuple[str, str, str]] = []
         self._notes: list[Note] = []
         self._ended_between: list[str] = []
+        self._cached: list[str] = []
 
     def add(self, one: StepCommit) -> CommitStatus:
         """Judge one commit by its task's locked row."""
@@ -175,7 +177,9 @@ class _Work:
                 if row["ending"] is not None:
                     return never_executed(ref, TaskState(row["ending"]))
                 return TaskWrite(ref, TaskState.READY, queue=queue)
-            case ToDone(body, stage, accepted):
+            case ToDone(body, stage, accepted, cached):
+                if cached:
+                    self._cached.append(one.task_id)
                 return TaskWrite(ref, TaskState.DONE, body=body, status=200, stage=stage, accepted=accepted)
             case ToFailed(error, body, status):
                 return TaskWrite(ref, TaskState.FAILED, body=body, status=status, error=error)
@@ -186,6 +190,7 @@ class _Work:
         """In lock order. Pipelined: the statements wait for each other in the server, not on the wire."""
         count(self._writes, self._deltas)
         async with conn.pipeline():
+            await leave_pool(conn, self._cached)
             await write_tasks(conn, self._writes)
             await insert_steps(conn, self._new_steps)
             await update_steps(conn, self._changed_steps)

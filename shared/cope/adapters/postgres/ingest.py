@@ -23,7 +23,7 @@ from cope.ports.store import BatchJob, NewTask
 
 _COPY = """
 COPY tasks (id, project_id, batch_id, key_id, policy_id, queue, on_budget, custom_id, turn, seed, priority, line,
-  payload) FROM STDIN
+  payload, pool) FROM STDIN
 """
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
@@ -169,7 +169,7 @@ class Pages:
             custom_id = custom_id.translate(_ESCAPES)
         return (
             f"{row.task_id}\t{self._owner}\t{self.policies[row.policy]}\t{row.queue}\t{row.on_budget}\t"
-            f"{custom_id}\t{turn}\t{row.seed}\t{row.priority}\t{row.line}\t{payload}\n"
+            f"{custom_id}\t{turn}\t{row.seed}\t{row.priority}\t{row.line}\t{payload}\t{_octets(row.pool)}\n"
         )
 
 
@@ -195,6 +195,10 @@ async def current_turn(conn: Connection, queue: str, priority: int) -> int:
         {"queue": queue, "priority": priority},
     )
     return 0 if row is None else row["turn"]
+
+
+def _octets(key: bytes | None) -> str:
+    return "\\N" if key is None else f"\\\\x{key.hex()}"
 
 
 def _nullable(text: str | None) -> str:

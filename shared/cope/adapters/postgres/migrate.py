@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-SCHEMA = "0019"
+SCHEMA = "0020"
 """The revision that this version of the code works with."""
 
 OWNER, API, WORKER = "cope_owner", "cope_api", "cope_worker"

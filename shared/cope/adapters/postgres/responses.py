@@ -24,7 +24,7 @@ FROM tasks t WHERE t.id = %s AND t.project_id = %s AND t.batch_id IS NULL AND t.
   AND t.finished_at IS NOT NULL
 FOR NO KEY UPDATE
 """
-_ERASE = "UPDATE tasks SET payload = %s, result = %s, status = 404, body_hash = NULL WHERE id = %s"
+_ERASE = "UPDATE tasks SET payload = %s, result = %s, status = 404, body_hash = NULL, pool = NULL WHERE id = %s"
 
 
 async def tell_of_ended(conn: Connection, writes: Sequence[TaskWrite]) -> None:

@@ -329,7 +329,7 @@ class BatchPaceRow(SQLModel, table=True):
 class TaskRow(SQLModel, table=True):
     """One problem. `ending` is set where it must end once its paid call under way has committed; `needed` is what its
     next paid call may cost, from a refusal until a grant. `result` and `error` are JSON text. `retried_in` is the batch
-    that took it over."""
+    that took it over; `pool` is the key its result is found by (none: it is in no pool)."""
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -358,6 +358,11 @@ class TaskRow(SQLModel, table=True):
         ),
         Index("tasks_live", "project_id", "body_hash", postgresql_where=text("body_hash IS NOT NULL")),
         Index("tasks_solo", "finished_at", postgresql_where=text("batch_id IS NULL AND finished_at IS NOT NULL")),
+        Index(
+            "tasks_pool",
+            *("project_id", "pool", "id"),
+            postgresql_where=text("pool IS NOT NULL AND state = 'done'"),
+        ),
         Index(
             "tasks_unwiped",
             "finished_at",
@@ -401,6 +406,7 @@ class TaskRow(SQLModel, table=True):
     note: str | None = words(null=True)
     batch_off: str | None = words(null=True)
     retried_in: str | None = identifier(null=True)
+    pool: bytes | None = octets(null=True)
 
 
 class StepRow(SQLModel, table=True):

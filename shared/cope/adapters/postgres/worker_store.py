@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import psycopg
 
-from cope.adapters.postgres import batches, claim, commit, line_retry, prices, quotes, reserve, results
+from cope.adapters.postgres import answer_pool, batches, claim, commit, line_retry, prices, quotes, reserve, results
 from cope.adapters.postgres.alerts import AlertWatch
 from cope.adapters.postgres.budgets import KnownBudgets
 from cope.adapters.postgres.database import KEEPALIVE, Connection, Database, fetch_one, hung_up_after
@@ -31,6 +31,7 @@ from cope.core.money import Price
 from cope.core.quote import Past
 from cope.core.records import Delivery, LineError, Project, StoredFile
 from cope.core.webhook_lanes import LaneRoom
+from cope.ports.answer_pool import Pooled, PoolQuestion
 from cope.ports.store import (
     BatchJob,
     ClaimedTask,
@@ -120,6 +121,13 @@ class PostgresWorkerStore(RetentionMethods, ProviderBatchMethods, EventRelay):
             return []
         async with self._db.transaction(limit_s=self._limit_s) as conn:
             return await reserve.reserve(conn, self._budgets, requests)
+
+    async def pooled(self, questions: Sequence[PoolQuestion]) -> list[tuple[Pooled, ...]]:
+        """The latest first."""
+        if not questions:
+            return []
+        async with self._db.connection() as conn:
+            return await answer_pool.pooled(conn, questions)
 
     async def mark_sent(self, attempts: Sequence[AttemptId]) -> set[AttemptId]:
         """Committed when this returns."""

@@ -16,7 +16,7 @@ from cope.core.policies.common import (
 )
 from cope.core.policies.decision import Accept, Decision
 from cope.core.stages import Stage, Step, StragglerRule, Tier
-from cope.core.task import TaskSpec
+from cope.core.task import OnBudget, TaskSpec
 
 STAGE1, STAGE2_PLAN, STAGE2_EXECUTE, STAGE3 = "stage1", "stage2-plan", "stage2-execute", "stage3"
 
@@ -91,6 +91,7 @@ def _stage1(task: TaskSpec) -> Step:
         votes_needed=needed(task, Stage.SMALL_PLANS_AND_EXECUTES),
         stop=policy.stop,
         stragglers=policy.p1_star,
+        waves=policy.waves,
         prompt_set=policy.prompt_set,
         reason="every task starts on the small model",
     )
@@ -125,12 +126,18 @@ def _stage2_execute(task: TaskSpec, stage1: FinishedStep, guideline: GuidelinePl
         guideline=guideline,
         votes_needed=needed(task, Stage.LARGE_PLANS_SMALL_EXECUTES),
         stop=policy.stop,
-        # Nothing is drawn among Stage 2's samples later, so escalating before the stragglers arrive loses nothing;
-        # where Stage 2's majority is itself the result (max_stage 2), it would.
-        stragglers=StragglerRule.ARRIVED if policy.max_stage == 3 else StragglerRule.FULL,
+        stragglers=_stage2_stragglers(task),
+        waves=policy.waves,
         prompt_set=policy.prompt_set,
         reason=f"the small model retries with the guideline; {drawn}",
     )
+
+
+def _stage2_stragglers(task: TaskSpec) -> StragglerRule:
+    """Nothing is drawn among Stage 2's samples later, so escalating before the stragglers arrive loses nothing, unless
+    its majority may itself be the result: with `max_stage` 2, and where a cap may end the task with the best vote."""
+    may_end_here = task.on_budget is OnBudget.BEST_VOTE or task.max_cost is not None
+    return StragglerRule.FULL if task.policy.max_stage == 2 or may_end_here else StragglerRule.ARRIVED
 
 
 def _stage3(task: TaskSpec, stage2: FinishedStep, guideline: GuidelinePlan) -> Step:

@@ -13,7 +13,7 @@ SOLVE = "solve"
 def next_decision(task: TaskSpec, history: History) -> Decision:
     """One step of plan-less samples; its single answer or its majority is the result, whatever its share.
 
-    A majority's vote may stop early only once its winner can't change, so more than half of n is asked for.
+    Any share accepts, so its vote stops as soon as one answer has won: a lead that the rest can't overturn.
     """
     voting = task.policy.name is PolicyName.SMALL_MAJORITY
     solved = step_named(history, SOLVE)
@@ -27,9 +27,10 @@ def next_decision(task: TaskSpec, history: History) -> Decision:
             n=n,
             planner=None,
             executor=sampled_executor(task, task.policy.temperatures.executor1),
-            votes_needed=n // 2 + 1 if voting else None,
+            votes_needed=1 if voting else None,
             stop=task.policy.stop if voting else StopRule.OFF,
             stragglers=StragglerRule.FULL,
+            waves=task.policy.waves if voting else (),
             prompt_set=task.policy.prompt_set,
             reason="the small model solves it without a plan",
         )

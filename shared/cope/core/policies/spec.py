@@ -42,6 +42,7 @@ class PolicySpec:
     """`n` in [1, 64] samples per voting stage; `tau1`, `tau2` in [0, 1]; `max_stage` 2 returns Stage 2's majority,
     1 (a dry run's pilot only) Stage 1's.
 
+    `waves` are the samples of a vote launched together, in order (empty: all at once); their sum is `n`.
     `small` and `large` are configured model names; `passthrough` calls the one that `passthrough_tier` says.
     """
 
@@ -57,4 +58,5 @@ class PolicySpec:
     prompt_set: str | None = None
     stop: StopRule = StopRule.LOSSLESS
     p1_star: StragglerRule = StragglerRule.FULL
+    waves: tuple[int, ...] = ()
     passthrough_tier: Tier = Tier.LARGE
