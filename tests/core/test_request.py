@@ -157,8 +157,8 @@ def test_what_cannot_be_carried_out_is_refused_by_name(change: dict[str, object]
         ({"cope": {"cache": "read"}}, "cope.cache"),
         ({"cope": {"kind": "code"}}, "cope.kind"),
         ({"cope": {"stop": "first_pass"}}, "cope.stop"),
-        ({"cope": {"policy": "frugalgpt"}}, "cope.policy"),
-        ({"model": "cascade-vote"}, "model"),
+        ({"cope": {"policy": "small-multi"}}, "cope.policy"),
+        ({"model": "small-multi"}, "model"),
         ({"cope": {"on_expiry": "best_vote"}}, "cope.on_expiry"),
     ],
 )

@@ -5,6 +5,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from cope.core.confidence import ThresholdRule
+from cope.core.policies.options import NO_OPTIONS, BaselineOptions
 from cope.core.stages import StopRule, StragglerRule, Tier
 
 GOAL_PLAN_TOKENS = 96
@@ -22,8 +23,28 @@ class PolicyName(StrEnum):
     SMALL = "small"
     SMALL_MAJORITY = "small-majority"
     LARGE = "large"
+    CASCADE_VOTE = "cascade-vote"
+    CASCADE_VERIFY = "cascade-verify"
+    ABC = "abc"
+    FRUGALGPT = "frugalgpt"
+    PLAN_EXECUTE = "plan-execute"
+    LARGE_PLAN = "large-plan"
+    SMALL_GUIDED = "small-guided"
     PASSTHROUGH = "passthrough"
     AUDIT = "audit"
+
+
+CASCADES = frozenset(
+    {
+        PolicyName.COPE,
+        PolicyName.COPE_S2,
+        PolicyName.CASCADE_VOTE,
+        PolicyName.CASCADE_VERIFY,
+        PolicyName.ABC,
+        PolicyName.FRUGALGPT,
+    }
+)
+"""The policies that may end with their first stage, or escalate: what a line of theirs costs is not known before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +63,8 @@ class PolicySpec:
     """`n` in [1, 64] samples per voting stage; `tau1`, `tau2` in [0, 1]; `max_stage` 2 returns Stage 2's majority,
     1 (a dry run's pilot only) Stage 1's.
 
-    `small` and `large` are configured model names; `passthrough` calls the one that `passthrough_tier` says.
+    `small` and `large` are configured model names; `passthrough` calls the one that `passthrough_tier` says, and the
+    policies with `baseline` options of tiers, a planner or an executor call those instead.
     """
 
     name: PolicyName
@@ -58,3 +80,4 @@ class PolicySpec:
     stop: StopRule = StopRule.LOSSLESS
     p1_star: StragglerRule = StragglerRule.FULL
     passthrough_tier: Tier = Tier.LARGE
+    baseline: BaselineOptions = NO_OPTIONS
