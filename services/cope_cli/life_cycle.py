@@ -84,7 +84,7 @@ def cancellable(client: OpenAI) -> list[str]:
     return [batch.id for batch in client.batches.list(limit=100) if batch.status in {"validating", "in_progress"}]
 
 
-def submit_stream(client: OpenAI, *, policy: str, window: str, block: dict[str, str]) -> _Batch:
+def submit_stream(client: OpenAI, *, policy: str, window: str, block: dict[str, Any]) -> _Batch:
     """A batch of the lines of standard input, which begin while the others still come; sealed at their end.
 
     Raises `BadInput`, which names the batch that then stays open.

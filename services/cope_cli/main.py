@@ -27,6 +27,7 @@ from cope_cli.keys import keys
 from cope_cli.life_cycle import cancellable, submit_stream
 from cope_cli.life_cycle import register as register_life_cycle
 from cope_cli.lines import BadInput, batch_lines
+from cope_cli.options import Options, options_of
 from cope_cli.prices import prices
 from cope_cli.quote import print_quote, quote
 from cope_cli.reconcile import reconcile
@@ -74,13 +75,14 @@ def submit(
     webhook_url: Annotated[str | None, typer.Option(help="Told when the batch ends.")] = None,
     max_cost: Annotated[str | None, typer.Option(help="What the whole batch may cost, in USD.")] = None,
     on_budget: Annotated[str | None, typer.Option(help="When the money is gone: hold, best_vote or fail.")] = None,
+    option: Options = None,
     follow: Annotated[bool, typer.Option("--watch", help="Show progress until it ends.")] = False,
     as_json: Json = False,
 ) -> None:
     """Submit FILE.jsonl, FILE.csv or - (lines as they come), for example: cope submit problems.csv --watch"""
     client = _address(context).client()
     given = {"kind": kind, "store": store, "webhook_url": webhook_url, "max_cost_usd": max_cost, "on_budget": on_budget}
-    block = {name: value for name, value in given.items() if value is not None}
+    block = {name: value for name, value in given.items() if value is not None} | options_of(option, policy)
     if str(file) == "-":
         begun = submit_stream(client, policy=policy, window=window, block=block)
         _end(_console(), watch(_console(), client, str(begun["id"])) if follow else begun, as_json=as_json)
@@ -107,10 +109,11 @@ def quote_command(
     kind: Annotated[str | None, typer.Option(help="math, choice or exact.")] = None,
     window: Annotated[str, typer.Option(help="Completion window, 1h to 7d, or none.")] = "24h",
     pilot_lines: Annotated[int | None, typer.Option(help="Lines tried on the small model, 0 to 2000.")] = None,
+    option: Options = None,
     as_json: Json = False,
 ) -> None:
     """Say what FILE will cost, and spend nothing: cope quote problems.csv --policy cope"""
-    client, block = _address(context).client(), {} if kind is None else {"kind": kind}
+    client, block = _address(context).client(), options_of(option, policy) | ({} if kind is None else {"kind": kind})
     batch = quote(_console(), client, file, policy=policy, window=window, pilot_lines=pilot_lines, cope=block)
     if batch["cope"]["quote"] is not None:
         if as_json:

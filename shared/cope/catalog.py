@@ -1,5 +1,6 @@
 """The configured models, prompt sets and prices, from settings and the files they name."""
 
+import json
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -11,7 +12,8 @@ from cope.core.models import BatchTier, ModelCatalog, ModelEntry
 from cope.core.money import NanoUSD, Price, PriceOrigin, parse_usd
 from cope.core.prices import TIERS, PriceTable, parse_moment, split_price_id
 from cope.core.problem import Kind
-from cope.core.prompts import BUILT_IN, PromptSet, RolePrompts
+from cope.core.prompts import BUILT_IN, PromptSet, RolePrompts, Shot
+from cope.core.scorer import Scorer, decode_scorer
 from cope.core.stages import Tier
 from cope.endpoints import check_groups, check_limits, endpoints_of, key_of
 from cope.settings import Settings
@@ -50,7 +52,26 @@ def load_catalog(settings: Settings) -> ModelCatalog:
         if entry.prompt_set not in prompt_sets:
             raise Misconfigured(f"Model {entry.name!r} names the prompt set {entry.prompt_set!r}, which is not there.")
     check_groups(entries.values())
-    return ModelCatalog(entries, defaults[Tier.SMALL], defaults[Tier.LARGE], prompt_sets)
+    scorers = load_scorers(settings.scorers_dir)
+    return ModelCatalog(entries, defaults[Tier.SMALL], defaults[Tier.LARGE], prompt_sets, scorers)
+
+
+def load_scorers(folder: Path | None) -> dict[str, Scorer]:
+    """FrugalGPT's scorers by name, from every `*.json` of a folder. Raises `Misconfigured` naming the file."""
+    if folder is None:
+        return {}
+    if not folder.is_dir():
+        raise Misconfigured(f"COPE_SCORERS_DIR: {folder} is not a folder.")
+    scorers: dict[str, Scorer] = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            scorer = decode_scorer(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as wrong:
+            raise Misconfigured(f"{path}: {wrong}") from None
+        if scorer.name in scorers:
+            raise Misconfigured(f"{path}: there is another scorer named {scorer.name!r} in this folder.")
+        scorers[scorer.name] = scorer
+    return scorers
 
 
 def load_prices(settings: Settings) -> PriceTable:
@@ -254,10 +275,18 @@ def _prompt_sets(path: Path | None) -> dict[str, PromptSet]:
     for name, row in _toml(path).items():
         try:
             kinds = {Kind(kind): RolePrompts(**texts) for kind, texts in row.pop("kinds").items()}
-            sets[name] = PromptSet(name=name, kinds=kinds, **row)
+            shots = {Kind(kind): tuple(map(_shot, given)) for kind, given in row.pop("shots", {}).items()}
+            for kind in shots:
+                if kind not in kinds:
+                    raise ValueError(f"there are shots for kind {kind.value!r}, and no prompts")
+            sets[name] = PromptSet(name=name, kinds=kinds, shots=shots, **row)
         except (KeyError, TypeError, ValueError, AttributeError) as wrong:
             raise Misconfigured(f"{path}: prompt set {name!r}: {wrong}") from None
     return sets
+
+
+def _shot(row: Mapping[str, Any]) -> Shot:
+    return Shot(**{**row, "choices": tuple(row.get("choices", ()))})
 
 
 def _toml(path: Path) -> dict[str, Any]:

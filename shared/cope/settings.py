@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     models_file: Path | None = None
     prices_file: Path | None = None
     prompts_file: Path | None = None
+    scorers_dir: Path | None = None
     allow_reference: bool = False
     small_base_url: str = ""
     small_model: str = ""

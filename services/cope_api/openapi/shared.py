@@ -1,5 +1,6 @@
 """Schemas that several areas share: the `cope` blocks and usage."""
 
+from cope.core.policies.options import MAX_TIER_MODELS, MAX_TIERS, PlanKind
 from cope.core.policies.spec import MAX_SAMPLES, PolicyName, Temperatures
 from cope.core.problem import Kind
 from cope.core.request import BATCH_ONLY_KEYS, MAX_CHOICES, MAX_PATTERN, MAX_PILOT, MAX_PRIORITY, SERVED_KINDS
@@ -45,6 +46,19 @@ _LINE = {
     "stop": one_of([rule.value for rule in StopRule], "Whether a decided vote ends at once."),
     "p1_star": one_of([rule.value for rule in StragglerRule]),
     "waves": array(whole(low=1, high=MAX_SAMPLES), "Samples launched together; n in all. Default: all at once.", low=1),
+    "prompt_sets": array(text(low=1, high=256), "Policies cascade-*: sets that share the samples.", low=1, high=4),
+    "tiers": array(
+        array(text(low=1, high=256), low=1, high=MAX_TIER_MODELS),
+        "Policies abc, frugalgpt: models by tier, the last of one.",
+        low=2,
+        high=MAX_TIERS,
+    ),
+    "samples_per_model": whole("Policy abc: samples of each model of a tier.", low=1, high=MAX_SAMPLES),
+    "agreement": {**THRESHOLD, "description": "Policy abc: share of a tier's votes that accepts. Default 1."},
+    "scorer": text("Policy frugalgpt: a configured scorer.", low=1, high=256),
+    "planner": text("Policy plan-execute: the model that plans.", low=1, high=256),
+    "executor": text("Policy plan-execute: the model that solves.", low=1, high=256),
+    "plan": one_of([kind.value for kind in PlanKind], "Policy plan-execute: what is planned."),
     "seed": nullable(whole("Draws the same plan again.", low=-BIG - 1, high=BIG)),
     "choices": array(text(low=1, high=10_000), "Kind choice: what to choose from.", low=2, high=MAX_CHOICES),
     "answer_pattern": nullable(text("Kind exact: a regular expression of the answer.", low=1, high=MAX_PATTERN)),

@@ -17,6 +17,7 @@ from cope.core.confidence import ThresholdRule
 from cope.core.history import FinishedStep, Sample, SampleStatus
 from cope.core.ids import TaskId
 from cope.core.money import NanoUSD, TokenUsage
+from cope.core.policies.options_codec import decode_options, encode_options
 from cope.core.policies.spec import PolicyName, PolicySpec, Temperatures
 from cope.core.problem import Kind, Message, Problem
 from cope.core.responses.form import ResponseForm, decode_form, encode_form
@@ -88,7 +89,7 @@ def blank_payload(payload: str) -> str:
 
 def encode_policy(policy: PolicySpec) -> str:
     """Canonical JSON of a policy: equal policies give equal text."""
-    t = policy.temperatures
+    t, baseline = policy.temperatures, encode_options(policy.baseline)
     return orjson.dumps(
         {
             "name": policy.name.value,
@@ -112,6 +113,7 @@ def encode_policy(policy: PolicySpec) -> str:
             "passthrough_tier": policy.passthrough_tier.value,
             # Absent where there are none: policies stored before there were waves keep their text, and so their id.
             **({"waves": policy.waves} if policy.waves else {}),
+            **({"baseline": baseline} if baseline else {}),
         },
         option=orjson.OPT_SORT_KEYS,
     ).decode()
@@ -140,6 +142,7 @@ def decode_policy(text: str) -> PolicySpec:
         p1_star=StragglerRule(data["p1_star"]),
         passthrough_tier=Tier(data["passthrough_tier"]),
         waves=tuple(data.get("waves", ())),
+        baseline=decode_options(data.get("baseline", {})),
     )
 
 

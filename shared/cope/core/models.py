@@ -9,6 +9,7 @@ from cope.core.errors import BadRequest
 from cope.core.limits.book import Place
 from cope.core.limits.types import Limits
 from cope.core.prompts.model import PromptSet
+from cope.core.scorer import Scorer
 from cope.core.stages import Tier
 
 JsonScalar = str | int | float | bool | None
@@ -145,12 +146,17 @@ def _place(model: str, endpoint: Endpoint) -> Place:
 
 @dataclass(frozen=True, slots=True)
 class ModelCatalog:
-    """All configured models by name, the default of each tier, and the prompt sets they may use."""
+    """All configured models by name, the default of each tier, and the prompt sets they may use.
+
+    `scorers` are FrugalGPT's by name. `runs_programs`: whether workers can run solutions that are programs.
+    """
 
     entries: Mapping[str, ModelEntry]
     default_small: str
     default_large: str
     prompt_sets: Mapping[str, PromptSet]
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    runs_programs: bool = False
 
     def entry(self, name: str, *, param: str) -> ModelEntry:
         """The model of that name. Raises `BadRequest` naming `param` and the models there are."""

@@ -8,7 +8,9 @@ for somebody to look (http contract, b16). A project can switch this off.
 from enum import StrEnum
 
 from cope.core.history import FinishedStep
-from cope.core.policies.spec import PolicyName
+from cope.core.policies.cascade_vote import set_step
+from cope.core.policies.spec import CASCADES, PolicyName
+from cope.core.policies.tiers import tier_step
 from cope.core.stages import Stage
 
 WATCHED_LINES = 200
@@ -23,12 +25,15 @@ class ParseWatch(StrEnum):
 
 
 def line_parses(policy: PolicyName, step: FinishedStep) -> bool | None:
-    """Whether at least half of a line's Stage 1 answers could be read; None for a step that says nothing of it.
+    """Whether at least half of the answers of a line's first step could be read; None for any other step.
 
     Only the policies that may escalate are watched: the others either pay for every line, as told, or for none.
     """
-    if policy not in {PolicyName.COPE, PolicyName.COPE_S2} or step.stage is not Stage.SMALL_PLANS_AND_EXECUTES:
+    if policy not in CASCADES or step.stage is not Stage.SMALL_PLANS_AND_EXECUTES:
         return None
+    several = policy not in {PolicyName.COPE, PolicyName.COPE_S2}
+    if several and step.name not in {set_step(0), tier_step(0)}:
+        return None  # a line counts once, however many steps its first stage has
     readable = sum(sample.key is not None for sample in step.arrived)
     return readable > 0 and 2 * readable >= len(step.arrived)
 

@@ -13,12 +13,23 @@ from cope.core.stages import Tier
 def models_of(policy: PolicySpec) -> tuple[str, ...]:
     """The models that steps of this policy may call."""
     match policy.name:
-        case PolicyName.COPE | PolicyName.COPE_S2:
+        case (
+            PolicyName.COPE
+            | PolicyName.COPE_S2
+            | PolicyName.CASCADE_VOTE
+            | PolicyName.CASCADE_VERIFY
+            | PolicyName.SMALL_GUIDED
+        ):
             return policy.small, policy.large
         case PolicyName.SMALL | PolicyName.SMALL_MAJORITY:
             return (policy.small,)
-        case PolicyName.LARGE | PolicyName.AUDIT:
+        case PolicyName.LARGE | PolicyName.LARGE_PLAN | PolicyName.AUDIT:
             return (policy.large,)
+        case PolicyName.ABC | PolicyName.FRUGALGPT:
+            return tuple(seat.model for tier in policy.baseline.tiers for seat in tier)
+        case PolicyName.PLAN_EXECUTE:
+            seats = (policy.baseline.planner, policy.baseline.executor)
+            return tuple(seat.model for seat in seats if seat is not None)
         case PolicyName.PASSTHROUGH:
             return (policy.small if policy.passthrough_tier is Tier.SMALL else policy.large,)
         case _:

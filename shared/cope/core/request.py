@@ -16,6 +16,7 @@ from cope.core.models import ModelCatalog
 from cope.core.money import NanoUSD
 from cope.core.policies.spec import PolicyName, PolicySpec
 from cope.core.problem import Kind, Message, MessageRole, Problem
+from cope.core.request_baselines import check_fit
 from cope.core.request_policy import COPE_POLICY_KEYS, LATER_COPE_KEYS, resolve_policy
 from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text, as_text_list, as_usd
 from cope.core.responses.form import ResponseForm
@@ -58,6 +59,11 @@ _HANDLED = frozenset(
     {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "n", "seed", "cope"}
 )
 _OPTION_FIELDS = frozenset({"max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "n"})
+_NO_OPTIONS = CallerOptions()
+# Where further choices are further samples of the answer's class; the others end with a single sample or pool steps.
+_VOTED_IN_ONE_STEP = frozenset(
+    {PolicyName.COPE, PolicyName.COPE_S2, PolicyName.SMALL_MAJORITY, PolicyName.SMALL_GUIDED}
+)
 T = TypeVar("T")
 
 MAX_MESSAGES = 2048
@@ -173,6 +179,8 @@ class RequestParser:
             values = self._inherited
         model = as_text(body.get("model"), "model", longest=256)
         policy = self._policy(model, own_cope)
+        if policy.prompt_set is not None or policy.baseline.prompt_sets:
+            check_fit(policy, values.kind, self._catalog)
         return ParsedRequest(
             problem=_problem(body, cope, values.kind, passthrough=policy.name is PolicyName.PASSTHROUGH),
             policy=policy,
@@ -419,10 +427,10 @@ def _choices_n(value: object, policy: PolicySpec) -> int:
         return 1
     n = as_int(value, "n", low=1, high=64)
     most = policy.n
-    if policy.name in {PolicyName.SMALL, PolicyName.LARGE}:
-        most = 1
-    elif policy.name is PolicyName.PASSTHROUGH:
+    if policy.name is PolicyName.PASSTHROUGH:
         most = 64
+    elif policy.name not in _VOTED_IN_ONE_STEP:
+        most = 1
     if n > most:
         raise BadRequest(f"Policy {policy.name.value!r} can return at most {most} choices.", param="n")
     return n

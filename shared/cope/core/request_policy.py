@@ -14,11 +14,18 @@ from cope.core.confidence import ThresholdRule, parse_threshold
 from cope.core.errors import BadRequest, NotAvailableYet
 from cope.core.models import ModelCatalog
 from cope.core.policies.spec import MAX_SAMPLES, PolicyName, PolicySpec, Temperatures
+from cope.core.request_baselines import (
+    BASELINE_KEYS,
+    options_for,
+    refuse_placed_model,
+    thresholds_of,
+    with_baseline,
+)
 from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text
 from cope.core.stages import StopRule, StragglerRule, Tier
 from cope.core.waves import as_waves, check_waves
 
-COPE_POLICY_KEYS = frozenset(
+COPE_POLICY_KEYS = BASELINE_KEYS | frozenset(
     {
         "policy",
         "small",
@@ -37,11 +44,10 @@ COPE_POLICY_KEYS = frozenset(
 )
 LATER_COPE_KEYS = frozenset(
     {
-        "theta", "tests", "setup", "entry_point", "actions", "turns", "prompt_sets", "tiers",
-        "samples_per_model", "agreement", "scorer", "planner", "executor", "plan", "on_expiry",
+        "theta", "tests", "setup", "entry_point", "actions", "turns", "on_expiry",
     }
 )  # fmt: skip
-LATER_POLICIES = frozenset({"small-multi", "cascade-vote", "cascade-verify", "abc", "frugalgpt", "plan-execute"})
+LATER_POLICIES = frozenset({"small-multi"})
 VOTING = frozenset({PolicyName.COPE, PolicyName.COPE_S2, PolicyName.SMALL_MAJORITY})
 """The policies whose samples vote, so that `waves` means something."""
 SELECTABLE = tuple(name.value for name in PolicyName if name not in {PolicyName.PASSTHROUGH, PolicyName.AUDIT})
@@ -64,11 +70,13 @@ def resolve_policy(
         return _passthrough(model, merged, catalog)
     policy_name, at = _split(as_text(name, "cope.policy", longest=256))
     param = "model" if name is model else "cope.policy"
-    policy = replace(_blank(policy_name, param, catalog), **_thresholds(at, param))
+    blank = _blank(policy_name, param, catalog)
+    policy = thresholds_of(blank, at, param, _tau)
     policy = _place_model(policy, model, named, catalog)
     if "waves" not in own and policy.name not in VOTING:
         merged.pop("waves", None)  # a batch's default is for those of its lines that vote
-    return _checked(_override(policy, merged, catalog))
+    fitting = options_for(policy.name, own, merged)
+    return _checked(with_baseline(_override(policy, fitting, catalog), fitting, catalog, _tau))
 
 
 def _split(text: str) -> tuple[str, str | None]:
@@ -88,15 +96,6 @@ def _blank(name: str, param: str, catalog: ModelCatalog) -> PolicySpec:
     )
 
 
-def _thresholds(at: str | None, param: str) -> dict[str, Any]:
-    if at is None:
-        return {}
-    parts = at.split(",")
-    if len(parts) != 2:
-        raise BadRequest("Thresholds are written as `cope@tau1,tau2`, such as `cope@0.75,0.5`.", param=param)
-    return {"tau1": _tau(parts[0], param), "tau2": _tau(parts[1], param)}
-
-
 def _tau(value: object, param: str) -> Fraction:
     if not isinstance(value, (str, int, float)):
         raise BadRequest(f"`{param}` must be a number between 0 and 1.", param=param)
@@ -109,6 +108,7 @@ def _tau(value: object, param: str) -> Fraction:
 def _place_model(policy: PolicySpec, model: str, named: str, catalog: ModelCatalog) -> PolicySpec:
     if named in SELECTABLE:
         return policy
+    refuse_placed_model(policy.name)
     entry = catalog.entry(model, param="model")
     return replace(policy, **_named(entry.tier, model))
 

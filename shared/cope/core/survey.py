@@ -92,7 +92,8 @@ def paid_step(name: str, model: str, reach: Reach, price: Price, *, guidelines: 
 class Group:
     """Lines of one kind under one policy (`policy` as `cope.core.codec.encode_policy` writes it).
 
-    `votes` is the policy's n. `pilots`: whether some of its lines may be tried on the small model for nothing.
+    `votes` is how many samples the small model draws again for a line that escalates. `pilots`: whether
+    some of its lines may be tried on the small model for nothing.
     """
 
     policy: str

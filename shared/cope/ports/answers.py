@@ -10,8 +10,10 @@ from cope.core.problem import Kind, Problem
 class AnswerJudge(Protocol):
     """Reads answers. What can't be read within its limits is unparsable, never an error."""
 
-    async def judge(self, problem: Problem, texts: Sequence[str]) -> list[JudgedAnswer]:
+    async def judge(self, problem: Problem, texts: Sequence[str], *, programs: bool = False) -> list[JudgedAnswer]:
         """One entry per text, in order. The key depends on the answer alone: not on the problem, order or neighbours.
+
+        With `programs` each text is a program, whose answer is what it computes.
 
         Raises `AnswerHelperUnavailable` if the means to read an answer can't be started at all.
         """

@@ -104,11 +104,13 @@ def single_request(
     return chat_request(spec, call, entry, messages, request_id=request_id, index=0)
 
 
-async def single_sample(judge: AnswerJudge, spec: TaskSpec, step: Step, answer: ChatAnswer) -> Sample:
+async def single_sample(
+    judge: AnswerJudge, spec: TaskSpec, step: Step, answer: ChatAnswer, prompts: PromptSet
+) -> Sample:
     """The only sample of a step that has one, from the answer to its `single_request`."""
     if step.planner is not None:
         return plan_sample(step.planner, 0, answer)
-    return await solution_sample(judge, spec, step, 0, answer)
+    return await solution_sample(judge, spec, step, 0, answer, programs=prompts.programs)
 
 
 def plan_sample(planner: Call, index: int, planned: ChatAnswer) -> Sample:
@@ -122,8 +124,13 @@ def plan_sample(planner: Call, index: int, planned: ChatAnswer) -> Sample:
     )
 
 
-async def solution_sample(judge: AnswerJudge, spec: TaskSpec, step: Step, index: int, solved: ChatAnswer) -> Sample:
-    """The sample of a solution, with its answer read unless the step passes the caller's own messages through."""
+async def solution_sample(
+    judge: AnswerJudge, spec: TaskSpec, step: Step, index: int, solved: ChatAnswer, *, programs: bool
+) -> Sample:
+    """The sample of a solution, with its answer read unless the step passes the caller's own messages through.
+
+    `programs`: the solution is a program, and its answer what that computes.
+    """
     usage = solved.usage or TokenUsage()
     sample = Sample(
         index,
@@ -135,7 +142,7 @@ async def solution_sample(judge: AnswerJudge, spec: TaskSpec, step: Step, index:
     )
     if step.verbatim:
         return sample
-    (judged,) = await judge.judge(spec.problem, [solved.text])
+    (judged,) = await judge.judge(spec.problem, [solved.text], programs=programs)
     return replace(sample, answer=judged.answer, key=judged.key)
 
 
@@ -235,7 +242,8 @@ class ChainRunner:
         if step.executor is None:
             raise ValueError(f"step {step.name!r} has neither planner nor executor")
         solved = await self._call(index, step.executor, executor_messages(self._spec, step, self._prompts, own))
-        sample = await solution_sample(self._parts.judge, self._spec, self._step, index, solved)
+        programs = self._prompts.programs
+        sample = await solution_sample(self._parts.judge, self._spec, self._step, index, solved, programs=programs)
         return replace(sample, plan=plan_text, usage=used + sample.usage)
 
     async def _call(self, index: int, call: Call, messages: tuple[Message, ...]) -> ChatAnswer:

@@ -21,7 +21,7 @@ from cope.core.prices import PriceTable
 from cope.core.prompts import Role
 from cope.core.records import Batch
 from cope.core.request import ParsedRequest
-from cope.core.stages import StragglerRule, Tier
+from cope.core.stages import Stage, StragglerRule, Tier
 from cope.core.survey import Group, PilotLine, Reach, StepSize, Survey, paid_step
 from cope.core.task import CallerOptions, TaskSpec
 from cope.ports.store import NewTask
@@ -129,7 +129,8 @@ class Surveyor:
         rungs = worst_path(spec)
         priced = tuple((i, price) for i, rung in enumerate(rungs) if (price := self._price(rung)) is not None)
         escalates = any(rung.reach is not Reach.ALWAYS for rung in rungs)
-        pilots = escalates and all(position > 0 for position, _ in priced)
+        # Only where all that every line goes through is free: a dry run spends nothing.
+        pilots = escalates and all(rungs[position].reach is not Reach.ALWAYS for position, _ in priced)
         kind = spec.problem.kind.value
         number = self._groups.setdefault((encoded, kind), len(self._survey.groups))
         if number == len(self._survey.groups):
@@ -144,7 +145,9 @@ class Surveyor:
                 )
                 for i, price in priced
             ]
-            self._survey.groups.append(Group(encoded, kind, spec.policy.n, pilots, steps))
+            again = (rung.longest for rung in rungs if rung.longest.stage is Stage.LARGE_PLANS_SMALL_EXECUTES)
+            votes = sum(step.n for step in again if step.tier is Tier.SMALL)
+            self._survey.groups.append(Group(encoded, kind, votes, pilots, steps))
         # An escalation waits for its last sample here: lengths of those that come first would be short ones.
         short = replace(spec.policy, max_stage=1, p1_star=StragglerRule.FULL)
         return _Way(number, rungs, priced, spec.policy, encode_policy(short) if pilots else None)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from cope.core.history import FinishedStep, SampleStatus
+from cope.core.history import History, SampleStatus
 from cope.core.lifecycle import TaskState
 from cope.core.money import TokenUsage
 from cope.core.quote import PilotOutcome, Quote, estimate
@@ -52,16 +52,15 @@ def _outcome(survey: Survey, task: PilotTask) -> PilotOutcome | None:
         return None
     result: dict[str, Any] = {} if task.state is TaskState.FAILED or not task.result else orjson.loads(task.result)
     told: dict[str, Any] = result.get("cope", {})
-    step = task.history[0] if task.history else None
-    return _from_step(line, step, told, failed=task.state is TaskState.FAILED)
+    return _from_steps(line, task.history, told, failed=task.state is TaskState.FAILED)
 
 
-def _from_step(line: PilotLine, step: FinishedStep | None, told: dict[str, Any], *, failed: bool) -> PilotOutcome:
+def _from_steps(line: PilotLine, steps: History, told: dict[str, Any], *, failed: bool) -> PilotOutcome:
     planner, small = TokenUsage(), TokenUsage()
     solutions: list[int] = []
     arrived = 0
-    if step is not None:
-        small = step.usage
+    for step in steps:  # a pilot's are all of its first stage
+        small += step.usage
         for sample in step.samples:
             if sample.status is not SampleStatus.FINISHED:
                 continue

@@ -274,7 +274,7 @@ class StepRun:
         """Judge, settle and commit an answer that came in the provider's batch, as if the call had been made here."""
         prompts = self._parts.catalog.prompts(step.model, step.prompt_set)
         entry = self._parts.catalog.entry(step.model, param="model")
-        sample = await single_sample(self._parts.judge, self._task.spec, step, answer)
+        sample = await single_sample(self._parts.judge, self._task.spec, step, answer, prompts)
         outcome = StepOutcome((sample,), answer.usage, None, answer.provider_id)
         plan = _Plan(step, entry, prompts, order.prompt_version)
         return await self._settle(plan, order.price, outcome, started, attempt_id=attempt_id, amount=amount)

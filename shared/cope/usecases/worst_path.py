@@ -6,7 +6,7 @@ second. What a step can cost is bounded by both.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from cope.core.budget import output_limit
@@ -15,17 +15,16 @@ from cope.core.models import ModelEntry
 from cope.core.money import NanoUSD, Price
 from cope.core.plans import GoalPlan
 from cope.core.policies.registry import next_decision
-from cope.core.policies.spec import PolicyName
+from cope.core.policies.spec import CASCADES
 from cope.core.problem import Message
 from cope.core.prompts import PromptSet, Role
-from cope.core.stages import Stage, Step
+from cope.core.stages import Stage, Step, StopRule
 from cope.core.survey import Reach, StepSize
 from cope.core.task import TaskSpec
 from cope.usecases.chains import PLAN_BYTES_PER_TOKEN, executor_messages, planner_messages
 from cope.usecases.run_step import step_worst_case
 
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
-_CASCADES = frozenset({PolicyName.COPE, PolicyName.COPE_S2})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +48,12 @@ class Rung:
 
 def worst_path(spec: TaskSpec) -> tuple[Rung, ...]:
     """Every step that the line's policy can ask for, in order. It depends on the policy and the options alone."""
+    # Nothing is left out because a vote is hopeless: with unreadable answers it always is.
+    spec = replace(spec, policy=replace(spec.policy, stop=StopRule.OFF))
     longest, shortest = _walk(spec, longest=True), _walk(spec, longest=False)
-    return tuple(Rung(a, b, _reach(spec, a)) for a, b in zip(longest, shortest, strict=True))
+    # Without anything in between, what the first stage does not accept comes to the last.
+    between = any(step.stage is Stage.LARGE_PLANS_SMALL_EXECUTES for step in longest)
+    return tuple(Rung(a, b, _reach(spec, a, between=between)) for a, b in zip(longest, shortest, strict=True))
 
 
 def step_size(spec: TaskSpec, rung: Rung, entry: ModelEntry, prompts: PromptSet, price: Price) -> StepSize:
@@ -93,10 +96,10 @@ def _unreadable(step: Step, *, longest: bool) -> FinishedStep:
     )
 
 
-def _reach(spec: TaskSpec, step: Step) -> Reach:
-    if spec.policy.name not in _CASCADES or step.stage is Stage.SMALL_PLANS_AND_EXECUTES:
+def _reach(spec: TaskSpec, step: Step, *, between: bool) -> Reach:
+    if spec.policy.name not in CASCADES or step.stage is Stage.SMALL_PLANS_AND_EXECUTES:
         return Reach.ALWAYS
-    return Reach.ESCALATED if step.stage is Stage.LARGE_PLANS_SMALL_EXECUTES else Reach.UNRESOLVED
+    return Reach.UNRESOLVED if between and step.stage is Stage.LARGE_EXECUTES else Reach.ESCALATED
 
 
 def _prompts(spec: TaskSpec, step: Step, prompts: PromptSet) -> list[tuple[Message, ...]]:

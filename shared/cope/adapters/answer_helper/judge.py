@@ -10,7 +10,13 @@ from cope.adapters.answer_helper.pool import HelperLimits, HelperPool, Outcome
 from cope.core.answers import extract, extraction_needs_helper, quick_key
 from cope.core.answers.limits import MAX_SOLUTION_CHARS
 from cope.core.answers.model import AnswerKey, JudgedAnswer, Keyed, NeedsHelper, Unkeyable
+from cope.core.answers.program import program_answer, program_of
+from cope.core.errors import AnswerHelperUnavailable
 from cope.core.problem import Kind, Problem
+from cope.core.prompts.model import PROGRAM_ANSWER
+from cope.ports.programs import ProgramRunner
+
+MAX_PROGRAM_VALUE = 4_000
 
 
 class _Performer(Protocol):
@@ -32,14 +38,16 @@ class _HereAndNow:
 class CachingJudge:
     """An `AnswerJudge`. Keeps the last `memory` keys that a helper found, by kind and answer."""
 
-    def __init__(self, performer: _Performer, *, memory: int) -> None:
+    def __init__(self, performer: _Performer, *, memory: int, programs: ProgramRunner | None = None) -> None:
         self._performer = performer
+        self._programs = programs
         self._memory = memory
         self._found: OrderedDict[tuple[Kind, str], AnswerKey | None] = OrderedDict()
 
-    async def judge(self, problem: Problem, texts: Sequence[str]) -> list[JudgedAnswer]:
+    async def judge(self, problem: Problem, texts: Sequence[str], *, programs: bool = False) -> list[JudgedAnswer]:
         """See `AnswerJudge.judge`."""
-        return [await self._judge(problem, text) for text in texts]
+        read = self._run if programs else self._judge
+        return [await read(problem, text) for text in texts]
 
     async def grade(self, kind: Kind, gold: str, answer: str) -> bool:
         """math-verify for mathematics; for the other kinds equal keys."""
@@ -54,6 +62,17 @@ class CachingJudge:
 
     async def _judge(self, problem: Problem, text: str) -> JudgedAnswer:
         answer = await self._extract(problem, text)
+        return JudgedAnswer(answer, None if answer is None else await self._key(problem.kind, answer))
+
+    async def _run(self, problem: Problem, text: str) -> JudgedAnswer:
+        if self._programs is None:
+            raise AnswerHelperUnavailable(
+                "A task's solutions are programs, and this worker has nothing that runs them: configure the sandbox "
+                "for workers as it is for the API."
+            )
+        program = program_of(text)
+        value = None if program is None else await self._programs.value_of(program, PROGRAM_ANSWER)
+        answer = None if value is None else program_answer(value[:MAX_PROGRAM_VALUE])
         return JudgedAnswer(answer, None if answer is None else await self._key(problem.kind, answer))
 
     async def _extract(self, problem: Problem, text: str) -> str | None:
@@ -90,14 +109,21 @@ class CachingJudge:
         return key
 
 
-def helper_judge(*, size: int = 1, limits: HelperLimits | None = None, memory: int = 10_000) -> CachingJudge:
-    """The judge for all that reads model output. Helpers start when first needed; call `aclose` at the end."""
-    return CachingJudge(HelperPool(size, limits or HelperLimits()), memory=memory)
+def helper_judge(
+    *,
+    size: int = 1,
+    limits: HelperLimits | None = None,
+    memory: int = 10_000,
+    programs: ProgramRunner | None = None,
+) -> CachingJudge:
+    """The judge for all that reads model output. Helpers start when first needed; call `aclose` at the end. `programs`
+    runs solutions that are programs; it stays its owner's to close."""
+    return CachingJudge(HelperPool(size, limits or HelperLimits()), memory=memory, programs=programs)
 
 
-def in_process_judge(*, memory: int = 1_000) -> CachingJudge:
+def in_process_judge(*, memory: int = 1_000, programs: ProgramRunner | None = None) -> CachingJudge:
     """The same keys with no helper and no limit of time: for tests, never for text from outside."""
-    return CachingJudge(_HereAndNow(), memory=memory)
+    return CachingJudge(_HereAndNow(), memory=memory, programs=programs)
 
 
 def grade_all(kind: Kind, pairs: Sequence[tuple[str, str]], *, limits: HelperLimits | None = None) -> list[bool]:

@@ -3,7 +3,20 @@
 from typing import assert_never
 
 from cope.core.history import History
-from cope.core.policies import audit, cope, large, passthrough, small
+from cope.core.policies import (
+    abc,
+    audit,
+    cascade_verify,
+    cascade_vote,
+    cope,
+    frugalgpt,
+    large,
+    large_plan,
+    passthrough,
+    plan_execute,
+    small,
+    small_guided,
+)
 from cope.core.policies.decision import Decision
 from cope.core.policies.spec import PolicyName
 from cope.core.task import TaskSpec
@@ -18,6 +31,20 @@ def next_decision(task: TaskSpec, history: History) -> Decision:
             return small.next_decision(task, history)
         case PolicyName.LARGE:
             return large.next_decision(task, history)
+        case PolicyName.CASCADE_VOTE:
+            return cascade_vote.next_decision(task, history)
+        case PolicyName.CASCADE_VERIFY:
+            return cascade_verify.next_decision(task, history)
+        case PolicyName.ABC:
+            return abc.next_decision(task, history)
+        case PolicyName.FRUGALGPT:
+            return frugalgpt.next_decision(task, history)
+        case PolicyName.PLAN_EXECUTE:
+            return plan_execute.next_decision(task, history)
+        case PolicyName.LARGE_PLAN:
+            return large_plan.next_decision(task, history)
+        case PolicyName.SMALL_GUIDED:
+            return small_guided.next_decision(task, history)
         case PolicyName.PASSTHROUGH:
             return passthrough.next_decision(task, history)
         case PolicyName.AUDIT:

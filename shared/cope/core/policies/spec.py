@@ -5,6 +5,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from cope.core.confidence import ThresholdRule
+from cope.core.policies.options import NO_OPTIONS, BaselineOptions
 from cope.core.stages import StopRule, StragglerRule, Tier
 
 GOAL_PLAN_TOKENS = 96
@@ -22,8 +23,28 @@ class PolicyName(StrEnum):
     SMALL = "small"
     SMALL_MAJORITY = "small-majority"
     LARGE = "large"
+    CASCADE_VOTE = "cascade-vote"
+    CASCADE_VERIFY = "cascade-verify"
+    ABC = "abc"
+    FRUGALGPT = "frugalgpt"
+    PLAN_EXECUTE = "plan-execute"
+    LARGE_PLAN = "large-plan"
+    SMALL_GUIDED = "small-guided"
     PASSTHROUGH = "passthrough"
     AUDIT = "audit"
+
+
+CASCADES = frozenset(
+    {
+        PolicyName.COPE,
+        PolicyName.COPE_S2,
+        PolicyName.CASCADE_VOTE,
+        PolicyName.CASCADE_VERIFY,
+        PolicyName.ABC,
+        PolicyName.FRUGALGPT,
+    }
+)
+"""The policies that may end with their first stage, or escalate: what a line of theirs costs is not known before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +64,8 @@ class PolicySpec:
     1 (a dry run's pilot only) Stage 1's.
 
     `waves` are the samples of a vote launched together, in order (empty: all at once); their sum is `n`.
-    `small` and `large` are configured model names; `passthrough` calls the one that `passthrough_tier` says.
+    `small` and `large` are configured model names; `passthrough` calls the one that `passthrough_tier` says, and the
+    policies with `baseline` options of tiers, a planner or an executor call those instead.
     """
 
     name: PolicyName
@@ -60,3 +82,4 @@ class PolicySpec:
     p1_star: StragglerRule = StragglerRule.FULL
     waves: tuple[int, ...] = ()
     passthrough_tier: Tier = Tier.LARGE
+    baseline: BaselineOptions = NO_OPTIONS

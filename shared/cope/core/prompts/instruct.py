@@ -3,11 +3,11 @@
 from cope.core.problem import Kind
 from cope.core.prompts.model import PromptSet, RolePrompts
 
-_GOAL = (
+GOAL = (
     "Do not solve this yet. State in one short sentence the goal: what exactly has to be found or produced, and in "
     "which form. Name no method and give no result."
 )
-_GUIDELINE = (
+GUIDELINE = (
     "Do not solve this. Write a guideline of one or two sentences for a less experienced solver: the approach to take "
     "and the mistake to avoid. Give no result and no intermediate value."
 )
@@ -21,16 +21,16 @@ INSTRUCT = PromptSet(
     separator="\n\n",
     kinds={
         Kind.MATH: RolePrompts(
-            goal_planner=_GOAL,
-            guideline_planner=_GUIDELINE,
+            goal_planner=GOAL,
+            guideline_planner=GUIDELINE,
             executor=(
                 "Solve this step by step. If a goal or a guideline follows, use it. End with the final answer alone "
                 "inside \\boxed{}."
             ),
         ),
         Kind.CHOICE: RolePrompts(
-            goal_planner=_GOAL,
-            guideline_planner=_GUIDELINE,
+            goal_planner=GOAL,
+            guideline_planner=GUIDELINE,
             executor=(
                 "Choose exactly one of these options:\n{choices}\n"
                 "Think step by step. If a goal or a guideline follows, use it. End with a last line of the form "
@@ -38,8 +38,8 @@ INSTRUCT = PromptSet(
             ),
         ),
         Kind.EXACT: RolePrompts(
-            goal_planner=_GOAL,
-            guideline_planner=_GUIDELINE,
+            goal_planner=GOAL,
+            guideline_planner=GUIDELINE,
             executor=(
                 "Work this out step by step. If a goal or a guideline follows, use it. End with a last line of the "
                 "form 'Answer: ' followed by the answer and nothing else."

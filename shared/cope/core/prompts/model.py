@@ -3,10 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from cope.core.problem import Kind
+
+PROGRAM_ANSWER = "ans"
+"""The variable that a program leaves its answer in."""
 
 
 class Role(StrEnum):
@@ -27,12 +30,23 @@ class RolePrompts:
 
 
 @dataclass(frozen=True, slots=True)
+class Shot:
+    """A solved example that an executor is shown. `choices` are its own options, of kind `choice`."""
+
+    problem: str
+    solution: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PromptSet:
     """One prompt per (role, kind), and the words around plans.
 
     `system` is sent first (empty: no system message of ours); a caller's own system message follows in the same one.
     `goal_label` and `guideline_label` introduce the plans an executor is given. `separator` stands between the
-    problem, the instruction and each plan.
+    problem, the instruction and each plan. `shots` stand before the caller's conversation, as turns of their own,
+    for executors only. With `programs` a solution is a Python program that leaves its answer in
+    `PROGRAM_ANSWER`.
     """
 
     name: str
@@ -42,12 +56,21 @@ class PromptSet:
     guideline_label: str
     separator: str
     kinds: Mapping[Kind, RolePrompts]
+    shots: Mapping[Kind, tuple[Shot, ...]] = field(default_factory=dict)
+    programs: bool = False
 
     @property
     def version(self) -> str:
         """Name, revision and a hash of every word: stored with each step, so a changed prompt is never unseen."""
-        words = [self.system, self.goal_label, self.guideline_label, self.separator] + [
+        words: list[object] = [self.system, self.goal_label, self.guideline_label, self.separator]
+        words += [
             [kind.value, p.goal_planner, p.guideline_planner, p.executor] for kind, p in sorted(self.kinds.items())
         ]
+        words += [
+            [kind.value, [[shot.problem, shot.solution, *shot.choices] for shot in shots]]
+            for kind, shots in sorted(self.shots.items())
+        ]
+        if self.programs:
+            words.append("programs")
         digest = hashlib.sha256(json.dumps(words, ensure_ascii=False).encode()).hexdigest()
         return f"{self.name}-{self.revision}-{digest[:12]}"

@@ -1,8 +1,10 @@
 """From a problem, a role and plans to the messages that are sent."""
 
+from collections.abc import Sequence
+
 from cope.core.plans import GoalPlan, GuidelinePlan
 from cope.core.problem import Kind, Message, Problem
-from cope.core.prompts.model import PromptSet
+from cope.core.prompts.model import PromptSet, Shot
 
 
 def render_goal_planner(prompts: PromptSet, problem: Problem) -> tuple[Message, ...]:
@@ -19,15 +21,31 @@ def render_executor(
     prompts: PromptSet, problem: Problem, *, goal: GoalPlan | None = None, guideline: GuidelinePlan | None = None
 ) -> tuple[Message, ...]:
     """The messages that ask for a solution, with no plan, a goal, a guideline, or both (Stage 2: p1* then p2)."""
-    parts = [prompts.kinds[problem.kind].executor]
+    asked = prompts.kinds[problem.kind].executor
+    parts = [asked]
     if goal is not None:
         parts.append(prompts.goal_label + goal.text)
     if guideline is not None:
         parts.append(prompts.guideline_label + guideline.text)
-    return _render(prompts, problem, tuple(parts))
+    shots = [turn for shot in prompts.shots.get(problem.kind, ()) for turn in _turns(prompts, shot, asked)]
+    return _render(prompts, problem, tuple(parts), shots)
 
 
-def _render(prompts: PromptSet, problem: Problem, parts: tuple[str, ...]) -> tuple[Message, ...]:
+def _turns(prompts: PromptSet, shot: Shot, instruction: str) -> tuple[Message, Message]:
+    """An example as the model will see the problem itself, and its solution as if the model had said it."""
+    asked = f"{shot.problem}{prompts.separator}{_with_choices(instruction, shot.choices)}"
+    return Message("user", asked), Message("assistant", shot.solution)
+
+
+def _with_choices(instruction: str, choices: Sequence[str]) -> str:
+    if not choices:
+        return instruction
+    return instruction.replace("{choices}", "\n".join(f"- {choice}" for choice in choices), 1)
+
+
+def _render(
+    prompts: PromptSet, problem: Problem, parts: tuple[str, ...], shots: Sequence[Message] = ()
+) -> tuple[Message, ...]:
     conversation = list(problem.conversation)
     system = prompts.system
     if conversation and conversation[0].role in {"system", "developer"}:
@@ -35,9 +53,9 @@ def _render(prompts: PromptSet, problem: Problem, parts: tuple[str, ...]) -> tup
         system = f"{system}\n\n{own}" if system else own
     instruction = prompts.separator.join(parts)
     if problem.kind is Kind.CHOICE:
-        instruction = instruction.replace("{choices}", "\n".join(f"- {choice}" for choice in problem.choices), 1)
+        instruction = _with_choices(instruction, problem.choices)
     if conversation and conversation[-1].role == "user":
         asked = conversation.pop().content
         instruction = f"{asked}{prompts.separator}{instruction}"
     messages = [Message("system", system)] if system else []
-    return (*messages, *conversation, Message("user", instruction))
+    return (*messages, *shots, *conversation, Message("user", instruction))

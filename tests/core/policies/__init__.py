@@ -1,0 +1,1 @@
+"""Every policy beside COPE: its decisions, step by step."""
