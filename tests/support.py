@@ -25,7 +25,7 @@ from cope.ports.store import NewTask
 NOON = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
 """The moment at which `FixedClock` begins."""
 
-_ids = SequentialIds()
+_ids = SequentialIds(start=1_000_000_000)  # far from those that a store under test makes for itself
 
 
 def new_id(prefix: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from cope.adapters.answer_helper import in_process_judge
 from cope.catalog import load_catalog
 from cope.core.answers import Keyed, extract, quick_key
-from cope.core.answers.program import program_answer, program_of
+from cope.core.answers.program import printed_value, printing, program_answer, program_of
 from cope.core.errors import AnswerHelperUnavailable, Misconfigured
 from cope.core.plans import GuidelinePlan
 from cope.core.problem import Kind, Message, Problem
@@ -119,8 +119,28 @@ def test_what_a_program_computed_is_an_answer_without_the_noise_of_floats(value:
     assert program_answer(value) == answer
 
 
+@pytest.mark.parametrize(
+    ("program", "value"),
+    [
+        ("ans = 6 * 7", "42"),
+        ("print('thinking')\nprint(1)\nans = 'x = 2'", "x = 2"),
+        ("def f():\n    return 5\n\nans = f()  # five", "5"),
+    ],
+)
+def test_a_runner_of_scripts_gives_the_value_back_behind_what_else_was_printed(
+    program: str, value: str, capsys: pytest.CaptureFixture[str]
+):
+    exec(printing(program), {})  # literal programs of this test
+
+    assert printed_value(capsys.readouterr().out) == value
+
+
+def test_a_script_that_printed_no_value_has_none():
+    assert printed_value("42\n") is None
+
+
 class Computes:
-    """A `ProgramRunner` that knows the values of a few programs; any other fails."""
+    """A `ProgramValues` that knows the values of a few programs; any other fails."""
 
     def __init__(self, values: dict[str, str]) -> None:
         self.values = values

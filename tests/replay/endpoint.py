@@ -29,7 +29,7 @@ class Recording:
 
 
 class RecordedPrograms:
-    """A `ProgramRunner` over the values that the recorded programs had when they were run; it knows no others."""
+    """A `ProgramValues` over the values that the recorded programs had when they were run; it knows no others."""
 
     def __init__(self, recordings: list[Recording]) -> None:
         self._values = {text: value for one in recordings for text, value in one.values.items()}

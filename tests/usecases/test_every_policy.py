@@ -56,7 +56,7 @@ POLICIES: dict[str, dict[str, object]] = {
 
 
 class SaysFive:
-    """A `ProgramRunner` whose only program is worth 5."""
+    """A `ProgramValues` whose only program is worth 5."""
 
     async def value_of(self, program: str, variable: str) -> str | None:
         return "5" if program == "ans = 5" else None

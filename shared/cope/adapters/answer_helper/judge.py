@@ -14,7 +14,7 @@ from cope.core.answers.program import program_answer, program_of
 from cope.core.errors import AnswerHelperUnavailable
 from cope.core.problem import Kind, Problem
 from cope.core.prompts.model import PROGRAM_ANSWER
-from cope.ports.programs import ProgramRunner
+from cope.ports.program_values import ProgramValues
 
 MAX_PROGRAM_VALUE = 4_000
 
@@ -38,7 +38,7 @@ class _HereAndNow:
 class CachingJudge:
     """An `AnswerJudge`. Keeps the last `memory` keys that a helper found, by kind and answer."""
 
-    def __init__(self, performer: _Performer, *, memory: int, programs: ProgramRunner | None = None) -> None:
+    def __init__(self, performer: _Performer, *, memory: int, programs: ProgramValues | None = None) -> None:
         self._performer = performer
         self._programs = programs
         self._memory = memory
@@ -114,14 +114,14 @@ def helper_judge(
     size: int = 1,
     limits: HelperLimits | None = None,
     memory: int = 10_000,
-    programs: ProgramRunner | None = None,
+    programs: ProgramValues | None = None,
 ) -> CachingJudge:
     """The judge for all that reads model output. Helpers start when first needed; call `aclose` at the end. `programs`
     runs solutions that are programs; it stays its owner's to close."""
     return CachingJudge(HelperPool(size, limits or HelperLimits()), memory=memory, programs=programs)
 
 
-def in_process_judge(*, memory: int = 1_000, programs: ProgramRunner | None = None) -> CachingJudge:
+def in_process_judge(*, memory: int = 1_000, programs: ProgramValues | None = None) -> CachingJudge:
     """The same keys with no helper and no limit of time: for tests, never for text from outside."""
     return CachingJudge(_HereAndNow(), memory=memory, programs=programs)
 

@@ -10,6 +10,7 @@ _BLOCK = re.compile(
     r"^[ \t]*```[ \t]*(?:python|py)?[ \t]*\n(?P<code>.*?)^[ \t]*```", re.DOTALL | re.MULTILINE | re.IGNORECASE
 )
 _FLOAT = re.compile(r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d{1,3})?", re.IGNORECASE)
+_MARK = "cope:ans="
 _EXACT_DIGITS = 12
 _NOTHING = frozenset({"", "None", "nan", "inf", "-inf"})
 
@@ -24,6 +25,20 @@ def program_of(text: str) -> str | None:
     setting = [code for code in blocks if re.search(rf"\b{PROGRAM_ANSWER}\b", code)]
     program = (setting or blocks or [text])[-1]
     return program if program.strip() else None
+
+
+def printing(program: str) -> str:
+    """A script that runs the program and prints the value of `ans` behind a mark, for runners that give back output.
+
+    A program that ends early, or prints the mark itself, only misstates its own answer.
+    """
+    return f'{program}\nprint("\\n{_MARK}" + str({PROGRAM_ANSWER}))\n'
+
+
+def printed_value(output: str) -> str | None:
+    """The value in what such a script printed; None where it printed none."""
+    _, mark, value = output.rpartition(f"\n{_MARK}")
+    return value.strip() if mark else None
 
 
 def program_answer(value: str) -> str | None:

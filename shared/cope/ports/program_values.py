@@ -1,9 +1,9 @@
-"""The programs port: what a model-written Python program leaves in a variable, found where it can do no harm."""
+"""The program values port: what a model-written Python program leaves in a variable, found where it can do no harm."""
 
 from typing import Protocol
 
 
-class ProgramRunner(Protocol):
+class ProgramValues(Protocol):
     """Runs programs nobody has read, with limits of its own on time, memory and output."""
 
     async def value_of(self, program: str, variable: str) -> str | None:
