@@ -27,7 +27,7 @@ from cope.ports.store import ApiStore
 from tests.api.whole import ADMIN, KEY, PRICE, Stores, Whole, whole_service
 from tests.contracts.conftest import migrated
 
-SECONDS = int(os.environ.get("COPE_FUZZ_S", "40"))
+SECONDS = int(os.environ.get("COPE_FUZZ_S", "30"))
 STORE = os.environ.get("COPE_FUZZ_STORE", "memory")
 SEED = os.environ.get("COPE_FUZZ_SEED", "4")
 # What is valid can't all be said in a schema (an id must exist, choices belong to kind `choice`): 400 is an answer.
