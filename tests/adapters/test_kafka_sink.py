@@ -129,9 +129,9 @@ async def test_the_events_of_each_batch_arrive_in_order_through_a_broker_that_st
 async def test_a_broker_that_is_not_there_is_said_after_a_while_and_nothing_is_sent_later(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_sink, "_PATIENCE_S", 0.5)
     sink = KafkaSink(broker.bootstrap, "late", {})
     await sink.publish([event(1)])
+    monkeypatch.setattr(kafka_sink, "_PATIENCE_S", 0.5)
     os.kill(broker.process.pid, signal.SIGSTOP)
     try:
         with pytest.raises(SinkUnavailable, match="Kafka took nothing"):
