@@ -59,7 +59,7 @@ def _copy(library: Path, package: Path, copy: Path) -> None:
         shutil.copytree(library, made / "lib" / library.name, ignore=leave_out, copy_function=shutil.copyfile)
         shutil.copytree(package, made / package.name, copy_function=shutil.copyfile)
         for folder, _, files in os.walk(made):
-            os.chmod(folder, 0o755)
+            Path(folder).chmod(0o755)
             for name in files:
                 os.chmod(os.path.join(folder, name), 0o644)
         shutil.copyfile(Path(sys.executable).resolve(), made / "python")

@@ -36,8 +36,8 @@ def wrapped_command(bubblewrap: str, place: Place, mode: str) -> list[str]:
     return [
         bubblewrap, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
         "--ro-bind", "/usr", "/usr", "--ro-bind-try", "/lib", "/lib", "--ro-bind-try", "/lib64", "/lib64",
-        "--ro-bind-try", "/bin", "/bin", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", *mounts,
-        "--", *bare_command(place, mode),
+        "--ro-bind-try", "/bin", "/bin", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", *mounts,  # noqa: S108
+        "--", *bare_command(place, mode), "bubblewrap",
     ]  # fmt: skip
 
 

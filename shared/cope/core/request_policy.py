@@ -35,11 +35,11 @@ COPE_POLICY_KEYS = frozenset(
 )
 LATER_COPE_KEYS = frozenset(
     {
-        "theta", "waves", "cache", "tests", "setup", "entry_point", "actions", "turns", "prompt_sets", "tiers",
+        "theta", "waves", "cache", "actions", "turns", "prompt_sets", "tiers",
         "samples_per_model", "agreement", "scorer", "planner", "executor", "plan", "on_expiry",
     }
 )  # fmt: skip
-LATER_POLICIES = frozenset({"small-multi", "cascade-vote", "cascade-verify", "abc", "frugalgpt", "plan-execute"})
+LATER_POLICIES = frozenset({"cascade-vote", "cascade-verify", "abc", "frugalgpt", "plan-execute"})
 SELECTABLE = tuple(name.value for name in PolicyName if name not in {PolicyName.PASSTHROUGH, PolicyName.AUDIT})
 _TEMPERATURES = tuple(Temperatures.__dataclass_fields__)
 
@@ -155,8 +155,6 @@ def _override(policy: PolicySpec, cope: Mapping[str, object], catalog: ModelCata
             case "prompt_set":
                 changes[key] = as_choice(value, param, tuple(catalog.prompt_sets))
             case "stop":
-                if value == "first_pass":
-                    raise NotAvailableYet("`stop: first_pass` belongs to kind `code`, not served yet.", param=param)
                 changes[key] = StopRule(as_choice(value, param, tuple(StopRule)))
             case "p1_star":
                 changes[key] = StragglerRule(as_choice(value, param, tuple(StragglerRule)))

@@ -21,6 +21,7 @@ class PolicyName(StrEnum):
     COPE_S2 = "cope-s2"
     SMALL = "small"
     SMALL_MAJORITY = "small-majority"
+    SMALL_MULTI = "small-multi"
     LARGE = "large"
     PASSTHROUGH = "passthrough"
     AUDIT = "audit"

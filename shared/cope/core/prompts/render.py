@@ -1,8 +1,14 @@
 """From a problem, a role and plans to the messages that are sent."""
 
+import re
+
 from cope.core.plans import GoalPlan, GuidelinePlan
 from cope.core.problem import Kind, Message, Problem
 from cope.core.prompts.model import PromptSet
+
+_PLACES = re.compile(r"\{(?:entry_point|tests)\}")
+_TESTS_SHOWN = 5
+"""The paper's benchmark shows three; a hundred would crowd out the problem."""
 
 
 def render_goal_planner(prompts: PromptSet, problem: Problem) -> tuple[Message, ...]:
@@ -33,6 +39,8 @@ def _render(prompts: PromptSet, problem: Problem, parts: tuple[str, ...]) -> tup
     if conversation and conversation[0].role in {"system", "developer"}:
         own = conversation.pop(0).content
         system = f"{system}\n\n{own}" if system else own
+    if problem.kind is Kind.CODE:  # before the plans are joined: a model's words are no template
+        parts = (_fill_in_code(parts[0], problem), *parts[1:])
     instruction = prompts.separator.join(parts)
     if problem.kind is Kind.CHOICE:
         instruction = instruction.replace("{choices}", "\n".join(f"- {choice}" for choice in problem.choices), 1)
@@ -41,3 +49,16 @@ def _render(prompts: PromptSet, problem: Problem, parts: tuple[str, ...]) -> tup
         instruction = f"{asked}{prompts.separator}{instruction}"
     messages = [Message("system", system)] if system else []
     return (*messages, *conversation, Message("user", instruction))
+
+
+def _fill_in_code(instruction: str, problem: Problem) -> str:
+    """`{entry_point}` and `{tests}` of kind `code`; a set without these places leaves both to the caller's words.
+
+    One pass over the template, so that braces in the caller's own code stand for nothing.
+    """
+    tests = "\n".join(problem.tests[:_TESTS_SHOWN])
+    words = {
+        "{entry_point}": f" that defines `{problem.entry_point}`" if problem.entry_point else "",
+        "{tests}": f" It must pass these tests:\n{tests}" if tests else "",
+    }
+    return _PLACES.sub(lambda place: words[place.group()], instruction)
