@@ -155,7 +155,6 @@ def test_what_cannot_be_carried_out_is_refused_by_name(change: dict[str, object]
         ({"cope": {"theta": 1}}, "cope.theta"),
         ({"cope": {"waves": [6, 2]}}, "cope.waves"),
         ({"cope": {"cache": "read"}}, "cope.cache"),
-        ({"cope": {"stop": "first_pass"}}, "cope.stop"),
         ({"cope": {"policy": "frugalgpt"}}, "cope.policy"),
         ({"model": "cascade-vote"}, "model"),
         ({"cope": {"on_expiry": "best_vote"}}, "cope.on_expiry"),

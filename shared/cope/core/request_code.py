@@ -14,8 +14,9 @@ from cope.core.stages import StopRule
 
 CODE_KEYS = frozenset({"tests", "setup", "entry_point", "choose"})
 _UNGATED = frozenset({PolicyName.SMALL, PolicyName.LARGE})
-_MAX_SETUP = 100_000
-_MAX_NAME = 200
+MAX_SETUP = 100_000
+MAX_NAME = 200
+CHOOSE = ("random", "behaviour")
 
 
 def code_problem(problem: Problem, cope: Mapping[str, object], policy: PolicyName) -> Problem:
@@ -31,11 +32,11 @@ def code_problem(problem: Problem, cope: Mapping[str, object], policy: PolicyNam
     tests, setup, entry_point = cope.get("tests"), cope.get("setup"), cope.get("entry_point")
     if tests is None and policy not in _UNGATED:
         raise BadRequest(
-            f"Kind `code` needs `cope.tests` under policy {policy.value!r}: the visible tests a program must pass, such "
-            'as ["assert add(1, 2) == 3"]. Policies `small` and `large` do without.',
+            f"Kind `code` under policy {policy.value!r} needs `cope.tests`: the visible tests a program must pass, "
+            'such as ["assert add(1, 2) == 3"]. Policies `small` and `large` do without.',
             param="cope.tests",
         )
-    by_behaviour = as_choice(cope.get("choose") or "random", "cope.choose", ("random", "behaviour")) == "behaviour"
+    by_behaviour = as_choice(cope.get("choose") or "random", "cope.choose", CHOOSE) == "behaviour"
     if by_behaviour and (entry_point is None or policy in _UNGATED):
         raise BadRequest(
             "`choose: behaviour` compares what several programs do: it needs `cope.entry_point`, and a policy that "
@@ -45,7 +46,7 @@ def code_problem(problem: Problem, cope: Mapping[str, object], policy: PolicyNam
     return replace(
         problem,
         tests=() if tests is None else as_text_list(tests, "cope.tests", fewest=1, most=MAX_TESTS),
-        setup="" if setup is None else as_text(setup, "cope.setup", longest=_MAX_SETUP, allow_empty=True),
+        setup="" if setup is None else as_text(setup, "cope.setup", longest=MAX_SETUP, allow_empty=True),
         entry_point=None if entry_point is None else _name(entry_point),
         by_behaviour=by_behaviour,
     )
@@ -86,7 +87,7 @@ def _asked(policy: PolicySpec) -> tuple[str, ...]:
 
 
 def _name(value: object) -> str:
-    name = as_text(value, "cope.entry_point", longest=_MAX_NAME)
+    name = as_text(value, "cope.entry_point", longest=MAX_NAME)
     if not name.isidentifier() or iskeyword(name):
         raise BadRequest(
             "`cope.entry_point` is the bare name of a function or class, such as `remove_duplicates`.",
