@@ -15,7 +15,7 @@ def models_of(policy: PolicySpec) -> tuple[str, ...]:
     match policy.name:
         case PolicyName.COPE | PolicyName.COPE_S2:
             return policy.small, policy.large
-        case PolicyName.SMALL | PolicyName.SMALL_MAJORITY:
+        case PolicyName.SMALL | PolicyName.SMALL_MAJORITY | PolicyName.SMALL_MULTI:
             return (policy.small,)
         case PolicyName.LARGE | PolicyName.AUDIT:
             return (policy.large,)

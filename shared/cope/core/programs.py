@@ -12,7 +12,8 @@ class RunLimits:
     """What one run may cost.
 
     `cpu_s`: whole processor seconds, ≥ 1: what decides, because a busy machine must not make a program wrong.
-    `wall_s`: seconds by the clock, generous, for a program that sleeps. `memory_bytes`: of address space, the
+    `wall_s`: seconds by the clock, generous, for a program that sleeps; ten times as many for one that is only waiting
+    for a busy processor. `memory_bytes`: of address space, the
     interpreter's own 60 MB included. `output_bytes`: of printed text; a program that prints more is ended.
     """
 

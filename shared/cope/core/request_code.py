@@ -7,6 +7,7 @@ from keyword import iskeyword
 from cope.core.errors import BadRequest
 from cope.core.models import ModelCatalog
 from cope.core.policies.spec import PolicyName, PolicySpec
+from cope.core.priced import models_of
 from cope.core.problem import Kind, Problem
 from cope.core.programs import MAX_TESTS
 from cope.core.request_values import as_choice, as_text, as_text_list
@@ -70,7 +71,7 @@ def refuse_code_options(kind: Kind, policy: PolicySpec, catalog: ModelCatalog) -
             f"`stop: first_pass` needs a policy that runs programs; {policy.name.value!r} takes its only one.",
             param="cope.stop",
         )
-    for model in _asked(policy):
+    for model in models_of(policy):
         prompts = catalog.prompts(model, policy.prompt_set)
         if Kind.CODE not in prompts.kinds:
             raise BadRequest(
@@ -78,12 +79,6 @@ def refuse_code_options(kind: Kind, policy: PolicySpec, catalog: ModelCatalog) -
                 "`cope.prompt_set`, such as `instruct`, or another model.",
                 param="cope.prompt_set",
             )
-
-
-def _asked(policy: PolicySpec) -> tuple[str, ...]:
-    if policy.name in {PolicyName.SMALL, PolicyName.SMALL_MAJORITY, PolicyName.SMALL_MULTI}:
-        return (policy.small,)
-    return (policy.large,) if policy.name is PolicyName.LARGE else (policy.small, policy.large)
 
 
 def _name(value: object) -> str:

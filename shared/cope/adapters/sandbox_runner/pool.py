@@ -18,6 +18,7 @@ from cope.core.programs import Ending, ProgramRun, ProgramVerdict, RunLimits
 
 _START_S = 120.0  # with a copy of the standard library and the self-test, twice, on a machine that stalls
 _GRACE_S = 30.0
+_STARVED = 10  # what a run on a busy machine may take of its `wall_s` (see RunLimits)
 _RECHECK_S = 60.0
 _COMMAND = (sys.executable, "-m", "cope_sandbox", "serve")
 _MENDING = (
@@ -55,7 +56,7 @@ class _Sandbox:
         try:
             self._stdin.write(messages.encode_run(run, limits))
             await self._stdin.drain()
-            async with asyncio.timeout(limits.wall_s + _GRACE_S):
+            async with asyncio.timeout(_STARVED * limits.wall_s + _GRACE_S):
                 line = await self._stdout.readline()
         except (BrokenPipeError, ConnectionResetError, TimeoutError):
             return None
