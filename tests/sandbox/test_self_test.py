@@ -1,5 +1,6 @@
 """The start-up self-test finds a layer that is missing, and then no program is run."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -55,6 +56,22 @@ async def test_where_the_self_test_fails_no_program_is_run_and_the_refusal_says_
     with pytest.raises(SandboxUnavailable, match="TCP"):  # remembered for a minute, not tried for every program
         await pool.run(ProgramRun("x = 1", ("assert x",)))
     await pool.aclose()
+
+
+async def test_a_run_that_nobody_waits_for_any_more_leaves_its_sandbox_to_the_next() -> None:
+    pool = SandboxPool(1)
+    short = ProgramRun("x = 1", ("assert True",))
+    assert (await pool.run(short)).passes
+    (before,) = pool._idle
+    abandoned = asyncio.create_task(pool.run(ProgramRun("import time\ntime.sleep(0.2)", ("assert True",))))
+    while not pool._busy:
+        await asyncio.sleep(0.01)
+    abandoned.cancel()
+    assert (await pool.run(short)).passes
+    assert list(pool._idle) == [before]
+    await pool.aclose()
+    with pytest.raises(SandboxUnavailable, match="closed"):
+        await pool.run(short)
 
 
 @pytest.mark.parametrize("command", [("/no/such/file",), (sys.executable, "-c", "raise SystemExit('no Landlock')")])

@@ -88,26 +88,39 @@ class SandboxPool:
         self._turn = asyncio.Semaphore(size)
         self._idle: deque[_Sandbox] = deque()
         self._busy: set[_Sandbox] = set()
+        self._running: set[asyncio.Task[ProgramVerdict]] = set()
         self._stopping: set[asyncio.Task[None]] = set()
         self._refusal: tuple[float, SandboxUnavailable] | None = None
         self._closed = False
         self.layers: str | None = None
 
     async def run(self, run: ProgramRun, limits: RunLimits | None = None) -> ProgramVerdict:
-        """See `ProgramRunner.run`."""
-        within = limits or RunLimits()
-        async with self._turn:
-            for _ in range(2):
-                sandbox = self._idle.pop() if self._idle else await self._start()
-                self._busy.add(sandbox)
-                try:
-                    verdict = await sandbox.ask(run, within)
-                finally:
-                    self._give_back(sandbox)
-                if verdict is not None:
-                    return verdict
-            # Twice in a row, in two sandboxes: it is the program's doing.
-            return ProgramVerdict(0, len(run.tests), loaded=False, ending=Ending.DIED)
+        """See `ProgramRunner.run`. A run whose caller is cancelled goes on to its end: a decided step aborts its other
+        programs all the time, and starting a sandbox anew costs more than most of them take."""
+        await self._turn.acquire()
+        running = asyncio.get_running_loop().create_task(self._run(run, limits or RunLimits()))
+        self._running.add(running)
+        running.add_done_callback(self._ended)
+        return await asyncio.shield(running)
+
+    async def _run(self, run: ProgramRun, limits: RunLimits) -> ProgramVerdict:
+        for _ in range(2):
+            sandbox = self._idle.pop() if self._idle else await self._start()
+            self._busy.add(sandbox)
+            try:
+                verdict = await sandbox.ask(run, limits)
+            finally:
+                self._give_back(sandbox)
+            if verdict is not None:
+                return verdict
+        # Twice in a row, in two sandboxes: it is the program's doing.
+        return ProgramVerdict(0, len(run.tests), loaded=False, ending=Ending.DIED)
+
+    def _ended(self, running: "asyncio.Task[ProgramVerdict]") -> None:
+        self._turn.release()
+        self._running.discard(running)
+        if not running.cancelled():
+            running.exception()  # seen: its caller may be gone
 
     async def aclose(self) -> None:
         """See `ProgramRunner.aclose`. A run under way, or later, raises `SandboxUnavailable` or fails."""
@@ -115,6 +128,7 @@ class SandboxPool:
         for sandbox in (*self._idle, *self._busy):
             await sandbox.stop()
         self._idle.clear()
+        await asyncio.gather(*self._running, return_exceptions=True)
         await asyncio.gather(*self._stopping)
 
     async def _start(self) -> _Sandbox:
