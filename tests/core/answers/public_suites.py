@@ -121,7 +121,8 @@ PAIRS: tuple[Pair, ...] = (
     ),
     *_pairs(
         "lighteval", True,
-        ("8/46", r"\frac{4}{23}"), (r"\frac{9.5}{3.14159}", r"\frac{9.5}{3.14159} \approx 3.01"), ("105", "35 + 70 = 105"),
+        ("8/46", r"\frac{4}{23}"), (r"\frac{9.5}{3.14159}", r"\frac{9.5}{3.14159} \approx 3.01"),
+        ("105", "35 + 70 = 105"),
     ),
     *_pairs(
         "house", True,
@@ -130,7 +131,8 @@ PAIRS: tuple[Pair, ...] = (
         (r"6\!:\!00 \text{ p.m.}", "6:00 PM"), (r"\text{all real numbers}", r"\mathbb{R}"),
         ("-2x < 6", "x > -3"), (r"2x+1 \le 5", r"(-\infty, 2]"), (r"x > 2 \text{ and } x < 5", "(2,5)"),
         (r"\frac{1}{6}\begin{pmatrix}3\\2\end{pmatrix}", r"\begin{pmatrix}\frac12\\\frac13\end{pmatrix}"),
-        (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}\begin{pmatrix}5\\6\end{pmatrix}", r"\begin{pmatrix}17\\39\end{pmatrix}"),
+        (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}\begin{pmatrix}5\\6\end{pmatrix}",
+         r"\begin{pmatrix}17\\39\end{pmatrix}"),
         (r"\begin{pmatrix}1\\[4pt]2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
         (r"\left(\begin{smallmatrix}1\\2\end{smallmatrix}\right)", r"\begin{pmatrix}1\\2\end{pmatrix}"),
         (r"\begin{cases} x=1 \\ y=2 \end{cases}", "x=1, y=2"), (r"5^{\text{th}}", "5"), (r"21^\text{st}", "21"),
@@ -172,5 +174,5 @@ ADJUDICATED: tuple[Ruling, ...] = (
     Ruling("qwen", r"\begin{pmatrix}\frac{1}{3}\\ \frac{1}{5} \end{pmatrix}", r"\begin{pmatrix}0.33\\0.2 \end{pmatrix}",
            True, False, _APPROXIMATE),
     Ruling("qwen", "1", "1.0001", True, False, _APPROXIMATE),
-    Ruling("math-verify", r"x \in [-2,7]", r"-2 \le x \le 7", False, True, "refused there one way round, allowed the other"),
+    Ruling("math-verify", r"x \in [-2,7]", r"-2 \le x \le 7", False, True, "refused there in one order only"),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Equality and extraction as public suites have them, with the rulings where they conflict among themselves or with us."""
+"""Equality and extraction as public suites have them, with the rulings where they conflict."""
 
 import pytest
 
@@ -15,7 +15,8 @@ CITIES = ("Paris", "Rome", "Bern", "Oslo")
 GOLDS = [
     r"\left( 3, \frac{\pi}{2} \right)", "p - q", r"\frac{14}{3}", "9", r"\text{Evelyn}", "42", "27", r"90^\circ",
     r"3\sqrt{13}", "4", "2220", r"\frac{3}{56}", "284", "5", r"\sqrt{51}", "6 - 5i", "-50", r"\pi", "28", "3",
-    r"6+9i", "13535", r"x^3+3x-6", r"\frac{1}{3}", "1,-2", "144", "78", "-2 + 7i", r"225", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+    r"6+9i", "13535", r"x^3+3x-6", r"\frac{1}{3}", "1,-2", "144", "78", "-2 + 7i", r"225",
+    r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
     r"(-\infty, 2) \cup (3, \infty)", "[-2,7]", "y = 2x + 3", r"11\sqrt2", "(6,31,-1)", r"\text{June 20}",
     r"2516_8", "58,500", r"10\%", r"1 \pm \sqrt{19}", r"3R^2", r"\tan x", r"\cot x", r"\sec x", "0.35625",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-r"""Inequalities that are a ray once solved: `-2x < 6`, `2x + 1 \le 5`; and two rays of one variable met in an interval."""
+r"""Inequalities that are a ray once solved: `-2x < 6`, `2x + 1 \le 5`; two rays of one variable met."""
 
 import re
 from fractions import Fraction

@@ -1,8 +1,8 @@
 r"""From a solution's text to the answer it states. Which statement counts is decided here, once:
 
 - **math**: the last balanced `\boxed{…}` or `\fbox{…}`, and those before it that only "and", "or", a comma or a name
-  (`x = `) stands between: they are one answer of several members; else what follows the last cue ("the answer is", "Answer:",
-  "ans =", "####") on its line; else the last line that is a number, or ends in "= a number".
+  (`x = `) stands between: they are one answer of several members; else what follows the last cue ("the answer is",
+  "Answer:", "ans =", "####") on its line; else the last line that is a number, or ends in "= a number".
 - **choice**: see `choices`.
 - **exact**: the last match of `answer_pattern` (its group if it has one); or the value at `answer_pointer` in the last
   JSON value (fenced blocks first); else the last line "Answer: …"; else the whole text. Where a pattern or a pointer

@@ -30,7 +30,7 @@ _OPEN_END = re.compile(r",\s*(?:\.\.\.|…)")
 _REWRITES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"\\\\(?:\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm)\s*\])?", r"\\cr "),  # a row's end, before "\\ " could be taken for a space
+        (r"\\\\(?:\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm)\s*\])?", r"\\cr "),  # before "\\ " is taken for a space
         (r"\\(?:left|right)\s*\.", " "),
         (r"\\(?:left|right|bigl|bigr|Bigl|Bigr|biggl|biggr|big|Big|bigg|Bigg)(?![A-Za-z])", " "),
         (r"\\(?:displaystyle|textstyle|limits|nolimits|mathstrut|hfill)(?![A-Za-z])", " "),

@@ -1,10 +1,11 @@
-r"""Matrices as rows of LaTeX cells, and the small arithmetic that answers contain: `\frac16\begin{pmatrix}…`, A + B, A B.
+r"""Matrices as rows of LaTeX cells, and the small arithmetic in answers: `\frac16\begin{pmatrix}…`, A + B, A B.
 
 A product or sum is carried out on expression trees, cell by cell, so that it meets the matrix it is worth.
 """
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 
 from cope.core.answers import split
 from cope.core.answers.expression import Expression, NotAnExpression, Number, Op, parse_expression
@@ -65,7 +66,7 @@ def _product(term: str) -> Cells | None:
     found = list(_MATRIX.finditer(term))
     if not found or term[found[-1].end() :].strip():
         return None
-    gaps = [term[one.end() : other.start()] for one, other in zip(found, found[1:], strict=False)]
+    gaps = [term[one.end() : other.start()] for one, other in pairwise(found)]
     if not all(_DOT.fullmatch(gap) for gap in gaps):
         return None
     factor = re.sub(r"(?:\\cdot|\\times|\*)\s*$", "", term[: found[0].start()]).strip()

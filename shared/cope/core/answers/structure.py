@@ -41,6 +41,7 @@ _ALL_REALS = frozenset({"all real numbers", "all reals", "the real numbers", "re
 _MEMBERSHIP = re.compile(rf"{_NAME}\s*\\in(?![A-Za-z])\s*(.+)", re.DOTALL)
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 _HALF_OF_DAY = re.compile(r"\b([ap])\.\s*m\b", re.IGNORECASE)
+_COMMA = frozenset({","})
 _EQUALS = frozenset({"=", r"\approx"})
 _ORDER = {"<": (False, True), r"\le": (False, False), ">": (True, True), r"\ge": (True, False)}
 _RELATIONS = _EQUALS | _ORDER.keys() | {r"\ne"}
@@ -123,9 +124,10 @@ class _Reader:
         if text == r"\emptyset":
             return []
         around = split.enclosed(text)
-        if around and (around[0], around[2]) in {(r"\{", r"\}"), ("{", "}")}:
-            if around[0] == r"\{" or split.outermost(around[1], frozenset({","}))[1]:  # the backslash is easily lost
-                return self._set(around[1])
+        braces = around and (around[0], around[2])
+        # A set's backslash is easily lost: braces around a list are a set, around anything else a group.
+        if around and (braces == (r"\{", r"\}") or (braces == ("{", "}") and split.outermost(around[1], _COMMA)[1])):
+            return self._set(around[1])
         if _PLUS_MINUS.search(text):
             return [key for variant in _signs(text) for key in self._members(variant)]
         return self._single(text, around)
