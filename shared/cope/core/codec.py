@@ -48,6 +48,10 @@ def encode_payload(
         data["ap"] = problem.answer_pattern
     if problem.answer_pointer is not None:
         data["aj"] = problem.answer_pointer
+    if problem.turns:
+        data["ut"] = problem.turns
+    if problem.category is not None:
+        data["cg"] = problem.category
     if store is not StoreLevel.ANSWERS:
         data["st"] = store.value
     if max_cost is not None:
@@ -104,6 +108,7 @@ def encode_policy(policy: PolicySpec) -> str:
             "stop": policy.stop.value,
             "p1_star": policy.p1_star.value,
             "passthrough_tier": policy.passthrough_tier.value,
+            **({"theta": {category: str(value) for category, value in policy.theta}} if policy.theta else {}),
         },
         option=orjson.OPT_SORT_KEYS,
     ).decode()
@@ -131,6 +136,7 @@ def decode_policy(text: str) -> PolicySpec:
         stop=StopRule(data["stop"]),
         p1_star=StragglerRule(data["p1_star"]),
         passthrough_tier=Tier(data["passthrough_tier"]),
+        theta=tuple((category, Fraction(value)) for category, value in data.get("theta", {}).items()),
     )
 
 
@@ -145,6 +151,8 @@ def decode_task(task_id: TaskId, *, payload: str, policy: PolicySpec | str, seed
             choices=tuple(data.get("c", ())),
             answer_pattern=data.get("ap"),
             answer_pointer=data.get("aj"),
+            turns=tuple(data.get("ut", ())),
+            category=data.get("cg"),
         ),
         policy=decode_policy(policy) if isinstance(policy, str) else policy,
         requested_model=data["r"],
@@ -196,6 +204,8 @@ def encode_step(step: FinishedStep) -> str:
         data["early"] = step.stopped_early
     if step.reused_from is not None:
         data["of"] = step.reused_from
+    if step.scoring is not None:
+        data["how"] = step.scoring
     return orjson.dumps(data).decode()
 
 
@@ -210,6 +220,8 @@ def _sample(sample: Sample) -> Json:
         "e": sample.error,
     }
     data.update({name: text for name, text in texts.items() if text is not None})
+    if sample.mean_logprob is not None:
+        data["lp"] = sample.mean_logprob
     if sample.solution_usage != sample.usage:
         data["xu"] = encode_usage(sample.solution_usage)
     return data
@@ -234,6 +246,7 @@ def decode_step(text: str) -> FinishedStep:
         price_version=data.get("price"),
         stopped_early=data.get("early"),
         reused_from=data.get("of"),
+        scoring=data.get("how"),
     )
 
 
@@ -251,6 +264,7 @@ def _decode_sample(data: Mapping[str, Any]) -> Sample:
         error=data.get("e"),
         usage=usage,
         solution_usage=decode_usage(data["xu"]) if "xu" in data else usage,
+        mean_logprob=data.get("lp"),
     )
 
 

@@ -29,7 +29,8 @@ def line_parses(policy: PolicyName, step: FinishedStep) -> bool | None:
     """
     if policy not in {PolicyName.COPE, PolicyName.COPE_S2} or step.stage is not Stage.SMALL_PLANS_AND_EXECUTES:
         return None
-    readable = sum(sample.key is not None for sample in step.arrived)
+    # A text without a vote is readable where it came with what it is judged by.
+    readable = sum(sample.key is not None or sample.mean_logprob is not None for sample in step.arrived)
     return readable > 0 and 2 * readable >= len(step.arrived)
 
 

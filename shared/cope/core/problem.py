@@ -32,7 +32,8 @@ class Problem:
 
     `conversation` is the caller's own, in order, never empty; its last message is the user's.
     `choices` is non-empty exactly for kind `choice`. `answer_pattern` (a regular expression with at most one group)
-    and `answer_pointer` (RFC 6901) belong to kind `exact` and are mutually exclusive.
+    and `answer_pointer` (RFC 6901) belong to kind `exact` and are mutually exclusive. `turns` are the user's later
+    messages, one cascade each, and `category` names the threshold that judges it: both belong to kind `open`.
     """
 
     kind: Kind
@@ -40,3 +41,5 @@ class Problem:
     choices: tuple[str, ...] = ()
     answer_pattern: str | None = None
     answer_pointer: str | None = None
+    turns: tuple[str, ...] = ()
+    category: str | None = None

@@ -16,6 +16,7 @@ from cope.core.models import ModelCatalog
 from cope.core.policies.spec import MAX_SAMPLES, PolicyName, PolicySpec, Temperatures
 from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text
 from cope.core.stages import StopRule, StragglerRule, Tier
+from cope.core.theta import parse_theta
 
 COPE_POLICY_KEYS = frozenset(
     {
@@ -31,11 +32,12 @@ COPE_POLICY_KEYS = frozenset(
         "prompt_set",
         "stop",
         "p1_star",
+        "theta",
     }
 )
 LATER_COPE_KEYS = frozenset(
     {
-        "theta", "waves", "cache", "tests", "setup", "entry_point", "actions", "turns", "prompt_sets", "tiers",
+        "waves", "cache", "tests", "setup", "entry_point", "actions", "prompt_sets", "tiers",
         "samples_per_model", "agreement", "scorer", "planner", "executor", "plan", "on_expiry",
     }
 )  # fmt: skip
@@ -158,6 +160,8 @@ def _override(policy: PolicySpec, cope: Mapping[str, object], catalog: ModelCata
                 if value == "first_pass":
                     raise NotAvailableYet("`stop: first_pass` belongs to kind `code`, not served yet.", param=param)
                 changes[key] = StopRule(as_choice(value, param, tuple(StopRule)))
+            case "theta":
+                changes[key] = parse_theta(value, param)
             case "p1_star":
                 changes[key] = StragglerRule(as_choice(value, param, tuple(StragglerRule)))
             case _:

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from cope.core.confidence import ThresholdRule
 from cope.core.stages import StopRule, StragglerRule, Tier
+from cope.core.theta import Theta
 
 GOAL_PLAN_TOKENS = 96
 GUIDELINE_PLAN_TOKENS = 256
@@ -42,6 +43,7 @@ class PolicySpec:
     """`n` in [1, 64] samples per voting stage; `tau1`, `tau2` in [0, 1]; `max_stage` 2 returns Stage 2's majority,
     1 (a dry run's pilot only) Stage 1's.
 
+    `theta` accepts in kind `open`, by category; it is empty where none was given.
     `small` and `large` are configured model names; `passthrough` calls the one that `passthrough_tier` says.
     """
 
@@ -58,3 +60,4 @@ class PolicySpec:
     stop: StopRule = StopRule.LOSSLESS
     p1_star: StragglerRule = StragglerRule.FULL
     passthrough_tier: Tier = Tier.LARGE
+    theta: Theta = ()

@@ -45,5 +45,19 @@ INSTRUCT = PromptSet(
                 "form 'Answer: ' followed by the answer and nothing else."
             ),
         ),
+        Kind.OPEN: RolePrompts(
+            goal_planner=(
+                "Do not answer this yet. State in one short sentence the goal: what the answer has to achieve for the "
+                "person who asks, and in which form. Write no part of the answer."
+            ),
+            guideline_planner=(
+                "Do not answer this. Write a guideline of one or two sentences for a less experienced writer: what the "
+                "answer should contain and the mistake to avoid. Write no part of the answer."
+            ),
+            executor=(
+                "Answer this in full. If a goal or a guideline follows, use it without mentioning it. Write the answer "
+                "alone."
+            ),
+        ),
     },
 )
