@@ -152,7 +152,6 @@ def test_what_cannot_be_carried_out_is_refused_by_name(change: dict[str, object]
 @pytest.mark.parametrize(
     ("change", "param"),
     [
-        ({"cope": {"theta": 1}}, "cope.theta"),
         ({"cope": {"waves": [6, 2]}}, "cope.waves"),
         ({"cope": {"cache": "read"}}, "cope.cache"),
         ({"cope": {"kind": "code"}}, "cope.kind"),

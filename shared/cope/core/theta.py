@@ -35,11 +35,6 @@ def theta_of(theta: Theta, category: str | None) -> Fraction | None:
     return by_category.get(DEFAULT) if own is None else own
 
 
-def theta_text(value: Fraction) -> str:
-    """As it is written down: the shortest exact form."""
-    return str(value)
-
-
 def _threshold(value: object, param: str) -> Fraction:
     wrong = BadRequest(f'`{param}` must be a perplexity of 1 or more, such as "3.2".', param=param)
     if isinstance(value, bool) or not isinstance(value, (str, int, float)) or len(str(value)) > 64:

@@ -1,0 +1,63 @@
+"""A line of kind `open` through the whole pipeline, on the shipped in-memory adapters."""
+
+from dataclasses import replace
+from math import log
+from typing import Any
+
+from cope.core.models import ModelCatalog
+from cope.core.prompts import BUILT_IN
+from cope.ports.model import ChatAnswer, ChatRequest
+from cope.usecases.finalise import finalise_next
+from tests.usecases.test_pipeline import (
+    LARGE,
+    LEASE_S,
+    SMALL,
+    USAGE,
+    Parts,
+    current,
+    line,
+    make_parts,
+    results,
+    settle,
+    submit,
+)
+
+
+def writing(request: ChatRequest) -> ChatAnswer:
+    """The small model is sure of the first turn (perplexity 1.5 down), and of the second with a guideline only."""
+    last = request.messages[-1].content
+    if not last.endswith("Solve.") and "Solve.\n" not in last:
+        return ChatAnswer("Be brief.", "stop", USAGE, "id")
+    chain = int(request.request_id[-4:-1])
+    sure = "Shorter." not in last or "Guideline: " in last
+    score = -log((1.5 if sure else 6.0) + chain) if request.logprobs else None
+    return ChatAnswer(f"{request.model.name} {chain}", "stop", USAGE, "id", mean_logprob=score)
+
+
+def open_parts() -> Parts:
+    parts = make_parts(writing)
+    small = replace(SMALL, logprobs="original")
+    return replace(parts, catalog=ModelCatalog({"small": small, "large": LARGE}, "small", "large", BUILT_IN))
+
+
+async def test_an_open_line_of_two_turns_comes_back_with_both_texts_and_its_scoring():
+    parts = open_parts()
+    batch = await submit(parts, line("a", kind="open", theta="2", n=3, turns=["Shorter."]))
+    await settle(parts)
+    assert await finalise_next(parts, lease_s=LEASE_S)
+    done = await current(parts, batch)
+    (row,) = await results(parts, done.output_file_id)
+    body: Any = row["response"]
+    cope = body["body"]["cope"]
+
+    assert (done.done, done.failed) == (1, 0)
+    assert [(turn["content"], turn["stage"]) for turn in cope["turns"]] == [("small 0", 1), ("small 0", 2)]
+    assert [step["name"] for step in cope["steps"]] == [
+        "stage1", "turn2/stage1", "turn2/stage2-plan", "turn2/stage2-execute",
+    ]  # fmt: skip
+    assert [step.get("confidence") for step in cope["steps"]] == [1.5, 6.0, None, 1.5]
+    assert "sampled at temperature 0.8" in cope["steps"][3]["scoring"]
+    assert cope["cost_nanousd"] == done.spent > 0
+    asked = [request for request in parts.model.requests if request.logprobs]
+    assert len(asked) == 9
+    assert all(request.model.name == "small" for request in asked)
