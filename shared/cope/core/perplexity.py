@@ -24,7 +24,7 @@ def perplexity(mean_logprob: float) -> float:
 def candidate(step: FinishedStep) -> Sample | None:
     """The arrived sample of lowest perplexity, ties to the lowest index; None where no sample was scored."""
     scored = [s for s in step.arrived if s.mean_logprob is not None and s.solution]
-    return max(scored, key=lambda s: (s.mean_logprob, -s.index), default=None)
+    return max(scored, key=lambda s: (s.mean_logprob or 0.0, -s.index), default=None)
 
 
 def exact_perplexity(sample: Sample) -> Fraction:

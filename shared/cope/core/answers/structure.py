@@ -251,7 +251,7 @@ class _Reader:
 def _solved(sides: list[str], ops: list[str]) -> str | None:
     """The interval of an inequality, or a chain of two, that is linear in its one variable."""
     if len(sides) == 3 and ops[0] in _ORDER and ops[1] in _ORDER:
-        if _ORDER[ops[0]][0] != _ORDER[ops[1]][0] or len(frozenset().union(*map(bounds.variables, sides))) != 1:
+        if _ORDER[ops[0]][0] != _ORDER[ops[1]][0] or len(frozenset[str]().union(*map(bounds.variables, sides))) != 1:
             return None
         rays = _solved(sides[:2], ops[:1]), _solved(sides[1:], ops[1:])
         return bounds.meet(rays[0], rays[1]) if rays[0] and rays[1] else None
