@@ -106,3 +106,18 @@ def test_a_choice_is_what_is_affirmed_not_what_is_denied(
     choices: tuple[str, ...], text: str, chosen: str | None
 ) -> None:
     assert extract(Problem(Kind.CHOICE, ASKED, choices=choices), text) == chosen
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not A" + " " * 20_000,
+        "not A, " * 3_000,
+        "not " * 5_000,
+        "not A" + ", A" * 6_000,
+        "is (A" * 4_000,
+        "\n" * 20_000,
+    ],
+)
+def test_denials_without_end_are_read_in_bounded_time(text: str) -> None:
+    assert extract(Problem(Kind.CHOICE, ASKED, choices=LETTERS), f"{text} or") in {None, "A"}

@@ -25,6 +25,7 @@ _SAID_LABEL = re.compile(
 _DENIED = r"\b(?i:not|non|never|cannot be|can't be|isn't|rather than|instead of|neither)\s+(?i:(?:option|choice)\s+)?"
 _DENIAL = re.compile(r"\b(?:not|non|never|cannot|neither|wrong|incorrect)\b|n't\b", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"[,;.:]\s|\s[-–—]\s|\n")
+_SPACES = re.compile(r"(?:[^\S\n]|\n(?=\s))+")
 _MARKUP = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}|[*`$_]|\\[()\[\]]")
 _MAX_SCANNED = 20_000
 
@@ -72,7 +73,8 @@ def _options(choices: tuple[str, ...]) -> tuple[_Option, ...]:
 
 
 def _named(options: tuple[_Option, ...], statement: str) -> set[int]:
-    statement = _without_denied(options, statement[-_MAX_SCANNED:])
+    # Runs of spaces are one space before any pattern sees them: two optional runs side by side take quadratic time.
+    statement = _without_denied(options, _SPACES.sub(" ", statement[-_MAX_SCANNED:]))
     named = _named_in(options, statement)
     if len(named) > 1 and (end := _CLAUSE_END.search(statement)) and _DENIAL.search(statement, end.end()):
         first = _named_in(options, statement[: end.start()])
