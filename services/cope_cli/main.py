@@ -109,7 +109,7 @@ def quote_command(
     context: typer.Context,
     file: Path,
     policy: Annotated[str, typer.Option(help="A policy or a configured model, such as cope@0.75,0.5.")] = "cope",
-    kind: Annotated[str | None, typer.Option(help="math, choice or exact.")] = None,
+    kind: Annotated[str | None, typer.Option(help="math, choice, exact or open.")] = None,
     window: Annotated[str, typer.Option(help="Completion window, 1h to 7d, or none.")] = "24h",
     pilot_lines: Annotated[int | None, typer.Option(help="Lines tried on the small model, 0 to 2000.")] = None,
     as_json: Json = False,

@@ -5,9 +5,12 @@ from math import log
 from typing import Any
 
 from cope.core.models import ModelCatalog
+from cope.core.problem import Kind, Message, Problem
 from cope.core.prompts import BUILT_IN
 from cope.ports.model import ChatAnswer, ChatRequest
 from cope.usecases.finalise import finalise_next
+from cope.usecases.worst_path import step_size, worst_path
+from tests.support import make_price, make_spec
 from tests.usecases.test_pipeline import (
     LARGE,
     LEASE_S,
@@ -61,3 +64,19 @@ async def test_an_open_line_of_two_turns_comes_back_with_both_texts_and_its_scor
     asked = [request for request in parts.model.requests if request.logprobs]
     assert len(asked) == 9
     assert all(request.model.name == "small" for request in asked)
+
+
+def test_a_quote_reserves_for_every_turn_and_for_the_longest_answers_before_it():
+    spec = make_spec(Problem(Kind.OPEN, (Message("user", "Write a toast."),), turns=("Shorter.",)))
+    path, price = worst_path(spec), make_price("2.5", "10")
+    paid = {
+        rung.longest.name: step_size(spec, rung, LARGE, BUILT_IN["instruct"], price).worst
+        for rung in path
+        if rung.longest.model == "large"
+    }
+
+    assert [rung.longest.name for rung in path] == [
+        "stage1", "stage2-plan", "stage2-execute", "stage3",
+        "turn2/stage1", "turn2/stage2-plan", "turn2/stage2-execute", "turn2/stage3",
+    ]  # fmt: skip
+    assert paid["turn2/stage3"] > paid["stage3"]
