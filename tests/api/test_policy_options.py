@@ -59,7 +59,7 @@ def test_a_live_call_names_its_policy_in_model_or_in_the_block(
     ("model", "cope", "param", "code"),
     [
         ("cope", {"tiers": [["small"], ["large"]]}, "cope.tiers", "invalid_value"),
-        ("cascade-vote", {}, "cope.prompt_sets", "program_runner_not_configured"),
+        ("cascade-vote", {"prompt_sets": ["cot1", "pot1"]}, "cope.prompt_sets", "program_runner_not_configured"),
         ("abc", {"tiers": [["small"], ["nobody"]]}, "cope.tiers[1]", "model_not_found"),
         ("frugalgpt", {}, "cope.scorer", "invalid_value"),
     ],

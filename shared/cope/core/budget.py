@@ -105,11 +105,6 @@ def settle(price: Price, usage: TokenUsage | None, reserved: NanoUSD, *, open_ca
     return Bill(reserved, NanoUSD(cost - reserved), "overrun")
 
 
-def fits_context(model: ModelEntry, messages: tuple[Message, ...], max_tokens: int) -> bool:
-    """Whether even the largest possible prompt and the output limit fit the model's context together."""
-    return input_token_bound(tuple(message.content for message in messages)) + max_tokens <= model.context_length
-
-
 def output_limit(model: ModelEntry, messages: tuple[Message, ...], wanted: int) -> int:
     """`wanted`, capped at what the context surely leaves; where that is under 16, `wanted` capped at the context.
 

@@ -48,7 +48,7 @@ BELONGS_TO: Mapping[str, frozenset[PolicyName]] = {
 }
 """Options that some policies have no use for. What is not named here, any policy may be given."""
 
-DEFAULT_PROMPT_SETS: tuple[str, ...] = ("cot1", "pot1")
+DEFAULT_PROMPT_SETS, WITHOUT_PROGRAMS = ("cot1", "pot1"), ("cot1", "cot2")
 DEFAULT_SAMPLES_OF_ONE = 8
 
 Tau = Callable[[object, str], Fraction]
@@ -128,8 +128,8 @@ def check_fit(policy: PolicySpec, kind: Kind, catalog: ModelCatalog) -> None:
             )
         if prompts.programs and not catalog.runs_programs:
             raise BadRequest(
-                f"Policy {policy.name.value!r} with prompt set {name!r} runs programs that a model wrote, and no "
-                "program runner is configured here: configure the sandbox, or name sets without programs, such as "
+                f"Policy {policy.name.value!r} with prompt set {name!r} runs programs that a model wrote, and "
+                "nothing here runs programs: name sets without programs, such as "
                 '"prompt_sets": ["cot1", "cot2"].',
                 param=param,
                 code="program_runner_not_configured",
@@ -140,7 +140,7 @@ def _few_shot(policy: PolicySpec, cope: Mapping[str, object], catalog: ModelCata
     param, fewest, most = "cope.prompt_sets", 1, MAX_PROMPT_SETS
     if policy.name is PolicyName.CASCADE_VERIFY:
         fewest = most = 2
-    names = DEFAULT_PROMPT_SETS
+    names: tuple[str, ...] = DEFAULT_PROMPT_SETS if catalog.runs_programs else WITHOUT_PROGRAMS
     if "prompt_sets" in cope:
         names = as_text_list(cope["prompt_sets"], param, fewest=fewest, most=most)
         for i, name in enumerate(names):

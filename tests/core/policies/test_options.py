@@ -9,7 +9,7 @@ from cope.core.codec import decode_policy, encode_policy
 from cope.core.errors import BadRequest
 from cope.core.models import ModelCatalog, ModelEntry
 from cope.core.policies.options import PlanKind, Seat
-from cope.core.policies.spec import PolicyName, PolicySpec
+from cope.core.policies.spec import PolicySpec
 from cope.core.priced import models_of
 from cope.core.problem import Kind
 from cope.core.prompts import BUILT_IN
@@ -182,12 +182,15 @@ def test_a_refusal_says_which_policies_have_the_option():
 
 
 def test_programs_are_refused_at_submission_where_nothing_runs_them():
-    for options in ({}, {"prompt_sets": ["cot1", "pot2"]}):
-        refusal = refused("cascade-vote", catalog=BARE, **options)
-        assert (refusal.code, refusal.param) == ("program_runner_not_configured", "cope.prompt_sets")
-        assert '["cot1", "cot2"]' in refusal.message
+    refusal = refused("cascade-vote", catalog=BARE, prompt_sets=["cot1", "pot2"])
+    assert (refusal.code, refusal.param) == ("program_runner_not_configured", "cope.prompt_sets")
+    assert '["cot1", "cot2"]' in refusal.message
     assert refused("small-majority", catalog=BARE, prompt_set="pot1").param == "cope.prompt_set"
-    assert policy("cascade-vote", catalog=BARE, prompt_sets=["cot1", "cot2"]).name is PolicyName.CASCADE_VOTE
+
+
+def test_where_nothing_runs_programs_a_cascade_has_two_cot_sets_unless_told_otherwise():
+    for name in ("cascade-vote", "cascade-verify"):
+        assert policy(name, catalog=BARE).baseline.prompt_sets == ("cot1", "cot2")
 
 
 def test_a_prompt_set_without_words_for_the_kind_is_refused():

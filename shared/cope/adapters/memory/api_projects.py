@@ -148,24 +148,6 @@ class ApiProjectsMixin(ApiKeysMixin):
                 if project_id not in self._db.projects:
                     raise NotFound(f"There is no project {project_id!r}.")
 
-    async def create_key(self, key: ApiKey) -> ApiKey:
-        """The key as stored."""
-        self._db.keys[key.id] = key
-        return key
-
-    async def list_keys(self, project_id: ProjectId) -> tuple[ApiKey, ...]:
-        """Oldest first, revoked ones included."""
-        keys = (key for key in self._db.keys.values() if key.project_id == project_id)
-        return tuple(sorted(keys, key=lambda key: key.id))
-
-    async def revoke_key(self, project_id: ProjectId, key_id: KeyId) -> bool:
-        """False where the project has no such live key."""
-        key = self._db.keys.get(key_id)
-        if key is None or key.project_id != project_id or key.revoked_at is not None:
-            return False
-        self._db.keys[key_id] = replace(key, revoked_at=self._db.now())
-        return True
-
     async def create_file(self, file: StoredFile, *, most_bytes: int | None = None) -> StoredFile:
         """The row as stored."""
         if most_bytes is not None:
