@@ -140,6 +140,8 @@ def test_a_running_batch_goes_through_an_upgrade_with_old_and_new_workers_side_b
             worker.terminate()
             worker.wait(60)
 
+        spent: dict[str, int] = {}
+        shown: dict[tuple[str, str, str], int] = {}
         for batch_id in (first, second):
             batch = client.batches.retrieve(batch_id)
             assert batch.request_counts is not None
@@ -152,8 +154,10 @@ def test_a_running_batch_goes_through_an_upgrade_with_old_and_new_workers_side_b
                 (blocks[0]["policy"], blocks[0]["prompt_version"])
             }
             assert batch.model_extra is not None
-            spent = sum(step["cost_nanousd"] for block in blocks for step in block["steps"])
-            assert spent == parse_usd(batch.model_extra["cope"]["spent_usd"])
+            spent[batch_id] = parse_usd(batch.model_extra["cope"]["spent_usd"])
+            for line, block in zip(map(json.loads, output), blocks, strict=True):
+                for step in block["steps"]:
+                    shown[batch_id, line["custom_id"], step["name"]] = step["cost_nanousd"]
 
     superuser = owner.replace("cope_owner", "cope_worker").replace(
         owner.partition("cope_owner:")[2].partition("@")[0], worker_password(scratch / "upgraded")
@@ -165,9 +169,21 @@ def test_a_running_batch_goes_through_an_upgrade_with_old_and_new_workers_side_b
             "SELECT count(*) FROM (SELECT task_id, name FROM steps GROUP BY 1, 2 HAVING count(*) > 1) AS t"
         ).fetchone()
         reserved = conn.execute("SELECT coalesce(sum(reserved), 0) FROM budgets").fetchone()
+        calls: dict[tuple[str, str, str], list[int]] = {}
+        for batch_id, line_id, step, cost in conn.execute(
+            "SELECT a.batch_id, t.custom_id, a.step, a.cost FROM attempts a JOIN tasks t ON t.id = a.task_id"
+            " WHERE a.cost IS NOT NULL"
+        ):
+            calls.setdefault((batch_id, line_id, step), []).append(cost)
     assert claimers is not None
     assert claimers[0] >= 2 * _LINES
     assert (twice, reserved) == ((0,), (0,))
+    # A call that stood still on a stopped worker was made again by the new one, and both are paid: the batch is charged
+    # for every call, its steps show the one answer that each of them kept.
+    for batch_id in (first, second):
+        assert spent[batch_id] == sum(sum(costs) for place, costs in calls.items() if place[0] == batch_id)
+    assert {place: cost for place, cost in shown.items() if cost not in calls.get(place, [0])} == {}
+    assert calls.keys() <= shown.keys()
 
 
 def worker_password(data: Path) -> str:
