@@ -183,6 +183,7 @@ def _step(step: FinishedStep) -> Json:
                 "solution": s.solution,
                 "answer": s.answer,
                 "answer_key": s.key,
+                "tests_passed": s.tests_passed,
                 "finish_reason": s.finish_reason,
                 "error": s.error,
             }

@@ -22,6 +22,7 @@ from cope.adapters.postgres.limiter import PostgresLimiter
 from cope.adapters.postgres.worker_store import PostgresWorkerStore
 from cope.adapters.public_addresses import OwnThreads
 from cope.adapters.redis_limiter import RedisLimiter
+from cope.adapters.sandbox_runner import CodeJudge, SandboxPool, SandboxValues
 from cope.adapters.system import SystemClock, SystemIds
 from cope.adapters.usage_spool import SqliteSpool
 from cope.catalog import load_catalog, load_prices
@@ -130,7 +131,8 @@ async def open_worker(settings: Settings, app: Celery, resources: contextlib.Asy
     resources.push_async_callback(model.aclose)
     batches = OpenAIBatches()
     resources.push_async_callback(batches.aclose)
-    judge = helper_judge()
+    sandboxes = SandboxPool(settings.sandbox_processes)
+    judge = CodeJudge(helper_judge(programs=SandboxValues(sandboxes)), sandboxes)
     resources.push_async_callback(judge.aclose)
     webhooks = _webhooks(settings, resources)
     limiter = await open_limiter(settings, catalog, resources, database_url=settings.need("worker_database_url"))

@@ -53,7 +53,8 @@ def load_catalog(settings: Settings) -> ModelCatalog:
             raise Misconfigured(f"Model {entry.name!r} names the prompt set {entry.prompt_set!r}, which is not there.")
     check_groups(entries.values())
     scorers = load_scorers(settings.scorers_dir)
-    return ModelCatalog(entries, defaults[Tier.SMALL], defaults[Tier.LARGE], prompt_sets, scorers)
+    runs_programs = settings.sandbox_processes > 0
+    return ModelCatalog(entries, defaults[Tier.SMALL], defaults[Tier.LARGE], prompt_sets, scorers, runs_programs)
 
 
 def load_scorers(folder: Path | None) -> dict[str, Scorer]:

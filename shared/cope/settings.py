@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     kafka_topic: str = "cope.events"
     kafka_options: dict[str, str] = Field(default_factory=dict)
 
+    sandbox_processes: int = Field(default=2, ge=0, le=256)
+
     lease_s: float = Field(default=30.0, gt=0)
     sweep_s: float = Field(default=1.0, gt=0)
     max_file_bytes: int = 4 * 1024**3

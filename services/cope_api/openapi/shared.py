@@ -3,7 +3,9 @@
 from cope.core.policies.options import MAX_TIER_MODELS, MAX_TIERS, PlanKind
 from cope.core.policies.spec import MAX_SAMPLES, PolicyName, Temperatures
 from cope.core.problem import Kind
+from cope.core.programs import MAX_TESTS
 from cope.core.request import BATCH_ONLY_KEYS, MAX_CHOICES, MAX_PATTERN, MAX_PILOT, MAX_PRIORITY, SERVED_KINDS
+from cope.core.request_code import CHOOSE, MAX_NAME, MAX_SETUP
 from cope.core.request_policy import COPE_POLICY_KEYS, SELECTABLE
 from cope.core.stages import StopRule, StragglerRule, Tier
 from cope.core.task import Cache, OnBudget, ProviderBatch, StoreLevel
@@ -63,6 +65,12 @@ _LINE = {
     "choices": array(text(low=1, high=10_000), "Kind choice: what to choose from.", low=2, high=MAX_CHOICES),
     "answer_pattern": nullable(text("Kind exact: a regular expression of the answer.", low=1, high=MAX_PATTERN)),
     "answer_pointer": nullable(text("Kind exact: a JSON pointer to the answer.", high=MAX_PATTERN)),
+    "tests": nullable(
+        array(text(low=1, high=10_000), "Kind code: the visible tests, statements.", low=1, high=MAX_TESTS)
+    ),
+    "setup": nullable(text("Kind code: what runs before the tests.", high=MAX_SETUP)),
+    "entry_point": nullable(text("Kind code: the function that the program must define.", low=1, high=MAX_NAME)),
+    "choose": nullable(one_of(CHOOSE, "Kind code: which of the passing programs is the answer.")),
     "on_budget": nullable(one_of([way.value for way in OnBudget], "When the money runs out.")),
     "priority": whole("Lower goes first.", low=0, high=MAX_PRIORITY),
     "store": one_of([level.value for level in StoreLevel], "What of the samples' texts is kept."),

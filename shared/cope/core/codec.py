@@ -51,6 +51,14 @@ def encode_payload(
         data["ap"] = problem.answer_pattern
     if problem.answer_pointer is not None:
         data["aj"] = problem.answer_pointer
+    if problem.tests:
+        data["ts"] = problem.tests
+    if problem.setup:
+        data["su"] = problem.setup
+    if problem.entry_point is not None:
+        data["ep"] = problem.entry_point
+    if problem.by_behaviour:
+        data["bb"] = True
     if store is not StoreLevel.ANSWERS:
         data["st"] = store.value
     if max_cost is not None:
@@ -157,6 +165,10 @@ def decode_task(task_id: TaskId, *, payload: str, policy: PolicySpec | str, seed
             choices=tuple(data.get("c", ())),
             answer_pattern=data.get("ap"),
             answer_pointer=data.get("aj"),
+            tests=tuple(data.get("ts", ())),
+            setup=data.get("su", ""),
+            entry_point=data.get("ep"),
+            by_behaviour=data.get("bb", False),
         ),
         policy=decode_policy(policy) if isinstance(policy, str) else policy,
         requested_model=data["r"],
@@ -224,6 +236,8 @@ def _sample(sample: Sample) -> Json:
         "e": sample.error,
     }
     data.update({name: text for name, text in texts.items() if text is not None})
+    if sample.tests_passed is not None:
+        data["tp"] = sample.tests_passed
     if sample.solution_usage != sample.usage:
         data["xu"] = encode_usage(sample.solution_usage)
     return data
@@ -263,6 +277,7 @@ def _decode_sample(data: Mapping[str, Any]) -> Sample:
         key=None if key is None else AnswerKey(key),
         finish_reason=data.get("f"),
         error=data.get("e"),
+        tests_passed=data.get("tp"),
         usage=usage,
         solution_usage=decode_usage(data["xu"]) if "xu" in data else usage,
     )

@@ -22,7 +22,8 @@ class SampleStatus(StrEnum):
 class Sample:
     """One chain of a step. `index` in [0, n). `key` is None for an unparsable answer: it never wins a vote.
 
-    `plan` is the chain's own plan (None where the step draws none), `solution` the executor's text.
+    `plan` is the chain's own plan (None where the step draws none), `solution` the executor's text. `tests_passed` is
+    how many visible tests a program passed, None where none was run.
     """
 
     index: int
@@ -35,6 +36,7 @@ class Sample:
     error: str | None = None
     usage: TokenUsage = TokenUsage()
     solution_usage: TokenUsage = TokenUsage()
+    tests_passed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

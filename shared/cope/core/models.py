@@ -148,7 +148,7 @@ def _place(model: str, endpoint: Endpoint) -> Place:
 class ModelCatalog:
     """All configured models by name, the default of each tier, and the prompt sets they may use.
 
-    `scorers` are FrugalGPT's by name. `runs_programs`: whether workers can run solutions that are programs.
+    `scorers` are FrugalGPT's by name. `runs_programs`: whether workers run programs that a model wrote.
     """
 
     entries: Mapping[str, ModelEntry]

@@ -33,6 +33,10 @@ class Problem:
     `conversation` is the caller's own, in order, never empty; its last message is the user's.
     `choices` is non-empty exactly for kind `choice`. `answer_pattern` (a regular expression with at most one group)
     and `answer_pointer` (RFC 6901) belong to kind `exact` and are mutually exclusive.
+
+    Kind `code`: `tests` (the visible ones, each a statement), `setup` and `entry_point` as in
+    `cope.core.programs.ProgramRun`. With `by_behaviour`, programs that pass are told apart by what they do with
+    further inputs.
     """
 
     kind: Kind
@@ -40,3 +44,7 @@ class Problem:
     choices: tuple[str, ...] = ()
     answer_pattern: str | None = None
     answer_pointer: str | None = None
+    tests: tuple[str, ...] = ()
+    setup: str = ""
+    entry_point: str | None = None
+    by_behaviour: bool = False

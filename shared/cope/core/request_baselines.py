@@ -22,7 +22,7 @@ BASELINE_KEYS = frozenset(
 _COPE = frozenset({PolicyName.COPE, PolicyName.COPE_S2})
 _FEW_SHOT = frozenset({PolicyName.CASCADE_VOTE, PolicyName.CASCADE_VERIFY})
 _TIERED = frozenset({PolicyName.ABC, PolicyName.FRUGALGPT})
-_VOTING = _COPE | _FEW_SHOT | {PolicyName.SMALL_MAJORITY, PolicyName.SMALL_GUIDED}
+_VOTING = _COPE | _FEW_SHOT | {PolicyName.SMALL_MAJORITY, PolicyName.SMALL_MULTI, PolicyName.SMALL_GUIDED}
 _PLAN_EXECUTE = frozenset({PolicyName.PLAN_EXECUTE})
 _ALL = frozenset(PolicyName) - {PolicyName.PASSTHROUGH, PolicyName.AUDIT}
 
@@ -112,6 +112,14 @@ def with_baseline(policy: PolicySpec, cope: Mapping[str, object], catalog: Model
     return replace(policy, baseline=options)
 
 
+def for_kind(policy: PolicySpec, kind: Kind, *, named: bool) -> PolicySpec:
+    """The policy with prompt sets that suit the kind, where the caller named none: programs compute answers of kind
+    `math` only."""
+    if named or kind is Kind.MATH or policy.baseline.prompt_sets != DEFAULT_PROMPT_SETS:
+        return policy
+    return replace(policy, baseline=replace(policy.baseline, prompt_sets=WITHOUT_PROGRAMS))
+
+
 def check_fit(policy: PolicySpec, kind: Kind, catalog: ModelCatalog) -> None:
     """Whether every prompt set that the policy names has words for this kind, and its solutions can be read.
 
@@ -129,7 +137,7 @@ def check_fit(policy: PolicySpec, kind: Kind, catalog: ModelCatalog) -> None:
         if prompts.programs and not catalog.runs_programs:
             raise BadRequest(
                 f"Policy {policy.name.value!r} with prompt set {name!r} runs programs that a model wrote, and "
-                "nothing here runs programs: name sets without programs, such as "
+                "nothing here runs programs (COPE_SANDBOX_PROCESSES is 0): name sets without programs, such as "
                 '"prompt_sets": ["cot1", "cot2"].',
                 param=param,
                 code="program_runner_not_configured",

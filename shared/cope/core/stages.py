@@ -23,10 +23,12 @@ class Tier(StrEnum):
 
 
 class StopRule(StrEnum):
-    """Whether a vote may end before its last sample (cascade, section 6)."""
+    """Whether a vote may end before its last sample (cascade, section 6). `first_pass`, for code only: at the first
+    program that passes, which need not be the one that would have been drawn."""
 
     OFF = "off"
     LOSSLESS = "lossless"
+    FIRST_PASS = "first_pass"  # noqa: S105 - no password
 
 
 class StragglerRule(StrEnum):

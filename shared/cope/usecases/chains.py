@@ -12,7 +12,8 @@ from cope.core.limits.hints import NO_HINTS, RateHints
 from cope.core.models import ModelEntry
 from cope.core.money import TokenUsage
 from cope.core.plans import GoalPlan
-from cope.core.problem import Message
+from cope.core.policies import passing
+from cope.core.problem import Kind, Message
 from cope.core.prompts import PromptSet, Role, render_executor, render_goal_planner, render_guideline_planner
 from cope.core.stages import Call, Step, StopRule
 from cope.core.stopping import VoteState, may_stop
@@ -142,8 +143,11 @@ async def solution_sample(
     )
     if step.verbatim:
         return sample
-    (judged,) = await judge.judge(spec.problem, [solved.text], programs=programs)
-    return replace(sample, answer=judged.answer, key=judged.key)
+    problem = spec.problem
+    if problem.kind is Kind.CODE and step.votes_needed is None:
+        problem = replace(problem, tests=())  # no gate follows, so nothing is run: a paid answer must not wait for that
+    (judged,) = await judge.judge(problem, [solved.text], programs=programs)
+    return replace(sample, answer=judged.answer, key=judged.key, tests_passed=judged.tests_passed)
 
 
 class ChainRunner:
@@ -215,6 +219,8 @@ class ChainRunner:
         step = self._step
         if step.votes_needed is None or step.stop is StopRule.OFF or len(samples) == step.n:
             return None
+        if self._spec.problem.kind is Kind.CODE:
+            return passing.decided(self._spec, tuple(samples), step.n, step.stop)
         state = may_stop(samples, step.n, step.votes_needed, step.stragglers)
         if state is VoteState.OPEN:
             return None

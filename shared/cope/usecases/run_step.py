@@ -17,7 +17,7 @@ from cope.core.audit_sampling import auditable
 from cope.core.batch_tier import Order, batch_price, encode_order, may_wait
 from cope.core.budget import Scope, output_limit, settle, worst_case
 from cope.core.codec import decode_step, encode_step
-from cope.core.errors import ErrorInfo, ModelError, ModelMalformed, Unpriced
+from cope.core.errors import ErrorInfo, ModelError, ModelMalformed, SandboxUnavailable, Unpriced
 from cope.core.history import FinishedStep, History
 from cope.core.ids import AttemptId, TaskId
 from cope.core.lifecycle import HoldReason
@@ -168,6 +168,9 @@ class StepRun:
             back = GiveBack(task.task_id, task.fence, delay_s=UNPRICED_RECHECK_S, note=missing.code)
             await self._give_back(back)
             return None
+        except SandboxUnavailable as away:
+            # Nothing was run, and waiting would not mend it. What a paid call of this step cost stays unconfirmed.
+            return await self._commit(None, Stop(ErrorInfo(away.code, away.message, status=503)))
 
     def _cached(self, source: TaskId, history: History, accept: Accept) -> ToDone:
         """The end of a task that another's stored result answers. None of its steps is this task's: they stay there."""

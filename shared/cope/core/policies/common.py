@@ -8,6 +8,7 @@ from cope.core.history import FinishedStep, Sample, SampleStatus
 from cope.core.plans import GoalPlan
 from cope.core.policies.decision import Accept, Stop
 from cope.core.policies.spec import GOAL_PLAN_TOKENS, GUIDELINE_PLAN_TOKENS, SOLUTION_TOKENS
+from cope.core.problem import Kind
 from cope.core.prompts.model import Role
 from cope.core.stages import Call, Stage
 from cope.core.task import TaskSpec
@@ -40,8 +41,10 @@ def _solution_tokens(task: TaskSpec) -> int:
 
 
 def needed(task: TaskSpec, stage: Stage) -> int:
-    """Votes that accept in this stage."""
+    """Votes that accept in this stage; of programs, one that passes is enough."""
     policy = task.policy
+    if task.problem.kind is Kind.CODE:
+        return 1
     tau = policy.tau1 if stage is Stage.SMALL_PLANS_AND_EXECUTES else policy.tau2
     return votes_needed(tau, policy.n, policy.threshold_rule)
 
@@ -74,7 +77,8 @@ def draw_p1_star(task: TaskSpec, step: FinishedStep) -> tuple[GoalPlan | None, s
 
 
 def majority(step: FinishedStep, *, accepted: bool) -> Accept | Stop:
-    """The majority answer whatever its share; unparsable throughout: the first solution that arrived, unaccepted.
+    """The majority answer whatever its share; unparsable throughout: the first solution that arrived, unaccepted (of
+    programs, the first of those that pass most tests).
 
     A step in which no chain arrived is a `Stop` with that chain's error.
     """
@@ -92,7 +96,7 @@ def majority(step: FinishedStep, *, accepted: bool) -> Accept | Stop:
     if step.arrived:
         return Accept(
             step=step.name,
-            sample_index=step.arrived[0].index,
+            sample_index=max(step.arrived, key=lambda s: (s.tests_passed or 0, -s.index)).index,
             stage=step.stage,
             accepted=False,
             reason=f"none of {step.n} answers could be read",

@@ -15,6 +15,8 @@ from cope.core.policies.common import (
     vote_of,
 )
 from cope.core.policies.decision import Accept, Decision
+from cope.core.policies.passing import accept_passing, best_program, draw_partial_plan
+from cope.core.problem import Kind
 from cope.core.stages import Stage, Step, StragglerRule, Tier
 from cope.core.task import OnBudget, TaskSpec
 
@@ -34,7 +36,7 @@ def next_decision(task: TaskSpec, history: History) -> Decision:
     if accepted is not None:
         return accepted
     if task.policy.max_stage == 1:
-        return majority(stage1, accepted=False)
+        return _best(task, stage1)
     plan = step_named(history, STAGE2_PLAN)
     if plan is None:
         return _stage2_plan(task, stage1)
@@ -48,14 +50,22 @@ def next_decision(task: TaskSpec, history: History) -> Decision:
     if accepted is not None:
         return accepted
     if task.policy.max_stage == 2:
-        return majority(stage2, accepted=False)
+        return _best(task, stage2)
     stage3 = step_named(history, STAGE3)
     if stage3 is None:
         return _stage3(task, stage2, guideline)
     return single(stage3, "the large model solved it itself")
 
 
+def _best(task: TaskSpec, step: FinishedStep) -> Decision:
+    if task.problem.kind is Kind.CODE:
+        return best_program(task, step, accepted=False)
+    return majority(step, accepted=False)
+
+
 def _accept(task: TaskSpec, step: FinishedStep) -> Accept | None:
+    if task.problem.kind is Kind.CODE:
+        return accept_passing(task, step)
     vote = vote_of(step)
     k = needed(task, step.stage)
     if vote.winner is None or vote.winner.count < k:
@@ -75,6 +85,8 @@ def _accept(task: TaskSpec, step: FinishedStep) -> Accept | None:
 
 def _shortfall(task: TaskSpec, step: FinishedStep) -> str:
     winner = vote_of(step).winner
+    if task.problem.kind is Kind.CODE:
+        return f"none of {step.n} programs passes every visible test"
     return f"{winner.count if winner else 0} of {step.n} agree, {needed(task, step.stage)} needed"
 
 
@@ -113,7 +125,8 @@ def _stage2_plan(task: TaskSpec, stage1: FinishedStep) -> Step:
 
 def _stage2_execute(task: TaskSpec, stage1: FinishedStep, guideline: GuidelinePlan) -> Step:
     policy = task.policy
-    goal, drawn = draw_p1_star(task, stage1)
+    draw = draw_partial_plan if task.problem.kind is Kind.CODE else draw_p1_star
+    goal, drawn = draw(task, stage1)
     return Step(
         name=STAGE2_EXECUTE,
         stage=Stage.LARGE_PLANS_SMALL_EXECUTES,

@@ -27,7 +27,7 @@ def next_decision(task: TaskSpec, history: History) -> Decision:
     match task.policy.name:
         case PolicyName.COPE | PolicyName.COPE_S2:
             return cope.next_decision(task, history)
-        case PolicyName.SMALL | PolicyName.SMALL_MAJORITY:
+        case PolicyName.SMALL | PolicyName.SMALL_MAJORITY | PolicyName.SMALL_MULTI:
             return small.next_decision(task, history)
         case PolicyName.LARGE:
             return large.next_decision(task, history)

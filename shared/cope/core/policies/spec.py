@@ -22,6 +22,7 @@ class PolicyName(StrEnum):
     COPE_S2 = "cope-s2"
     SMALL = "small"
     SMALL_MAJORITY = "small-majority"
+    SMALL_MULTI = "small-multi"
     LARGE = "large"
     CASCADE_VOTE = "cascade-vote"
     CASCADE_VERIFY = "cascade-verify"

@@ -45,5 +45,20 @@ INSTRUCT = PromptSet(
                 "form 'Answer: ' followed by the answer and nothing else."
             ),
         ),
+        Kind.CODE: RolePrompts(
+            goal_planner=(
+                "Do not write any code yet. State in one short sentence the goal: what exactly the program takes and "
+                "what it gives back. Name no method."
+            ),
+            guideline_planner=(
+                "Do not write any code. Write a guideline of one or two sentences for a less experienced programmer: "
+                "the approach to take and the case that is easily overlooked."
+            ),
+            executor=(
+                "Write a Python program for this{entry_point}, using the standard library only. If a goal or a "
+                "guideline follows, use it. Give the whole program in one block fenced by ```python and ```, without "
+                "tests or examples in it.{tests}"
+            ),
+        ),
     },
 )

@@ -22,7 +22,8 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RolePrompts:
-    """The role instructions of one kind. `{choices}` stands for the listed options of kind `choice`."""
+    """The role instructions of one kind. `{choices}` stands for the listed options of kind `choice`, `{entry_point}`
+    and `{tests}` for what a program of kind `code` must define and pass."""
 
     goal_planner: str
     guideline_planner: str
