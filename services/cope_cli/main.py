@@ -20,6 +20,7 @@ from cope_cli.alerts import register
 from cope_cli.audit import audit
 from cope_cli.backup import register as register_backup
 from cope_cli.budget import budget
+from cope_cli.calibrate import calibrate, read_policy_file
 from cope_cli.doctor import doctor
 from cope_cli.events import events
 from cope_cli.follow import results, wait
@@ -42,6 +43,7 @@ app.add_typer(webhooks, name="webhooks")
 app.add_typer(keys, name="keys")
 app.command()(budget)
 app.command()(audit)
+app.command()(calibrate)
 app.command()(doctor)
 app.command()(events)
 app.command()(retention)
@@ -69,7 +71,8 @@ def submit(
     context: typer.Context,
     file: Path,
     policy: Annotated[str, typer.Option(help="A policy or a configured model, such as cope@0.75,0.5.")] = "cope",
-    kind: Annotated[str | None, typer.Option(help="math, choice or exact.")] = None,
+    policy_file: Annotated[Path | None, typer.Option(help="What `cope calibrate` wrote.")] = None,
+    kind: Annotated[str | None, typer.Option(help="math, choice, exact or open.")] = None,
     store: Annotated[str | None, typer.Option(help="full, answers or none.")] = None,
     window: Annotated[str, typer.Option(help="Completion window, 1h to 7d, or none.")] = "24h",
     webhook_url: Annotated[str | None, typer.Option(help="Told when the batch ends.")] = None,
@@ -83,6 +86,8 @@ def submit(
     client = _address(context).client()
     given = {"kind": kind, "store": store, "webhook_url": webhook_url, "max_cost_usd": max_cost, "on_budget": on_budget}
     block = {name: value for name, value in given.items() if value is not None} | options_of(option, policy)
+    if policy_file is not None:
+        block = {**read_policy_file(policy_file), **block}
     if str(file) == "-":
         begun = submit_stream(client, policy=policy, window=window, block=block)
         _end(_console(), watch(_console(), client, str(begun["id"])) if follow else begun, as_json=as_json)
@@ -106,7 +111,7 @@ def quote_command(
     context: typer.Context,
     file: Path,
     policy: Annotated[str, typer.Option(help="A policy or a configured model, such as cope@0.75,0.5.")] = "cope",
-    kind: Annotated[str | None, typer.Option(help="math, choice or exact.")] = None,
+    kind: Annotated[str | None, typer.Option(help="math, choice, exact or open.")] = None,
     window: Annotated[str, typer.Option(help="Completion window, 1h to 7d, or none.")] = "24h",
     pilot_lines: Annotated[int | None, typer.Option(help="Lines tried on the small model, 0 to 2000.")] = None,
     option: Options = None,

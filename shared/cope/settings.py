@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     small_price: str = ""
     small_concurrency: int = Field(default=64, ge=1, le=4096)
     small_abort: Literal["none", "rid"] = "none"
+    small_logprobs: Literal["none", "original", "temperature_scaled"] = "none"
     large_base_url: str = ""
     large_model: str = ""
     large_api_key: SecretStr = SecretStr("")

@@ -18,17 +18,19 @@ from cope.core.policies.spec import PolicyName, PolicySpec
 from cope.core.problem import Kind, Message, MessageRole, Problem
 from cope.core.request_baselines import check_fit, for_kind
 from cope.core.request_code import CODE_KEYS, code_problem, refuse_code_options
+from cope.core.request_open import OPEN_KEYS, check_open, open_problem, refuse_open_keys
 from cope.core.request_policy import COPE_POLICY_KEYS, LATER_COPE_KEYS, resolve_policy
 from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text, as_text_list, as_usd
 from cope.core.responses.form import ResponseForm
 from cope.core.task import NO_OPTIONS, Cache, CallerOptions, OnBudget, ProviderBatch, StoreLevel
 
-SERVED_KINDS = (Kind.MATH, Kind.CHOICE, Kind.EXACT, Kind.CODE)
+SERVED_KINDS = (Kind.MATH, Kind.CHOICE, Kind.EXACT, Kind.CODE, Kind.OPEN)
 _ROLES = frozenset({"system", "developer", "user", "assistant"})
 _TASK_KEYS = frozenset(
     {"kind", "seed", "choices", "answer_pattern", "answer_pointer", "on_budget", "priority", "store", "max_cost_usd"}
     | {"provider_batch", "cache"}
     | CODE_KEYS
+    | OPEN_KEYS
 )
 BATCH_ONLY_KEYS = frozenset({"webhook_url", "order", "dry_run", "audit_share", "open"})
 _COPE_KEYS = _TASK_KEYS | COPE_POLICY_KEYS
@@ -185,10 +187,13 @@ class RequestParser:
             check_fit(policy, values.kind, self._catalog)
         if policy.name is not PolicyName.PASSTHROUGH:
             refuse_code_options(values.kind, policy, self._catalog)
+        problem = _problem(body, cope, values.kind, policy)
+        options = NO_OPTIONS if _OPTION_FIELDS.isdisjoint(body) else _options(body, policy)
+        check_open(problem, policy, own_cope, self._catalog, model=model, choices_n=options.choices_n)
         return ParsedRequest(
-            problem=_problem(body, cope, values.kind, policy),
+            problem=problem,
             policy=policy,
-            options=NO_OPTIONS if _OPTION_FIELDS.isdisjoint(body) else _options(body, policy),
+            options=options,
             requested_model=model,
             seed=_seed(body, cope),
             on_budget=values.on_budget,
@@ -257,7 +262,9 @@ def parse_cope_defaults(block: object, *, catalog: ModelCatalog, kind: Kind) -> 
         probe_cope["choices"] = defaults.get("choices", ["a", "b"])
     name = "cope" if "policy" not in defaults else as_text(defaults["policy"], "cope.policy", longest=256)
     probe = {"model": name, "messages": [{"role": "user", "content": "?"}], "cope": probe_cope}
-    parse_request(probe, defaults=RequestDefaults(kind), catalog=catalog)
+    # Meant for the lines of kind `open` among them; those may also bring thresholds of their own.
+    theta = probe_cope.pop("theta", 1)
+    parse_request(probe, defaults=RequestDefaults(kind, {"theta": theta}), catalog=catalog)
     return BatchCope(
         webhook_url=None if url is None else as_text(url, "cope.webhook_url", longest=2000),
         by_input=order == "input",
@@ -341,6 +348,11 @@ def _problem(body: Mapping[str, object], cope: Mapping[str, object], kind: Kind,
         raise BadRequest("The last message must be the user's: it is the problem to solve.", param="messages")
     if not cope and kind not in {Kind.CHOICE, Kind.CODE}:
         return Problem(kind, conversation)
+    if kind is Kind.OPEN:
+        _refuse_of_other_kinds(cope)
+        code_problem(Problem(kind, conversation), cope, policy.name)
+        return open_problem(conversation, cope)
+    refuse_open_keys(cope, kind)
     choices: tuple[str, ...] = ()
     if kind is Kind.CHOICE:
         if "choices" not in cope:
@@ -357,6 +369,12 @@ def _problem(body: Mapping[str, object], cope: Mapping[str, object], kind: Kind,
     if pointer is not None and pointer != "" and not pointer.startswith("/"):
         raise BadRequest("A JSON pointer is empty or starts with '/', such as '/label'.", param="cope.answer_pointer")
     return code_problem(Problem(kind, conversation, choices, pattern, pointer), cope, policy.name)
+
+
+def _refuse_of_other_kinds(cope: Mapping[str, object]) -> None:
+    for key, kind in (("choices", "choice"), ("answer_pattern", "exact"), ("answer_pointer", "exact")):
+        if cope.get(key) is not None:
+            raise BadRequest(f"`{key}` belongs to kind `{kind}`.", param=f"cope.{key}")
 
 
 def _only_for_exact(cope: Mapping[str, object], kind: Kind, key: str) -> str | None:

@@ -35,6 +35,7 @@ BELONGS_TO: Mapping[str, frozenset[PolicyName]] = {
     "threshold_rule": _COPE | {PolicyName.CASCADE_VOTE, PolicyName.ABC},
     "max_stage": _COPE,
     "p1_star": _COPE,
+    "theta": _COPE,
     "stop": _VOTING | {PolicyName.ABC},
     "prompt_set": _ALL - _FEW_SHOT,
     "prompt_sets": _FEW_SHOT,
@@ -113,8 +114,10 @@ def with_baseline(policy: PolicySpec, cope: Mapping[str, object], catalog: Model
 
 
 def for_kind(policy: PolicySpec, kind: Kind, *, named: bool) -> PolicySpec:
-    """The policy with prompt sets that suit the kind, where the caller named none: programs compute answers of kind
-    `math` only."""
+    """The policy as it suits the kind. Prompt sets that the caller did not name: programs compute answers of kind
+    `math` only. Waves that a batch gives to all its lines: those of kind `open` take no vote."""
+    if kind is Kind.OPEN and policy.waves:
+        policy = replace(policy, waves=())
     if named or kind is Kind.MATH or policy.baseline.prompt_sets != DEFAULT_PROMPT_SETS:
         return policy
     return replace(policy, baseline=replace(policy.baseline, prompt_sets=WITHOUT_PROGRAMS))

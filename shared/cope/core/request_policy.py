@@ -23,6 +23,7 @@ from cope.core.request_baselines import (
 )
 from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text
 from cope.core.stages import StopRule, StragglerRule, Tier
+from cope.core.theta import parse_theta
 from cope.core.waves import as_waves, check_waves
 
 COPE_POLICY_KEYS = BASELINE_KEYS | frozenset(
@@ -40,13 +41,10 @@ COPE_POLICY_KEYS = BASELINE_KEYS | frozenset(
         "stop",
         "p1_star",
         "waves",
+        "theta",
     }
 )
-LATER_COPE_KEYS = frozenset(
-    {
-        "theta", "actions", "turns", "on_expiry",
-    }
-)  # fmt: skip
+LATER_COPE_KEYS = frozenset({"actions", "on_expiry"})
 VOTING = frozenset({PolicyName.COPE, PolicyName.COPE_S2, PolicyName.SMALL_MAJORITY, PolicyName.SMALL_MULTI})
 """The policies whose samples vote, so that `waves` means something."""
 SELECTABLE = tuple(name.value for name in PolicyName if name not in {PolicyName.PASSTHROUGH, PolicyName.AUDIT})
@@ -159,6 +157,8 @@ def _override(policy: PolicySpec, cope: Mapping[str, object], catalog: ModelCata
                 changes[key] = as_choice(value, param, tuple(catalog.prompt_sets))
             case "stop":
                 changes[key] = StopRule(as_choice(value, param, tuple(StopRule)))
+            case "theta":
+                changes[key] = parse_theta(value, param)
             case "p1_star":
                 changes[key] = StragglerRule(as_choice(value, param, tuple(StragglerRule)))
             case "waves":

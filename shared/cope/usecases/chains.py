@@ -13,6 +13,7 @@ from cope.core.models import ModelEntry
 from cope.core.money import TokenUsage
 from cope.core.plans import GoalPlan
 from cope.core.policies import passing
+from cope.core.policies.turns import problem_of
 from cope.core.problem import Kind, Message
 from cope.core.prompts import PromptSet, Role, render_executor, render_goal_planner, render_guideline_planner
 from cope.core.stages import Call, Step, StopRule
@@ -53,15 +54,15 @@ class StepOutcome:
 def planner_messages(spec: TaskSpec, step: Step, prompts: PromptSet) -> tuple[Message, ...]:
     """What the step's planner is sent."""
     if step.planner is not None and step.planner.role is Role.GUIDELINE_PLANNER:
-        return render_guideline_planner(prompts, spec.problem)
-    return render_goal_planner(prompts, spec.problem)
+        return render_guideline_planner(prompts, problem_of(spec, step))
+    return render_goal_planner(prompts, problem_of(spec, step))
 
 
 def executor_messages(spec: TaskSpec, step: Step, prompts: PromptSet, own: GoalPlan | None) -> tuple[Message, ...]:
     """What the step's executor is sent; `own` is the chain's own goal plan."""
     if step.verbatim:
-        return spec.problem.conversation
-    return render_executor(prompts, spec.problem, goal=own or step.goal, guideline=step.guideline)
+        return problem_of(spec, step).conversation
+    return render_executor(prompts, problem_of(spec, step), goal=own or step.goal, guideline=step.guideline)
 
 
 def clip_plan(text: str, max_tokens: int) -> str:
@@ -88,6 +89,7 @@ def chat_request(
         top_p=options.top_p if executing else None,
         stop=options.stop if executing else (),
         seed=(spec.seed + index) & 0x7FFFFFFF if entry.supports_seed else None,
+        logprobs=call.logprobs,
     )
 
 
@@ -140,8 +142,9 @@ async def solution_sample(
         finish_reason=solved.finish_reason,
         usage=usage,
         solution_usage=usage,
+        mean_logprob=solved.mean_logprob,
     )
-    if step.verbatim:
+    if step.verbatim or spec.problem.kind is Kind.OPEN:  # nothing is read out of an open-ended text
         return sample
     problem = spec.problem
     if problem.kind is Kind.CODE and step.votes_needed is None:

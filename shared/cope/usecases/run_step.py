@@ -26,6 +26,7 @@ from cope.core.limits.types import UNKNOWN, UNUSED, Verdict
 from cope.core.models import ModelCatalog, ModelEntry
 from cope.core.money import ZERO, NanoUSD, Price, TokenUsage, format_usd
 from cope.core.parse_watch import line_parses
+from cope.core.perplexity import scoring_text
 from cope.core.plans import GoalPlan
 from cope.core.policies.decision import Accept, Decision, Stop
 from cope.core.policies.degraded import best_vote
@@ -388,6 +389,7 @@ class StepRun:
             cost=cost,
             price_version=None if price is None else price.version,
             stopped_early=outcome.stopped_early,
+            scoring=scoring_text(step.executor.temperature) if step.executor and step.executor.logprobs else None,
         )
 
     def _next(self, finished: FinishedStep) -> Decision:

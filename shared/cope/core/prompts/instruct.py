@@ -45,6 +45,20 @@ INSTRUCT = PromptSet(
                 "form 'Answer: ' followed by the answer and nothing else."
             ),
         ),
+        Kind.OPEN: RolePrompts(
+            goal_planner=(
+                "Do not answer this yet. State in one short sentence the goal: what the answer has to achieve for the "
+                "person who asks, and in which form. Write no part of the answer."
+            ),
+            guideline_planner=(
+                "Do not answer this. Write a guideline of one or two sentences for a less experienced writer: what the "
+                "answer should contain and the mistake to avoid. Write no part of the answer."
+            ),
+            executor=(
+                "Answer this in full. If a goal or a guideline follows, use it without mentioning it. Write the answer "
+                "alone."
+            ),
+        ),
         Kind.CODE: RolePrompts(
             goal_planner=(
                 "Do not write any code yet. State in one short sentence the goal: what exactly the program takes and "
