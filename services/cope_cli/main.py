@@ -34,6 +34,7 @@ from cope_cli.reconcile import reconcile
 from cope_cli.retention import retention
 from cope_cli.show import batches_table, summary, task_story, watch
 from cope_cli.spend import receipt, spend
+from cope_cli.train_scorer import train_scorer
 from cope_cli.webhooks import webhooks
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -45,6 +46,7 @@ app.command()(audit)
 app.command()(doctor)
 app.command()(events)
 app.command()(retention)
+app.command()(train_scorer)
 FAILED, REFUSED, UNREACHABLE = 1, 2, 3
 register(app)
 register_backup(app)

@@ -67,7 +67,12 @@ def labelled_row(data: Mapping[str, Any]) -> Row:
         raise BadRow("an answer of kind 'choice' can't be read without the options: give `choices`, or `answer`")
     answer = extract(problem, text) if given is None and "answer" not in data else _answer(given)
     return Row(
-        problem, _text(data, "model"), _sample(text, answer, data.get("finish_reason")), _cost(data), correct, _gold(gold)
+        problem,
+        _text(data, "model"),
+        _sample(text, answer, data.get("finish_reason")),
+        _cost(data),
+        correct,
+        _gold(gold),
     )
 
 

@@ -72,9 +72,7 @@ def split(groups: Iterable[str], seed: int, fit_share: Fraction, test_share: Fra
     }
 
 
-def train(
-    rows: Sequence[Row], models: Sequence[str], name: str, parts: Mapping[str, Part], fitter: Fitter
-) -> Trained:
+def train(rows: Sequence[Row], models: Sequence[str], name: str, parts: Mapping[str, Part], fitter: Fitter) -> Trained:
     """A scorer for all `models` but the last, in the order in which they are to be asked.
 
     All of a model's readable rows of the training part teach; of the other parts the first row of each problem and
