@@ -44,7 +44,7 @@ def train_scorer(
     seed: Annotated[int, typer.Option(help="Draws the parts; equal seeds and rows give equal files.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")] = False,
 ) -> None:
-    """Train FrugalGPT's scorer: cope train-scorer rows.jsonl --models a,b --name mine --budget-usd 0.0004 --out mine.json
+    """Train FrugalGPT's scorer: cope train-scorer rows.jsonl --models a,b --name s --budget-usd 0.0004 --out s.json
 
     Or from batches: --results a.jsonl --results b.jsonl --problems problems.jsonl --labels gold.jsonl
     """
@@ -69,9 +69,7 @@ def train_scorer(
         "training_rows": dict(trained.rows),
         "skipped": skipped,
         "incomplete_problems": trained.incomplete,
-        "input_sha256": {
-            path.name: _sha256(path) for path in [*(rows or []), *(results or []), problems, labels] if path
-        },
+        "inputs": [_input(path) for path in [*(rows or []), *(results or []), problems, labels] if path],
     }
     _write(out, json.dumps({**encode_scorer(scorer), "trained": report}, indent=1, ensure_ascii=False) + "\n")
     if as_json:
@@ -79,7 +77,7 @@ def train_scorer(
     else:
         _show(Console(highlight=False), report)
     sys.stderr.write(
-        f"cope: wrote {out} (version {scorer.version}); with its folder as COPE_SCORERS_DIR, restart the service, then: "
+        f"cope: wrote {out} (version {scorer.version}); restart the service with its folder as COPE_SCORERS_DIR, then: "
         f"cope submit FILE --policy frugalgpt -o scorer={name}\n"
     )
 
@@ -101,7 +99,7 @@ def _trained(
     if results and problems is not None and labels is not None:
         found, skipped = result_rows(results, problems, labels)
         rows += found
-    rows = graded(rows, lambda told: status.update(told))
+    rows = graded(rows, status.update)
     status.update(f"training on {len(rows)} rows")
     parts = split((row.group for row in rows), seed, *shares)
     return train(rows, models, name, parts, logistic_fitter(seed)), skipped
@@ -179,9 +177,9 @@ def _write(path: Path, text: str) -> None:
         raise
 
 
-def _sha256(path: Path) -> str:
+def _input(path: Path) -> dict[str, str]:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     except OSError as wrong:
         raise BadInput(f"{path}: {wrong}") from None
 

@@ -89,7 +89,7 @@ def _fitted(examples: Sequence[Example], scales: Sequence[tuple[float, float]], 
 
 
 def _best_strength(examples: Sequence[Example], scales: Sequence[tuple[float, float]], seed: int) -> float:
-    """Of equals the strongest regularisation; the middle one where no fold has right and wrong answers to learn from."""
+    """Of equals the strongest regularisation; the middle one where no fold has right and wrong answers to learn by."""
     folds = [_fold(example.group, seed) for example in examples]
     losses = []
     for strength in STRENGTHS:

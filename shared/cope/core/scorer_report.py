@@ -27,8 +27,8 @@ class Budget:
 
 
 def parse_budget(text: str, per: int) -> Budget:
-    """A decimal amount of USD per `per` tasks (1 or a million). Raises `ValueError` for what is no such amount, or finer
-    than a nano-dollar per million tasks."""
+    """A decimal amount of USD per `per` tasks (1 or a million). Raises `ValueError` for what is no such amount, or
+    finer than a nano-dollar per million tasks."""
     written = text.strip()
     amount = exact_product(written, NANO_PER_USD * (MILLION // per))
     if not amount.is_finite() or amount < 0 or amount > MAX_NANO * MILLION or amount != amount.to_integral_value():

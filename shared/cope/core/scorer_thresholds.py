@@ -8,6 +8,7 @@ says so. Whole numbers throughout: budgets are nano-dollars per million tasks, s
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from cope.core.money import NanoUSD
 
@@ -53,8 +54,8 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """`thresholds` of each scored tier, in [0, 1]: accepted if the score exceeds 1 − threshold. `outcome` is on the rows
-    they were fitted on. `exhaustive`: nothing better exists on these rows."""
+    """`thresholds` of each scored tier, in [0, 1]: accepted if the score exceeds 1 − threshold. `outcome` is on the
+    rows they were fitted on. `exhaustive`: nothing better exists on these rows."""
 
     thresholds: tuple[Fraction, ...]
     outcome: Outcome
@@ -110,7 +111,7 @@ def _ladder(cases: Sequence[Case], tier: int) -> list[Fraction]:
     """Every limit that makes a difference, strictest first: 1 accepts nothing, 0 all that scores at all; in between,
     half way between two scores, so that a row a little off is judged like its neighbours."""
     scores = sorted({found for case in cases if (found := case.scores[tier]) is not None}, reverse=True)
-    between = [(high + low) / 2 for high, low in zip(scores, scores[1:], strict=False)]
+    between = [(high + low) / 2 for high, low in pairwise(scores)]
     return [Fraction(1), *between, Fraction(0)]
 
 

@@ -141,8 +141,8 @@ def _check_examples(model: str, examples: Sequence[Example]) -> None:
     right = sum(example.correct for example in examples)
     if len(examples) < FEWEST_TO_TRAIN:
         raise CannotFit(
-            f"{len(examples)} readable rows of model {model!r} are left to train on, and at least {FEWEST_TO_TRAIN} are "
-            "needed: give more rows, or smaller --fit-share and --test-share."
+            f"{len(examples)} readable rows of model {model!r} are left to train on, and at least {FEWEST_TO_TRAIN} "
+            "are needed: give more rows, or smaller --fit-share and --test-share."
         )
     if right in {0, len(examples)}:
         raise CannotFit(
