@@ -128,8 +128,9 @@ def _budgets(per_task: str | None, per_million: str | None, compared: Sequence[s
 
 
 def _show(console: Console, report: dict[str, Any]) -> None:
-    table = Table(title="On rows that nothing was learned or chosen from")
-    for column in ("budget", "thresholds", "right (95 % interval)", "cost per task", "answered by"):
+    tasks = report["budgets"][0]["test"]["tasks"]
+    table = Table(title=f"On {tasks} tasks that nothing was learned or chosen from")
+    for column in ("budget", "thresholds", "right (95 %)", "cost per task", "answered by"):
         table.add_column(column)
     for row in report["budgets"]:
         if "error" in row:
@@ -151,7 +152,7 @@ def _show(console: Console, report: dict[str, Any]) -> None:
 
 def _accuracy(found: dict[str, Any]) -> str:
     low, high = found["accuracy_interval"]
-    return f"{100 * found['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f}) of {found['tasks']}"
+    return f"{100 * found['accuracy']:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def _usd(found: dict[str, Any]) -> str:

@@ -40,14 +40,14 @@ def logistic_fitter(seed: int) -> Callable[[Sequence[Example]], Weights]:
     return lambda examples: fit(examples, seed)
 
 
-def fit(examples: Sequence[Example], seed: int) -> Weights:
+def fit(examples: Sequence[Example], seed: int, strengths: Sequence[float] = STRENGTHS) -> Weights:
     """The weights, on raw features, at the regularisation with the least cross-validated log loss.
 
     The folds keep the rows of one problem together. `examples` hold right and wrong ones. Raises `ScorerExtraMissing`.
     """
     need_scikit_learn()
     scales = _scales(examples)
-    strength = _best_strength(examples, scales, seed)
+    strength = strengths[0] if len(strengths) == 1 else _best_strength(examples, scales, seed, strengths)
     model = _fitted(examples, scales, strength)
     bias, weights = float(model.intercept_[0]), {}
     for place, name in enumerate(FEATURES):
@@ -64,10 +64,10 @@ def _scales(examples: Sequence[Example]) -> list[tuple[float, float]]:
     scales: list[tuple[float, float]] = []
     for place, name in enumerate(FEATURES):
         values = [example.values[place] for example in examples]
-        if min(values) == max(values):
-            scales.append((0.0, 0.0))
-        elif name.startswith("word_"):
+        if name.startswith("word_"):
             scales.append((0.0, log((1 + total) / (1 + sum(values))) + 1))
+        elif min(values) == max(values):
+            scales.append((0.0, 0.0))
         else:
             mean = sum(values) / total
             scales.append((mean, 1 / sqrt(sum((value - mean) ** 2 for value in values) / total)))
@@ -88,11 +88,13 @@ def _fitted(examples: Sequence[Example], scales: Sequence[tuple[float, float]], 
     return model.fit(_scaled(examples, scales), [int(example.correct) for example in examples])
 
 
-def _best_strength(examples: Sequence[Example], scales: Sequence[tuple[float, float]], seed: int) -> float:
+def _best_strength(
+    examples: Sequence[Example], scales: Sequence[tuple[float, float]], seed: int, strengths: Sequence[float]
+) -> float:
     """Of equals the strongest regularisation; the middle one where no fold has right and wrong answers to learn by."""
     folds = [_fold(example.group, seed) for example in examples]
     losses = []
-    for strength in STRENGTHS:
+    for strength in strengths:
         loss, held = 0.0, 0
         for fold in range(_FOLDS):
             known = [example for example, place in zip(examples, folds, strict=True) if place != fold]
@@ -104,8 +106,8 @@ def _best_strength(examples: Sequence[Example], scales: Sequence[tuple[float, fl
             held += len(asked)
         losses.append(loss / held if held else 0.0)
     if not any(losses):
-        return STRENGTHS[len(STRENGTHS) // 2]
-    return STRENGTHS[losses.index(min(losses))]
+        return strengths[len(strengths) // 2]
+    return strengths[losses.index(min(losses))]
 
 
 def _fold(group: str, seed: int) -> int:
