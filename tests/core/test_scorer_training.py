@@ -75,7 +75,7 @@ def test_a_problem_that_one_model_has_not_answered_chooses_no_thresholds():
 @pytest.mark.parametrize(
     ("found", "models", "said"),
     [
-        (rows(30), ("s", "l"), "15 readable rows of model 's'"),
+        (rows(30), ("s", "l"), "16 readable rows of model 's'"),
         (rows(60), ("s", "l"), "15 problems to fit thresholds on"),
         ([r for r in rows() if r.correct], ("s", "l"), "rows of model 's' are right"),
         ([replace(r, correct=False) for r in rows()], ("s", "l"), "rows of model 's' are wrong"),

@@ -30,7 +30,10 @@ def parse_budget(text: str, per: int) -> Budget:
     """A decimal amount of USD per `per` tasks (1 or a million). Raises `ValueError` for what is no such amount, or
     finer than a nano-dollar per million tasks."""
     written = text.strip()
-    amount = exact_product(written, NANO_PER_USD * (MILLION // per))
+    try:
+        amount = exact_product(written, NANO_PER_USD * (MILLION // per))
+    except ValueError:
+        raise ValueError(f"{text[:64]!r} is not an amount of dollars from 0, such as 0.0004") from None
     if not amount.is_finite() or amount < 0 or amount > MAX_NANO * MILLION or amount != amount.to_integral_value():
         raise ValueError(f"{text!r} is not an amount of dollars from 0, such as 0.0004")
     return Budget(written, per, int(amount))
