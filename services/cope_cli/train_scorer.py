@@ -21,7 +21,7 @@ from cope.core.money import NanoUSD, format_usd
 from cope.core.scorer import Scorer, decode_scorer, encode_scorer
 from cope.core.scorer_report import Budget, alone_report, budget_report, parse_budget
 from cope.core.scorer_thresholds import MILLION, CannotFit, fit_thresholds
-from cope.core.scorer_training import Trained, split, train, with_thresholds
+from cope.core.scorer_training import Trained, check_models, split, train, with_thresholds
 from cope_cli.lines import BadInput
 from cope_cli.train_rows import graded, labelled_rows, result_rows
 
@@ -99,9 +99,11 @@ def _trained(
     if results and problems is not None and labels is not None:
         found, skipped = result_rows(results, problems, labels)
         rows += found
+    # Before the answers are compared, which may take minutes.
+    check_models(rows, models)
+    parts = split((row.group for row in rows), seed, *shares)
     rows = graded(rows, status.update)
     status.update(f"training on {len(rows)} rows")
-    parts = split((row.group for row in rows), seed, *shares)
     return train(rows, models, name, parts, logistic_fitter(seed)), skipped
 
 

@@ -6,12 +6,12 @@ import pytest
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from tests.core.scorer_rows import labelled
 
 from cope.adapters.logistic import STRENGTHS, fit
 from cope.core.scorer import FEATURES, WORD_BUCKETS, TierScorer, features, score
 from cope.core.scorer_rows import Row, labelled_row
 from cope.core.scorer_training import Example
-from tests.core.scorer_rows import labelled
 
 ROWS: list[Row] = [labelled_row(row) for row in labelled(60) if row["model"] == "s"]
 COUNTED = len(FEATURES) - WORD_BUCKETS

@@ -1,6 +1,7 @@
 """`cope train-scorer` on files: what it writes, what it prints, what it refuses. It needs no service."""
 
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,13 @@ def written(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    return written(tmp_path / "rows.jsonl", labelled(120))
+    """Rows whose answers somebody else has compared: that takes a second each time."""
+    return written(tmp_path / "rows.jsonl", [judged(row) for row in labelled(120)])
+
+
+def judged(row: dict[str, Any]) -> dict[str, Any]:
+    correct = re.search(rf"\b{row['gold']}\D*$", row["text"]) is not None
+    return {key: value for key, value in row.items() if key != "gold"} | {"correct": correct}
 
 
 def test_a_scorer_is_written_that_the_service_reads_and_a_table_of_what_each_budget_buys(rows: Path, tmp_path: Path):

@@ -72,13 +72,23 @@ def split(groups: Iterable[str], seed: int, fit_share: Fraction, test_share: Fra
     }
 
 
+def check_models(rows: Sequence[Row], models: Sequence[str]) -> None:
+    """Whether these models make a cascade that the rows know of. Raises `CannotFit` naming those there are."""
+    if len(models) < 2 or len(set(models)) != len(models):
+        raise CannotFit("Name at least two different models, in the order in which they are to be asked.")
+    there = {row.model for row in rows}
+    for model in models:
+        if model not in there:
+            raise CannotFit(f"No row is of model {model!r}. Models in the rows: {', '.join(sorted(there)) or 'none'}.")
+
+
 def train(rows: Sequence[Row], models: Sequence[str], name: str, parts: Mapping[str, Part], fitter: Fitter) -> Trained:
     """A scorer for all `models` but the last, in the order in which they are to be asked.
 
     All of a model's readable rows of the training part teach; of the other parts the first row of each problem and
     model counts. Raises `CannotFit` naming the model that has too few rows, or only right or only wrong answers.
     """
-    _check_models(rows, models)
+    check_models(rows, models)
     tiers, counted = [], {}
     for model in models[:-1]:
         examples = [
@@ -126,15 +136,6 @@ def _digest(seed: int, group: str) -> bytes:
 def _example(row: Row) -> Example:
     found = features(row.problem, row.sample)
     return Example(tuple(found[name] for name in FEATURES), row.correct is True, row.group)
-
-
-def _check_models(rows: Sequence[Row], models: Sequence[str]) -> None:
-    if len(models) < 2 or len(set(models)) != len(models):
-        raise CannotFit("Name at least two different models, in the order in which they are to be asked.")
-    there = {row.model for row in rows}
-    for model in models:
-        if model not in there:
-            raise CannotFit(f"No row is of model {model!r}. Models in the rows: {', '.join(sorted(there)) or 'none'}.")
 
 
 def _check_examples(model: str, examples: Sequence[Example]) -> None:
