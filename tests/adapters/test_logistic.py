@@ -1,5 +1,6 @@
 """The weights that scikit-learn fits, and the pure core's scores of them against the library's own."""
 
+import sys
 from fractions import Fraction
 
 import pytest
@@ -8,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from tests.core.scorer_rows import labelled
 
-from cope.adapters.logistic import STRENGTHS, fit
+from cope.adapters.logistic import STRENGTHS, ScorerExtraMissing, fit, need_scikit_learn
 from cope.core.scorer import FEATURES, WORD_BUCKETS, TierScorer, features, score
 from cope.core.scorer_rows import Row, labelled_row
 from cope.core.scorer_training import Example
@@ -51,3 +52,10 @@ def test_rows_of_a_single_problem_are_fitted_without_folds_to_choose_by():
     one = [Example(example.values, example.correct, "the same") for example in examples()]
 
     assert fit(one, 0) == fit(one, 0, strengths=(STRENGTHS[len(STRENGTHS) // 2],))
+
+
+def test_without_scikit_learn_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+
+    with pytest.raises(ScorerExtraMissing, match=r"pip install 'cope-service\[scorer\]'"):
+        need_scikit_learn()

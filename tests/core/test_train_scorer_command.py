@@ -164,3 +164,19 @@ def test_a_scorer_learns_from_recorded_answers_of_real_models(tmp_path: Path):
     # Between the two models in both: better than the small one alone, cheaper than the large one.
     assert alone["llama-2-13b"]["accuracy"] < kept["test"]["accuracy"] <= alone["gpt-4"]["accuracy"]
     assert kept["test"]["mean_cost_nanousd"] < 2_000_000
+
+
+def test_an_interruption_leaves_the_scorer_that_was_there_and_no_half_of_a_new_one(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "sums.json"
+    out.write_text("the one before")
+    monkeypatch.setattr("os.fsync", interrupted)
+    code, _, _ = run(rows, "--models", "s,l", "--name", "sums", "--out", out, "--budget-usd", "1")
+
+    assert code != 0
+    assert out.read_text() == "the one before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl", "sums.json"]
