@@ -12,6 +12,8 @@ from cope.core.errors import BadRequest
 from cope.core.policies.spec import PolicyName
 from cope.core.request_baselines import options_for
 from cope.core.request_policy import SELECTABLE, VOTING
+from cope.core.stages import StopRule, StragglerRule
+from cope.core.task import Cache as CacheRule
 from cope.core.waves import as_waves, check_waves
 
 Waves = Annotated[str | None, typer.Option("--waves", help="Samples of a vote launched together: 6,2")]
@@ -19,7 +21,11 @@ StopFlag = Annotated[str | None, typer.Option("--stop", help="When a vote ends: 
 P1Star = Annotated[str | None, typer.Option("--p1-star", help="On escalation: full waits for all plans, or arrived.")]
 Cache = Annotated[str | None, typer.Option("--cache", help="read: answer from the project's stored results.")]
 
-_CHOICES = {"stop": ("lossless", "off"), "p1_star": ("full", "arrived"), "cache": ("read",)}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "stop": tuple(StopRule),
+    "p1_star": tuple(StragglerRule),
+    "cache": tuple(CacheRule),
+}
 _FLAGS = {"waves": "--waves", "stop": "--stop", "p1_star": "--p1-star", "cache": "--cache"}
 
 
@@ -62,7 +68,7 @@ def _check(flags: dict[str, Any], whole: dict[str, Any], policy: str) -> None:
     if "waves" in flags:
         if name not in VOTING:
             raise _bad("waves", f"needs a vote, and policy {name!r} launches none in waves: leave it out.")
-        if whole.get("stop") == "off":
+        if whole.get("stop") == StopRule.OFF:
             raise _bad("waves", "only delays a vote that never stops early: leave it out, or the stop that is off.")
         n = whole.get("n", 8)
         if isinstance(n, int):
