@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from math import prod
 
 from cope.core.money import NanoUSD
 
@@ -85,13 +86,12 @@ def fit_thresholds(cases: Sequence[Case], budget_per_million: int, *, most_steps
     """
     if not cases:
         raise CannotFit("There are no rows to fit thresholds on.")
-    tiers = len(cases[0].scores)
-    ladders = [_ladder(cases, tier) for tier in range(tiers)]
-    exhaustive = _thin(ladders[:-1], len(cases), most_steps)
+    tiers = [_ladder(cases, tier) for tier in range(len(cases[0].scores))]
+    exhaustive = _thin(tiers[:-1], len(cases), most_steps)
     cap = budget_per_million * len(cases)
     best: tuple[tuple[int, int], tuple[Fraction, ...]] | None = None
     least: int | None = None
-    for limits, right, spent in _every(cases, ladders, list(range(len(cases))), 0, 0, ()):
+    for limits, right, spent in _every(cases, tiers, list(range(len(cases))), 0, 0, ()):
         least = spent if least is None else min(least, spent)
         if spent * MILLION > cap:
             continue
@@ -107,19 +107,34 @@ def fit_thresholds(cases: Sequence[Case], budget_per_million: int, *, most_steps
     return Fit(thresholds, outcome(cases, thresholds), exhaustive)
 
 
-def _ladder(cases: Sequence[Case], tier: int) -> list[Fraction]:
-    """Every limit that makes a difference, strictest first: 1 accepts nothing, 0 all that scores at all; in between,
-    half way between two scores, so that a row a little off is judged like its neighbours."""
-    scores = sorted({found for case in cases if (found := case.scores[tier]) is not None}, reverse=True)
-    between = [(high + low) / 2 for high, low in pairwise(scores)]
-    return [Fraction(1), *between, Fraction(0)]
+@dataclass(frozen=True, slots=True)
+class _Ladder:
+    """One tier's limits that make a difference, strictest first, each with how many places it accepts; `place` is a
+    row's among the different scores, 0 for the highest, None where it has none. `order` are the rows by it."""
+
+    limits: list[tuple[Fraction, int]]
+    place: list[int | None]
+    order: list[int]
 
 
-def _thin(ladders: list[list[Fraction]], rows: int, most_steps: int) -> bool:
-    """Keep the outer ladders' product within `most_steps` / rows, in place; whether nothing had to go."""
+def _ladder(cases: Sequence[Case], tier: int) -> _Ladder:
+    """1 accepts nothing, 0 all that scores at all; in between, half way between two scores, so that a row a little off
+    is judged like its neighbours. Places, because comparing fractions is slow."""
+    found = [case.scores[tier] for case in cases]
+    scores = sorted({score for score in found if score is not None}, reverse=True)
+    limits = [(Fraction(1), 0), *(((high + low) / 2, i) for i, (high, low) in enumerate(pairwise(scores), 1))]
+    limits.append((Fraction(0), sum(score > 0 for score in scores)))
+    places = {score: place for place, score in enumerate(scores)}
+    place = [None if score is None else places[score] for score in found]
+    known = [(at, row) for row, at in enumerate(place) if at is not None]
+    return _Ladder(limits, place, [row for _, row in sorted(known)])
+
+
+def _thin(outer: list[_Ladder], rows: int, most_steps: int) -> bool:
+    """Keep the product of these ladders' lengths within `most_steps` / rows, in place; whether nothing had to go."""
     whole = True
-    while ladders and _product(ladders) * rows > most_steps:
-        longest = max(ladders, key=len)
+    while outer and prod(len(ladder.limits) for ladder in outer) * rows > most_steps:
+        longest = max((ladder.limits for ladder in outer), key=len)
         if len(longest) <= 2:
             break
         longest[1:-1] = longest[1:-1][1::2]
@@ -127,16 +142,9 @@ def _thin(ladders: list[list[Fraction]], rows: int, most_steps: int) -> bool:
     return whole
 
 
-def _product(ladders: list[list[Fraction]]) -> int:
-    total = 1
-    for ladder in ladders:
-        total *= len(ladder)
-    return total
-
-
 def _every(
     cases: Sequence[Case],
-    ladders: list[list[Fraction]],
+    ladders: Sequence[_Ladder],
     left: list[int],
     right: int,
     spent: int,
@@ -144,26 +152,26 @@ def _every(
 ) -> Iterator[tuple[tuple[Fraction, ...], int, int]]:
     """Every set of limits, with the right answers and the money of the rows `left` added to what is done."""
     tier = len(limits)
-    spent += sum(cases[i].costs[tier] for i in left)
-    last = tier == len(ladders) - 1
-    readable = [(found, i) for i in left if (found := cases[i].scores[tier]) is not None]
-    readable.sort(reverse=True)
+    ladder, last = ladders[tier], tier == len(ladders) - 1
+    spent += sum(cases[row].costs[tier] for row in left)
     if last:
-        right += sum(cases[i].correct[-1] for i in left)
-        spent += sum(cases[i].costs[-1] for i in left)
-    place = 0
-    for limit in ladders[tier]:
-        start = place
-        while place < len(readable) and readable[place][0] > limit:
-            case = cases[readable[place][1]]
+        right += sum(cases[row].correct[-1] for row in left)
+        spent += sum(cases[row].costs[-1] for row in left)
+    here = set(left)
+    asked = [row for row in ladder.order if row in here]
+    done = 0
+    for limit, accepts in ladder.limits:
+        before = done
+        while done < len(asked) and (ladder.place[asked[done]] or 0) < accepts:
+            case = cases[asked[done]]
             right += case.correct[tier] - (case.correct[-1] if last else 0)
             spent -= case.costs[-1] if last else 0
-            place += 1
-        if place == start and limit not in {0, 1}:
+            done += 1
+        if done == before and accepts:
             continue  # accepts what the stricter one before it accepts
         if last:
             yield (*limits, limit), right, spent
         else:
-            accepted = {i for _, i in readable[:place]}
-            rest = [i for i in left if i not in accepted]
+            accepted = set(asked[:done])
+            rest = [row for row in left if row not in accepted]
             yield from _every(cases, ladders, rest, right, spent, (*limits, limit))
