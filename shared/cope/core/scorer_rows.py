@@ -38,7 +38,8 @@ class Row:
 
     @property
     def readable(self) -> bool:
-        """Whether the policy would score it at all: an answer without a key is never accepted."""
+        """Whether the policy would score it at all: an answer without a key is never accepted. One whose key only a
+        helper can find is taken to have one."""
         answer, kind = self.sample.answer, self.problem.kind
         if answer is None or not answer.strip():
             return False
