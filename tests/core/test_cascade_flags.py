@@ -46,7 +46,7 @@ def test_a_cache_names_no_policy_so_that_it_fits_single_models_too():
         ("cope", ["stop=off"], {"stop": "lossless"}, "-o stop="),
         ("cope", ["waves=[8]"], {"waves": "8"}, "-o waves="),
         ("cope", ["cache=read"], {"cache": "read"}, "-o cache="),
-        ("cope", [], {"stop": "never"}, "off or lossless, not 'never'"),
+        ("cope", [], {"stop": "never"}, "off or lossless or first_pass, not 'never'"),
         ("cope", [], {"p1_star": "some"}, "full or arrived, not 'some'"),
         ("cope", [], {"cache": "write"}, "off or read, not 'write'"),
         ("large", [], {"waves": "6,2"}, "policy 'large' launches none"),
