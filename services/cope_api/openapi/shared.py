@@ -1,9 +1,11 @@
 """Schemas that several areas share: the `cope` blocks and usage."""
 
+from cope.core.answers.actions import MAX_ACTION_CHARS
 from cope.core.policies.options import MAX_TIER_MODELS, MAX_TIERS, PlanKind
 from cope.core.policies.spec import MAX_SAMPLES, PolicyName, Temperatures
 from cope.core.problem import Kind
 from cope.core.request import BATCH_ONLY_KEYS, MAX_CHOICES, MAX_PATTERN, MAX_PILOT, MAX_PRIORITY, SERVED_KINDS
+from cope.core.request_actions import MAX_ACTIONS
 from cope.core.request_policy import COPE_POLICY_KEYS, SELECTABLE
 from cope.core.stages import StopRule, StragglerRule, Tier
 from cope.core.task import Cache, OnBudget, ProviderBatch, StoreLevel
@@ -63,6 +65,9 @@ _LINE = {
     "choices": array(text(low=1, high=10_000), "Kind choice: what to choose from.", low=2, high=MAX_CHOICES),
     "answer_pattern": nullable(text("Kind exact: a regular expression of the answer.", low=1, high=MAX_PATTERN)),
     "answer_pointer": nullable(text("Kind exact: a JSON pointer to the answer.", high=MAX_PATTERN)),
+    "actions": nullable(
+        array(text(low=1, high=MAX_ACTION_CHARS), "Kind action: the admissible ones.", low=1, high=MAX_ACTIONS)
+    ),
     "on_budget": nullable(one_of([way.value for way in OnBudget], "When the money runs out.")),
     "priority": whole("Lower goes first.", low=0, high=MAX_PRIORITY),
     "store": one_of([level.value for level in StoreLevel], "What of the samples' texts is kept."),

@@ -21,14 +21,17 @@ KEY_BYTES = 16
 
 
 def pool_key(problem: Problem, options: CallerOptions, *, policy: str, seed: int | None) -> bytes:
-    """Equal for identical tasks of a project, 16 bytes: the same kind, conversation, choices and answer form, the same
-    options of the caller's, the same policy with its models (`policy` is the encoded one), and the same `seed` where
-    the caller chose one (None: any draw will do). Labels, priorities, caps and the form of the response don't count."""
+    """Equal for identical tasks of a project, 16 bytes: the same kind, conversation, choices or actions and answer form,
+    the same options of the caller's, the same policy with its models (`policy` is the encoded one), and the same `seed`
+    where the caller chose one (None: any draw will do). Labels, priorities, caps and the form of the response don't
+    count."""
     parts = [_digest(policy), "" if seed is None else str(seed), problem.kind.value, str(len(problem.conversation))]
     for message in problem.conversation:
         parts += (message.role, message.content)
     if problem.choices or problem.answer_pattern is not None or problem.answer_pointer is not None:
         parts.append(_json(problem.choices, problem.answer_pattern, problem.answer_pointer))
+    if problem.actions:
+        parts.append(_json("actions", problem.actions))
     if options is not NO_OPTIONS and options != NO_OPTIONS:  # by identity first: to compare takes as long as to hash
         asked = (options.max_tokens, options.temperature, options.top_p, options.stop, options.choices_n)
         parts.append(_json("options", *asked))

@@ -51,6 +51,8 @@ def encode_payload(
         data["ap"] = problem.answer_pattern
     if problem.answer_pointer is not None:
         data["aj"] = problem.answer_pointer
+    if problem.actions:
+        data["ac"] = problem.actions
     if store is not StoreLevel.ANSWERS:
         data["st"] = store.value
     if max_cost is not None:
@@ -157,6 +159,7 @@ def decode_task(task_id: TaskId, *, payload: str, policy: PolicySpec | str, seed
             choices=tuple(data.get("c", ())),
             answer_pattern=data.get("ap"),
             answer_pointer=data.get("aj"),
+            actions=tuple(data.get("ac", ())),
         ),
         policy=decode_policy(policy) if isinstance(policy, str) else policy,
         requested_model=data["r"],

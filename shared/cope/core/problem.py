@@ -33,6 +33,8 @@ class Problem:
     `conversation` is the caller's own, in order, never empty; its last message is the user's.
     `choices` is non-empty exactly for kind `choice`. `answer_pattern` (a regular expression with at most one group)
     and `answer_pointer` (RFC 6901) belong to kind `exact` and are mutually exclusive.
+
+    `actions`, non-empty exactly for kind `action`, are the admissible ones, as the caller spells them.
     """
 
     kind: Kind
@@ -40,3 +42,4 @@ class Problem:
     choices: tuple[str, ...] = ()
     answer_pattern: str | None = None
     answer_pointer: str | None = None
+    actions: tuple[str, ...] = ()

@@ -16,17 +16,19 @@ from cope.core.models import ModelCatalog
 from cope.core.money import NanoUSD
 from cope.core.policies.spec import PolicyName, PolicySpec
 from cope.core.problem import Kind, Message, MessageRole, Problem
+from cope.core.request_actions import ACTION_KEYS, action_problem, refuse_action_keys, refuse_unfit_prompts
 from cope.core.request_baselines import check_fit
 from cope.core.request_policy import COPE_POLICY_KEYS, LATER_COPE_KEYS, resolve_policy
 from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text, as_text_list, as_usd
 from cope.core.responses.form import ResponseForm
 from cope.core.task import NO_OPTIONS, Cache, CallerOptions, OnBudget, ProviderBatch, StoreLevel
 
-SERVED_KINDS = (Kind.MATH, Kind.CHOICE, Kind.EXACT)
+SERVED_KINDS = (Kind.MATH, Kind.CHOICE, Kind.EXACT, Kind.ACTION)
 _ROLES = frozenset({"system", "developer", "user", "assistant"})
 _TASK_KEYS = frozenset(
     {"kind", "seed", "choices", "answer_pattern", "answer_pointer", "on_budget", "priority", "store", "max_cost_usd"}
     | {"provider_batch", "cache"}
+    | ACTION_KEYS
 )
 BATCH_ONLY_KEYS = frozenset({"webhook_url", "order", "dry_run", "audit_share", "open"})
 _COPE_KEYS = _TASK_KEYS | COPE_POLICY_KEYS
@@ -181,6 +183,7 @@ class RequestParser:
         policy = self._policy(model, own_cope)
         if policy.prompt_set is not None or policy.baseline.prompt_sets:
             check_fit(policy, values.kind, self._catalog)
+        refuse_unfit_prompts(values.kind, policy, self._catalog)
         return ParsedRequest(
             problem=_problem(body, cope, values.kind, passthrough=policy.name is PolicyName.PASSTHROUGH),
             policy=policy,
@@ -246,7 +249,9 @@ def parse_cope_defaults(block: object, *, catalog: ModelCatalog, kind: Kind) -> 
     max_cost, audit_share = cope.get("max_cost_usd"), cope.get("audit_share")
     # Said of a batch, it bounds the whole batch: a line's own cap stands on the line.
     defaults = {key: value for key, value in cope.items() if key not in {*BATCH_ONLY_KEYS, "max_cost_usd"}}
-    probe_cope = {key: value for key, value in defaults.items() if key != "choices"}
+    probe_cope = {key: value for key, value in defaults.items() if key not in {"choices", "actions"}}
+    if probe_cope.get("kind", kind.value) == Kind.ACTION.value:
+        probe_cope["actions"] = defaults.get("actions", ["look"])  # a line brings its own
     if probe_cope.get("kind") == Kind.CHOICE.value:
         probe_cope["choices"] = defaults.get("choices", ["a", "b"])
     name = "cope" if "policy" not in defaults else as_text(defaults["policy"], "cope.policy", longest=256)
@@ -325,10 +330,11 @@ def refuse_unsupported(body: Mapping[str, object]) -> None:
 def _problem(body: Mapping[str, object], cope: Mapping[str, object], kind: Kind, *, passthrough: bool) -> Problem:
     conversation = _conversation(body.get("messages"))
     if passthrough:
+        refuse_action_keys(cope, "needs a policy, but `model` names a single model: set `cope.policy` too.")
         return Problem(Kind.EXACT, conversation)
     if conversation[-1].role != "user":
         raise BadRequest("The last message must be the user's: it is the problem to solve.", param="messages")
-    if not cope and kind is not Kind.CHOICE:
+    if not cope and kind not in {Kind.CHOICE, Kind.ACTION}:
         return Problem(kind, conversation)
     choices: tuple[str, ...] = ()
     if kind is Kind.CHOICE:
@@ -345,7 +351,7 @@ def _problem(body: Mapping[str, object], cope: Mapping[str, object], kind: Kind,
         raise BadRequest("Give `answer_pattern` or `answer_pointer`, not both.", param="cope.answer_pointer")
     if pointer is not None and pointer != "" and not pointer.startswith("/"):
         raise BadRequest("A JSON pointer is empty or starts with '/', such as '/label'.", param="cope.answer_pointer")
-    return Problem(kind, conversation, choices, pattern, pointer)
+    return action_problem(Problem(kind, conversation, choices, pattern, pointer), cope)
 
 
 def _only_for_exact(cope: Mapping[str, object], kind: Kind, key: str) -> str | None:

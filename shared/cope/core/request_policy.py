@@ -44,7 +44,7 @@ COPE_POLICY_KEYS = BASELINE_KEYS | frozenset(
 )
 LATER_COPE_KEYS = frozenset(
     {
-        "theta", "tests", "setup", "entry_point", "actions", "turns", "on_expiry",
+        "theta", "tests", "setup", "entry_point", "turns", "on_expiry",
     }
 )  # fmt: skip
 LATER_POLICIES = frozenset({"small-multi"})

@@ -1,6 +1,7 @@
 """The prompt set `instruct`: the default, for real instruction-tuned models."""
 
 from cope.core.problem import Kind
+from cope.core.prompts.acting import ACTING
 from cope.core.prompts.model import PromptSet, RolePrompts
 
 GOAL = (
@@ -45,5 +46,6 @@ INSTRUCT = PromptSet(
                 "form 'Answer: ' followed by the answer and nothing else."
             ),
         ),
+        Kind.ACTION: ACTING,
     },
 )

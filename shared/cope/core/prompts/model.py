@@ -22,7 +22,8 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RolePrompts:
-    """The role instructions of one kind. `{choices}` stands for the listed options of kind `choice`."""
+    """The role instructions of one kind. `{choices}` stands for the listed options of kind `choice`,
+    `{actions}` for the admissible ones of kind `action`."""
 
     goal_planner: str
     guideline_planner: str

@@ -51,6 +51,8 @@ def _render(
     if conversation and conversation[0].role in {"system", "developer"}:
         own = conversation.pop(0).content
         system = f"{system}\n\n{own}" if system else own
+    if problem.kind is Kind.ACTION:  # before the plans are joined: a model's words are no template
+        parts = (parts[0].replace("{actions}", "\n".join(f"- {action}" for action in problem.actions), 1), *parts[1:])
     instruction = prompts.separator.join(parts)
     if problem.kind is Kind.CHOICE:
         instruction = _with_choices(instruction, problem.choices)
