@@ -21,10 +21,9 @@ KEY_BYTES = 16
 
 
 def pool_key(problem: Problem, options: CallerOptions, *, policy: str, seed: int | None) -> bytes:
-    """Equal for identical tasks of a project, 16 bytes: the same kind, conversation, choices or actions and answer form,
-    the same options of the caller's, the same policy with its models (`policy` is the encoded one), and the same `seed`
-    where the caller chose one (None: any draw will do). Labels, priorities, caps and the form of the response don't
-    count."""
+    """Equal for identical tasks of a project, 16 bytes: the same kind, conversation, choices or actions, answer form,
+    options of the caller's, policy with its models (`policy` is the encoded one), and the same `seed` where the caller
+    chose one (None: any draw will do). Labels, priorities, caps and the form of the response don't count."""
     parts = [_digest(policy), "" if seed is None else str(seed), problem.kind.value, str(len(problem.conversation))]
     for message in problem.conversation:
         parts += (message.role, message.content)
