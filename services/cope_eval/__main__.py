@@ -20,6 +20,7 @@ from rich.table import Table
 
 from cope.core.money import format_usd
 from cope_eval.address import find_address
+from cope_eval.alfworld_games import alfworld_games
 from cope_eval.game import Games, NoGames
 from cope_eval.journal import Journal, OtherRun
 from cope_eval.own.make import OwnGames
@@ -50,10 +51,11 @@ def household(
     model: Annotated[str, typer.Option(help="A policy, such as cope@0.75,0.5, small-majority or large.")] = "cope",
     max_steps: Annotated[int, typer.Option(min=1, help="Decisions of one game at most.")] = 30,
     batch: Annotated[bool, typer.Option("--batch", help="One batch per step instead of live requests.")] = False,
+    at_once: Annotated[int, typer.Option(min=1, max=1000, help="Games under way at once, one step each.")] = 32,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Live requests at once.")] = 8,
     results: Annotated[Path | None, typer.Option(help="The results file; a run is taken up from it.")] = None,
-    source: Annotated[Source, typer.Option(help="own: made here. alfworld: see --game-files.")] = Source.OWN,
-    game_files: Annotated[Path | None, typer.Option(help="A folder with ALFWorld's games (game.tw-pddl).")] = None,
+    source: Annotated[Source, typer.Option(help="own: made here. alfworld: by its engine, an extra.")] = Source.OWN,
+    game_files: Annotated[Path | None, typer.Option(help="Of alfworld: a folder of games.")] = None,
     option: Annotated[list[str] | None, typer.Option("--option", "-o", help="Of `cope`, as KEY=VALUE.")] = None,
     base_url: Annotated[str | None, typer.Option(help="The API, ending in /v1.")] = None,
     api_key: Annotated[str | None, typer.Option(help="A project's key.")] = None,
@@ -64,7 +66,8 @@ def household(
         chosen = _games(source, game_files, games=games, seed=seed)
         request = Request(model, _options(option))
         url, key = find_address(base_url, api_key)
-        run = {"games": chosen.name, "model": model, "options": dict(request.options), "max_steps": max_steps}
+        options = dict(request.options)
+        run = {"games": chosen.name, "model": model, "options": options, "max_steps": max_steps, "at_once": at_once}
         path = results or Path(f"household-{source.value}-{seed}-{model.replace('/', '_')}.jsonl")
         journal = Journal.open(path, run)
     except (NoGames, OtherRun, OSError, ValueError) as wrong:
@@ -77,7 +80,7 @@ def household(
     try:
         with _progress(console) as progress:
             tell = _teller(progress, journal, games=len(chosen), max_steps=max_steps)
-            play(chosen, range(len(chosen)), decider, journal, max_steps=max_steps, tell=tell)
+            play(chosen, range(len(chosen)), decider, journal, max_steps=max_steps, at_once=at_once, tell=tell)
     except NotAnswered as error:
         _end(f"{error}\nThe same command goes on from {path}.", UNANSWERED)
     except (Diverged, NoGames) as error:
@@ -100,9 +103,7 @@ def _games(source: Source, folder: Path | None, *, games: int, seed: int) -> Gam
         if folder is not None:
             raise NoGames("--game-files belongs to --source alfworld.")
         return OwnGames(seed, games)
-    from cope_eval.alfworld_games import AlfworldGames  # its packages are an extra
-
-    return AlfworldGames.found(folder, games=games, seed=seed)
+    return alfworld_games(folder, games=games, seed=seed)
 
 
 def _options(given: list[str] | None) -> dict[str, Any]:

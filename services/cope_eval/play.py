@@ -1,5 +1,6 @@
 """The agent loop: all games in lock step, one decision each, until every game is over or out of steps."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -39,24 +40,29 @@ def play(
     journal: Journal,
     *,
     max_steps: int,
+    at_once: int = 32,
     tell: Callable[[], None] = lambda: None,
 ) -> None:
-    """Play the games `numbers` to their ends, at most `max_steps` (≥ 1) decisions each; `tell` is called after each.
+    """Play the games `numbers` to their ends, at most `max_steps` (≥ 1) decisions each, `at_once` (≥ 1) of them in lock
+    step; `tell` is called after each decision and each game.
 
     What the journal has of them is taken up, not asked again. Raises `Diverged`, and `NotAnswered` as the decider does.
     """
+    waiting = deque(number for number in numbers if number not in journal.results)
     tables: dict[int, _Table] = {}
     try:
-        for number in numbers:
-            if number not in journal.results:
+        while waiting or tables:
+            while waiting and len(tables) < at_once:
+                number = waiting.popleft()
                 tables[number] = _opened(games, number, journal.decisions.get(number, ()))
-        while tables:
-            for table in [one for one in tables.values() if one.turn.over or len(one.moves) >= max_steps]:
+            over = [one for one in tables.values() if one.turn.over or len(one.moves) >= max_steps]
+            for table in over:
                 journal.finished(_result(table, journal.decisions.get(table.number, ())))
                 tables.pop(table.number).game.close()
                 tell()
-            asks = [_ask(table) for table in tables.values()]
-            for ask, decision in decider.decide(asks) if asks else ():
+            if over:
+                continue  # the next games take their places before anything is asked
+            for ask, decision in decider.decide([_ask(table) for table in tables.values()]):
                 journal.decided(ask.game, decision)
                 tables[ask.game].take(decision)
                 tell()

@@ -206,3 +206,12 @@ def test_the_time_left_goes_by_the_decisions_of_this_run(tmp_path: Path, opened:
     assert seconds_left(summarise(journal), games=2, max_steps=10, now_made=0, elapsed_s=9.0) is None
     journal.decided(0, Decision("look", 1, 0, 0, 8, "task_1"))
     assert seconds_left(summarise(journal), games=2, max_steps=10, now_made=1, elapsed_s=2.0) == 18.0
+
+
+def test_no_more_games_than_allowed_are_under_way_at_once(opened: Opened, tmp_path: Path) -> None:
+    journal, seen = opened(tmp_path / "r.jsonl"), Fixed("look")
+    play(GAMES, range(3), seen, journal, max_steps=2, at_once=2)
+    assert [ask.custom_id for ask in seen.asked] == [
+        "game-0-step-0", "game-1-step-0", "game-0-step-1", "game-1-step-1", "game-2-step-0", "game-2-step-1",
+    ]  # fmt: skip
+    assert sorted(journal.results) == [0, 1, 2]

@@ -16,6 +16,8 @@ from cope.core.prompts import (
     BUILT_IN,
     INSTRUCT,
     PromptSet,
+    RolePrompts,
+    Shot,
     render_executor,
     render_goal_planner,
     render_guideline_planner,
@@ -131,6 +133,18 @@ def test_the_actions_stand_before_every_role_and_plans_are_no_template() -> None
     assert "next step alone" in goal[-1].content
     assert "next step alone" in guideline[-1].content
     assert solved[-1].content.endswith("word for word.\n\nGoal: Find {actions}.\n\nGuideline: Look first.")
+
+
+def test_examples_of_a_set_bring_actions_of_their_own() -> None:
+    shot = Shot("A red door.", "Action: open door", ("open door", "wait"))
+    words = RolePrompts("", "", "Out of:\n{actions}\nChoose.")
+    prompts = PromptSet("own", "1", "", "", "", "\n", {Kind.ACTION: words}, {Kind.ACTION: (shot,)})
+    sent = render_executor(prompts, parse(actions=ACTIONS).problem)
+    assert [message.content for message in sent] == [
+        "A red door.\nOut of:\n- open door\n- wait\nChoose.",
+        "Action: open door",
+        "You see a desk.\nOut of:\n- go to desk 1\n- look\nChoose.",
+    ]
 
 
 def test_history_and_observation_keep_their_turns() -> None:

@@ -32,7 +32,7 @@ class RolePrompts:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A solved example that an executor is shown. `choices` are its own options, of kind `choice`."""
+    """A solved example that an executor is shown. `choices` are its own options or actions, of kinds `choice` and `action`."""
 
     problem: str
     solution: str

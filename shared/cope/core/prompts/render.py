@@ -33,7 +33,7 @@ def render_executor(
 
 def _turns(prompts: PromptSet, shot: Shot, instruction: str) -> tuple[Message, Message]:
     """An example as the model will see the problem itself, and its solution as if the model had said it."""
-    asked = f"{shot.problem}{prompts.separator}{_with_choices(instruction, shot.choices)}"
+    asked = f"{shot.problem}{prompts.separator}{_with_actions(_with_choices(instruction, shot.choices), shot.choices)}"
     return Message("user", asked), Message("assistant", shot.solution)
 
 
@@ -41,6 +41,12 @@ def _with_choices(instruction: str, choices: Sequence[str]) -> str:
     if not choices:
         return instruction
     return instruction.replace("{choices}", "\n".join(f"- {choice}" for choice in choices), 1)
+
+
+def _with_actions(instruction: str, actions: Sequence[str]) -> str:
+    return (
+        instruction.replace("{actions}", "\n".join(f"- {action}" for action in actions), 1) if actions else instruction
+    )
 
 
 def _render(
@@ -52,7 +58,7 @@ def _render(
         own = conversation.pop(0).content
         system = f"{system}\n\n{own}" if system else own
     if problem.kind is Kind.ACTION:  # before the plans are joined: a model's words are no template
-        parts = (parts[0].replace("{actions}", "\n".join(f"- {action}" for action in problem.actions), 1), *parts[1:])
+        parts = (_with_actions(parts[0], problem.actions), *parts[1:])
     instruction = prompts.separator.join(parts)
     if problem.kind is Kind.CHOICE:
         instruction = _with_choices(instruction, problem.choices)
