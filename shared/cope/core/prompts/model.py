@@ -32,7 +32,8 @@ class RolePrompts:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A solved example that an executor is shown. `choices` are its own options or actions, of kinds `choice` and `action`."""
+    """A solved example that an executor is shown. `choices` are its own options of kind `choice`, or its own
+    actions of kind `action`."""
 
     problem: str
     solution: str
