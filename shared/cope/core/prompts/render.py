@@ -44,9 +44,9 @@ def _with_choices(instruction: str, choices: Sequence[str]) -> str:
 
 
 def _with_actions(instruction: str, actions: Sequence[str]) -> str:
-    return (
-        instruction.replace("{actions}", "\n".join(f"- {action}" for action in actions), 1) if actions else instruction
-    )
+    if not actions:
+        return instruction
+    return instruction.replace("{actions}", "\n".join(f"- {action}" for action in actions), 1)
 
 
 def _render(
