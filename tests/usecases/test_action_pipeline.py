@@ -31,13 +31,7 @@ def playing(request: ChatRequest) -> ChatAnswer:
 async def test_one_batch_mixes_actions_with_other_kinds_under_every_policy_that_serves_them() -> None:
     parts = replace(make_parts(playing), catalog=CATALOG, judge=in_process_judge())
     lines = [line(name, model=name, kind="action", actions=ACTIONS, **OPTIONS[name]) for name in SERVING]
-    batch = await submit(
-        parts,
-        *lines,
-        line("math", model="cope"),
-        line("refused", model="cascade-vote", kind="action", actions=ACTIONS),
-        line("none", model="cope", kind="action"),
-    )
+    batch = await submit(parts, *lines, line("math", model="cope"))
     await settle(parts)
     assert await finalise_next(parts, lease_s=30.0)
     done = await current(parts, batch)
@@ -47,11 +41,22 @@ async def test_one_batch_mixes_actions_with_other_kinds_under_every_policy_that_
     assert {name: told[name]["answer"] for name in told} == {**dict.fromkeys(SERVING, "Go to desk 1"), "math": "5"}
     assert {name: block["kind"] for name, block in told.items()} == {**dict.fromkeys(SERVING, "action"), "math": "math"}
     assert told["cope"]["votes"][0]["answer_key"] == "go to desk 1"
-    errors = await results(parts, done.error_file_id)
-    assert {one["custom_id"]: one["response"]["body"]["error"]["param"] for one in errors} == {  # type: ignore[index]
-        "refused": "cope.prompt_sets",
-        "none": "cope.actions",
-    }
+
+
+async def test_a_batch_with_lines_that_cannot_be_carried_out_is_refused_by_line_and_key() -> None:
+    parts = replace(make_parts(playing), catalog=CATALOG, judge=in_process_judge())
+    batch = await submit(
+        parts,
+        line("refused", model="cascade-vote", kind="action", actions=ACTIONS),
+        line("none", model="cope", kind="action"),
+        line("twice", model="cope", kind="action", actions=["look", "Look."]),
+    )
+    errors = (await current(parts, batch)).errors
+    assert [(error.line, error.param) for error in errors] == [
+        (1, "body.cope.prompt_sets"),
+        (2, "body.cope.actions"),
+        (3, "body.cope.actions[1]"),
+    ]
 
 
 def survey_of(*actions: list[str]) -> list[int]:
