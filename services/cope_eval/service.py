@@ -1,8 +1,8 @@
 """Asking a COPE service for decisions with the stock `openai` client: live, several at once, or as a batch."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,17 +68,19 @@ class Live:
         wrong: NotAnswered | None = None
         with ThreadPoolExecutor(self._concurrency) as pool:
             running = {pool.submit(self._one, ask): ask for ask in asks}
-            for done in as_completed(running):
-                if done.cancelled():
-                    continue
-                try:
-                    decision = done.result()
-                except NotAnswered as error:  # what is under way is paid for: it is still waited for and kept
-                    wrong = wrong or error
-                    for other in running:
-                        other.cancel()
-                else:
-                    yield running[done], decision
+            try:
+                for done in as_completed(running):
+                    if done.cancelled():
+                        continue
+                    try:
+                        decision = done.result()
+                    except NotAnswered as error:  # what is under way is paid for: it is still waited for and kept
+                        wrong = wrong or error
+                        _cancel(running)
+                    else:
+                        yield running[done], decision
+            finally:
+                _cancel(running)  # whoever stops listening does not pay for what has not begun
         if wrong is not None:
             raise wrong
 
@@ -155,6 +157,11 @@ class Batches:
         if file_id is None:
             return []
         return [json.loads(line) for line in self._client.files.content(file_id).text.splitlines()]
+
+
+def _cancel(running: Iterable[Future[Decision]]) -> None:
+    for future in running:
+        future.cancel()
 
 
 def decision_of(ask: Ask, cope: object) -> Decision:
