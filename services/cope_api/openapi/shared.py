@@ -1,10 +1,12 @@
 """Schemas that several areas share: the `cope` blocks and usage."""
 
+from cope.core.answers.actions import MAX_ACTION_CHARS
 from cope.core.policies.options import MAX_TIER_MODELS, MAX_TIERS, PlanKind
 from cope.core.policies.spec import MAX_SAMPLES, PolicyName, Temperatures
 from cope.core.problem import Kind
 from cope.core.programs import MAX_TESTS
 from cope.core.request import BATCH_ONLY_KEYS, MAX_CHOICES, MAX_PATTERN, MAX_PILOT, MAX_PRIORITY, SERVED_KINDS
+from cope.core.request_actions import MAX_ACTIONS
 from cope.core.request_code import CHOOSE, MAX_NAME, MAX_SETUP
 from cope.core.request_open import MAX_TURNS
 from cope.core.request_policy import COPE_POLICY_KEYS, SELECTABLE
@@ -82,6 +84,9 @@ _LINE = {
     "category": nullable(text("Kind open: which threshold judges it.", low=1, high=MAX_CATEGORY_CHARS)),
     "turns": nullable(
         array(text(low=1, high=10_000), "Kind open: the user's later turns, a cascade each.", low=1, high=MAX_TURNS)
+    ),
+    "actions": nullable(
+        array(text(low=1, high=MAX_ACTION_CHARS), "Kind action: the admissible ones.", low=1, high=MAX_ACTIONS)
     ),
     "on_budget": nullable(one_of([way.value for way in OnBudget], "When the money runs out.")),
     "priority": whole("Lower goes first.", low=0, high=MAX_PRIORITY),

@@ -34,6 +34,8 @@ def pool_key(problem: Problem, options: CallerOptions, *, policy: str, seed: int
         parts.append(_json(problem.tests, problem.setup, problem.entry_point, problem.by_behaviour))
     if problem.kind is Kind.OPEN:
         parts.append(_json(problem.turns, problem.category))
+    if problem.actions:
+        parts.append(_json("actions", problem.actions))
     if options is not NO_OPTIONS and options != NO_OPTIONS:  # by identity first: to compare takes as long as to hash
         asked = (options.max_tokens, options.temperature, options.top_p, options.stop, options.choices_n)
         parts.append(_json("options", *asked))

@@ -63,6 +63,8 @@ def encode_payload(
         data["ut"] = problem.turns
     if problem.category is not None:
         data["cg"] = problem.category
+    if problem.actions:
+        data["ac"] = problem.actions
     if store is not StoreLevel.ANSWERS:
         data["st"] = store.value
     if max_cost is not None:
@@ -177,6 +179,7 @@ def decode_task(task_id: TaskId, *, payload: str, policy: PolicySpec | str, seed
             by_behaviour=data.get("bb", False),
             turns=tuple(data.get("ut", ())),
             category=data.get("cg"),
+            actions=tuple(data.get("ac", ())),
         ),
         policy=decode_policy(policy) if isinstance(policy, str) else policy,
         requested_model=data["r"],

@@ -38,6 +38,8 @@ class Problem:
     Kind `code`: `tests` (the visible ones, each a statement), `setup` and `entry_point` as in
     `cope.core.programs.ProgramRun`. With `by_behaviour`, programs that pass are told apart by what they do with
     further inputs.
+
+    `actions`, non-empty exactly for kind `action`, are the admissible ones, as the caller spells them.
     """
 
     kind: Kind
@@ -51,3 +53,4 @@ class Problem:
     by_behaviour: bool = False
     turns: tuple[str, ...] = ()
     category: str | None = None
+    actions: tuple[str, ...] = ()

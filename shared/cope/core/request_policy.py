@@ -44,7 +44,7 @@ COPE_POLICY_KEYS = BASELINE_KEYS | frozenset(
         "theta",
     }
 )
-LATER_COPE_KEYS = frozenset({"actions", "on_expiry"})
+LATER_COPE_KEYS = frozenset({"on_expiry"})
 VOTING = frozenset({PolicyName.COPE, PolicyName.COPE_S2, PolicyName.SMALL_MAJORITY, PolicyName.SMALL_MULTI})
 """The policies whose samples vote, so that `waves` means something."""
 SELECTABLE = tuple(name.value for name in PolicyName if name not in {PolicyName.PASSTHROUGH, PolicyName.AUDIT})

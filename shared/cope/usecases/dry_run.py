@@ -93,7 +93,8 @@ class Surveyor:
         """Prompts are put together from the problem and fixed words: lines of one form and length are of one size."""
         problem = spec.problem
         form = tuple((message.role, bool(message.content)) for message in problem.conversation)
-        key = (id(way), content_bytes(problem.conversation), form, problem.choices, problem.turns)
+        own = (problem.choices, problem.turns, problem.tests, problem.entry_point, problem.actions)
+        key = (id(way), content_bytes(problem.conversation), form, own)
         known = self._known_sizes.get(key)
         if known is None:
             if len(self._known_sizes) >= _MOST_SIZES:

@@ -4,6 +4,7 @@ r"""From a solution's text to the answer it states. Which statement counts is de
   (`x = `) stands between: they are one answer of several members; else what follows the last cue ("the answer is",
   "Answer:", "ans =", "####") on its line; else the last line that is a number, or ends in "= a number".
 - **choice**: see `choices`.
+- **action**: see `actions`.
 - **exact**: the last match of `answer_pattern` (its group if it has one); or the value at `answer_pointer` in the last
   JSON value (fenced blocks first); else the last line "Answer: …"; else the whole text. Where a pattern or a pointer
   is given and finds nothing, there is no answer.
@@ -12,6 +13,7 @@ r"""From a solution's text to the answer it states. Which statement counts is de
 import re
 
 from cope.core.answers import latex
+from cope.core.answers.actions import extract_action
 from cope.core.answers.choices import extract_choice
 from cope.core.answers.json_pointer import last_json_value, resolve
 from cope.core.answers.json_text import canonical_json
@@ -62,6 +64,8 @@ def extract(problem: Problem, text: str) -> str | None:
             return extract_choice(problem.choices, _statements(text))
         case Kind.EXACT:
             return _exact(problem, text)
+        case Kind.ACTION:
+            return extract_action(problem.actions, text)
         case _:
             raise ValueError(f"no answer is extracted for kind {problem.kind.value}")
 

@@ -1,6 +1,7 @@
 """The prompt set `instruct`: the default, for real instruction-tuned models."""
 
 from cope.core.problem import Kind
+from cope.core.prompts.acting import ACTING
 from cope.core.prompts.model import PromptSet, RolePrompts
 
 GOAL = (
@@ -74,5 +75,6 @@ INSTRUCT = PromptSet(
                 "tests or examples in it.{tests}"
             ),
         ),
+        Kind.ACTION: ACTING,
     },
 )

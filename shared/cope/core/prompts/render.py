@@ -39,7 +39,7 @@ def render_executor(
 
 def _turns(prompts: PromptSet, shot: Shot, instruction: str) -> tuple[Message, Message]:
     """An example as the model will see the problem itself, and its solution as if the model had said it."""
-    asked = f"{shot.problem}{prompts.separator}{_with_choices(instruction, shot.choices)}"
+    asked = f"{shot.problem}{prompts.separator}{_with_actions(_with_choices(instruction, shot.choices), shot.choices)}"
     return Message("user", asked), Message("assistant", shot.solution)
 
 
@@ -47,6 +47,12 @@ def _with_choices(instruction: str, choices: Sequence[str]) -> str:
     if not choices:
         return instruction
     return instruction.replace("{choices}", "\n".join(f"- {choice}" for choice in choices), 1)
+
+
+def _with_actions(instruction: str, actions: Sequence[str]) -> str:
+    if not actions:
+        return instruction
+    return instruction.replace("{actions}", "\n".join(f"- {action}" for action in actions), 1)
 
 
 def _render(
@@ -59,6 +65,8 @@ def _render(
         system = f"{system}\n\n{own}" if system else own
     if problem.kind is Kind.CODE:  # before the plans are joined: a model's words are no template
         parts = (_fill_in_code(parts[0], problem), *parts[1:])
+    if problem.kind is Kind.ACTION:  # before the plans are joined: a model's words are no template
+        parts = (_with_actions(parts[0], problem.actions), *parts[1:])
     instruction = prompts.separator.join(parts)
     if problem.kind is Kind.CHOICE:
         instruction = _with_choices(instruction, problem.choices)
