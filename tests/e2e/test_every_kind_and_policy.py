@@ -33,6 +33,7 @@ SERVED = {
     "exact": VOTES | ALONE,
     "code": (VOTES | ALONE | {"small-multi"}) - {"cascade-verify"},
     "open": ALONE | {"cope", "cope-s2"},
+    "action": (VOTES | ALONE) - {"cascade-vote", "cascade-verify"},
 }
 OF_KIND: dict[str, dict[str, Any]] = {
     "math": {},
@@ -40,8 +41,16 @@ OF_KIND: dict[str, dict[str, Any]] = {
     "exact": {},
     "code": {"tests": ["assert double(4) == 8"], "entry_point": "double"},
     "open": {},
+    "action": {"actions": ["open drawer 2", "go to desk 1"]},
 }
-ANSWERS = {"math": "5", "choice": "yes", "exact": "blue", "code": "def double(x):\n    return 2 * x", "open": None}
+ANSWERS = {
+    "math": "5",
+    "choice": "yes",
+    "exact": "blue",
+    "code": "def double(x):\n    return 2 * x",
+    "open": None,
+    "action": "go to desk 1",
+}
 SCORER = {
     "format": "cope-scorer/1",
     "name": "sure",
@@ -59,6 +68,8 @@ def says(prompt: str) -> str:
         return "Like this:\n```python\ndef double(x):\n    return 2 * x\n```"
     if "boxed" in prompt:
         return "So it is \\boxed{5}."
+    if "'Action: '" in prompt:
+        return "The book is there.\nAction: go to desk 1"
     if "Choose exactly one" in prompt:
         return "Surely.\nAnswer: yes"
     if "'Answer: '" in prompt:
@@ -175,6 +186,9 @@ def test_a_live_call_answers_every_kind(stack: Stack, kind: str):
         ({"policy": "cope", "tiers": [["a"], ["b"]]}, "cope.tiers"),
         ({"policy": "cope", "kind": "math", "tests": ["assert 1"]}, "cope.tests"),
         ({"policy": "cope", "kind": "math", "turns": ["And then?"]}, "cope.turns"),
+        ({"policy": "cope", "kind": "action"}, "cope.actions"),
+        ({"policy": "cope", "kind": "math", "actions": ["look"]}, "cope.actions"),
+        ({"policy": "cascade-vote", "kind": "action", "actions": ["look"]}, "cope.prompt_sets"),
         ({"policy": "cope", "temprature": 1}, "cope.temprature"),
     ],
 )
