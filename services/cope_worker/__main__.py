@@ -67,6 +67,7 @@ def main() -> None:
     worker_shutting_down.connect(on_parent_stop, weak=False)
     worker_process_shutdown.connect(on_child_stop, weak=False)
     app.conf.worker_proc_alive_timeout = 60
+    app.conf.worker_consumer = "cope_worker.consumer:Consumer"
     app.worker_main(
         [
             "worker", "--pool", "prefork", "--concurrency", str(arguments.processes), "--queues", ",".join(queues),

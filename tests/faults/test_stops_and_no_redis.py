@@ -149,6 +149,20 @@ def test_a_worker_that_starts_without_a_broker_works(place: Place) -> None:
     place.completed(place.submit(5, "cope"), 5)
 
 
+def test_a_worker_without_a_broker_replaces_its_only_child(place: Place) -> None:
+    time.sleep(6)  # so long that the parents wait seconds between their looks for the broker
+    pids: Any = place.stack.description()["pids"]
+    for name in ("worker-small", "worker-large", "worker-upkeep"):
+        for child in children_of(pids[name]):
+            os.kill(child, signal.SIGKILL)
+
+    place.completed(place.submit(5, "cope"), 5)
+
+
+def children_of(parent: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
 def cope_of(place: Place, batch: Batch) -> dict[str, Any]:
     extra = place.client.batches.retrieve(batch.id).model_extra
     assert extra is not None
