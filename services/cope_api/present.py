@@ -169,6 +169,7 @@ def _step(step: FinishedStep) -> Json:
         "stopped_early": step.stopped_early,
         "prompt_version": step.prompt_version,
         "reused_from": step.reused_from,
+        **({} if step.scoring is None else {"scoring": step.scoring}),
         "cost_nanousd": int(step.cost),
         "usage": dict(
             zip(("prompt", "cached", "completion", "reasoning", "calls"), encode_usage(step.usage), strict=True)
@@ -183,8 +184,10 @@ def _step(step: FinishedStep) -> Json:
                 "solution": s.solution,
                 "answer": s.answer,
                 "answer_key": s.key,
+                "tests_passed": s.tests_passed,
                 "finish_reason": s.finish_reason,
                 "error": s.error,
+                **({} if s.mean_logprob is None else {"mean_logprob": s.mean_logprob}),
             }
             for s in step.samples
         ],

@@ -20,6 +20,8 @@ from cope_cli.alerts import register
 from cope_cli.audit import audit
 from cope_cli.backup import register as register_backup
 from cope_cli.budget import budget
+from cope_cli.calibrate import calibrate, read_policy_file
+from cope_cli.cascade_flags import Cache, P1Star, StopFlag, Waves, cascade_block
 from cope_cli.doctor import doctor
 from cope_cli.events import events
 from cope_cli.follow import results, wait
@@ -34,6 +36,7 @@ from cope_cli.reconcile import reconcile
 from cope_cli.retention import retention
 from cope_cli.show import batches_table, summary, task_story, watch
 from cope_cli.spend import receipt, spend
+from cope_cli.train_scorer import train_scorer
 from cope_cli.webhooks import webhooks
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -42,9 +45,11 @@ app.add_typer(webhooks, name="webhooks")
 app.add_typer(keys, name="keys")
 app.command()(budget)
 app.command()(audit)
+app.command()(calibrate)
 app.command()(doctor)
 app.command()(events)
 app.command()(retention)
+app.command()(train_scorer)
 FAILED, REFUSED, UNREACHABLE = 1, 2, 3
 register(app)
 register_backup(app)
@@ -69,20 +74,28 @@ def submit(
     context: typer.Context,
     file: Path,
     policy: Annotated[str, typer.Option(help="A policy or a configured model, such as cope@0.75,0.5.")] = "cope",
-    kind: Annotated[str | None, typer.Option(help="math, choice or exact.")] = None,
+    policy_file: Annotated[Path | None, typer.Option(help="What `cope calibrate` wrote.")] = None,
+    kind: Annotated[str | None, typer.Option(help="math, choice, exact, code, open or action.")] = None,
     store: Annotated[str | None, typer.Option(help="full, answers or none.")] = None,
     window: Annotated[str, typer.Option(help="Completion window, 1h to 7d, or none.")] = "24h",
     webhook_url: Annotated[str | None, typer.Option(help="Told when the batch ends.")] = None,
     max_cost: Annotated[str | None, typer.Option(help="What the whole batch may cost, in USD.")] = None,
     on_budget: Annotated[str | None, typer.Option(help="When the money is gone: hold, best_vote or fail.")] = None,
     option: Options = None,
+    waves: Waves = None,
+    stop: StopFlag = None,
+    p1_star: P1Star = None,
+    cache: Cache = None,
     follow: Annotated[bool, typer.Option("--watch", help="Show progress until it ends.")] = False,
     as_json: Json = False,
 ) -> None:
     """Submit FILE.jsonl, FILE.csv or - (lines as they come), for example: cope submit problems.csv --watch"""
     client = _address(context).client()
     given = {"kind": kind, "store": store, "webhook_url": webhook_url, "max_cost_usd": max_cost, "on_budget": on_budget}
-    block = {name: value for name, value in given.items() if value is not None} | options_of(option, policy)
+    block = {name: value for name, value in given.items() if value is not None}
+    block |= cascade_block(options_of(option, policy), policy, waves=waves, stop=stop, p1_star=p1_star, cache=cache)
+    if policy_file is not None:
+        block = {**read_policy_file(policy_file), **block}
     if str(file) == "-":
         begun = submit_stream(client, policy=policy, window=window, block=block)
         _end(_console(), watch(_console(), client, str(begun["id"])) if follow else begun, as_json=as_json)
@@ -106,14 +119,19 @@ def quote_command(
     context: typer.Context,
     file: Path,
     policy: Annotated[str, typer.Option(help="A policy or a configured model, such as cope@0.75,0.5.")] = "cope",
-    kind: Annotated[str | None, typer.Option(help="math, choice or exact.")] = None,
+    kind: Annotated[str | None, typer.Option(help="math, choice, exact, code, open or action.")] = None,
     window: Annotated[str, typer.Option(help="Completion window, 1h to 7d, or none.")] = "24h",
     pilot_lines: Annotated[int | None, typer.Option(help="Lines tried on the small model, 0 to 2000.")] = None,
     option: Options = None,
+    waves: Waves = None,
+    stop: StopFlag = None,
+    p1_star: P1Star = None,
+    cache: Cache = None,
     as_json: Json = False,
 ) -> None:
     """Say what FILE will cost, and spend nothing: cope quote problems.csv --policy cope"""
-    client, block = _address(context).client(), options_of(option, policy) | ({} if kind is None else {"kind": kind})
+    block = cascade_block(options_of(option, policy), policy, waves=waves, stop=stop, p1_star=p1_star, cache=cache)
+    client, block = _address(context).client(), block | ({} if kind is None else {"kind": kind})
     batch = quote(_console(), client, file, policy=policy, window=window, pilot_lines=pilot_lines, cope=block)
     if batch["cope"]["quote"] is not None:
         if as_json:

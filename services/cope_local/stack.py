@@ -306,6 +306,7 @@ class Stack:
                 }
             env.setdefault("COPE_LARGE_PRICE", "gpt-4o-2024-08-06")
             env.setdefault("COPE_SMALL_ABORT", "rid")
+            env.setdefault("COPE_SMALL_LOGPROBS", "original")
         return env
 
     def _superuser_url(self) -> str:

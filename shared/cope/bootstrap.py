@@ -22,10 +22,12 @@ from cope.adapters.postgres.limiter import PostgresLimiter
 from cope.adapters.postgres.worker_store import PostgresWorkerStore
 from cope.adapters.public_addresses import OwnThreads
 from cope.adapters.redis_limiter import RedisLimiter
+from cope.adapters.sandbox_runner import CodeJudge, SandboxPool, SandboxValues
 from cope.adapters.system import SystemClock, SystemIds
 from cope.adapters.usage_spool import SqliteSpool
 from cope.catalog import load_catalog, load_prices
 from cope.core.errors import Conflict, Misconfigured, Unpriced
+from cope.core.limits.types import Pace
 from cope.core.models import ModelCatalog
 from cope.core.prices import PriceTable
 from cope.ports.answers import AnswerJudge
@@ -40,6 +42,8 @@ from cope.ports.support import Clock, IdMaker, WakeUp, WebhookSender
 from cope.ports.usage_spool import UsageSpool
 from cope.settings import Settings
 from cope.usecases.watch_prices import reread, unpriced
+
+_LONGEST_SLOT_LEASE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,8 @@ async def open_worker(settings: Settings, app: Celery, resources: contextlib.Asy
     resources.push_async_callback(model.aclose)
     batches = OpenAIBatches()
     resources.push_async_callback(batches.aclose)
-    judge = helper_judge()
+    sandboxes = SandboxPool(settings.sandbox_processes)
+    judge = CodeJudge(helper_judge(programs=SandboxValues(sandboxes)), sandboxes)
     resources.push_async_callback(judge.aclose)
     webhooks = _webhooks(settings, resources)
     limiter = await open_limiter(settings, catalog, resources, database_url=settings.need("worker_database_url"))
@@ -155,12 +160,14 @@ async def open_limiter(
     settings: Settings, catalog: ModelCatalog, resources: contextlib.AsyncExitStack, *, database_url: str
 ) -> Limiter:
     """Rate limits in Redis if that is the broker, else or while it is away in Postgres; `resources` closes them."""
+    # A dead worker's slots are free by the time that its tasks are: who takes them over is not to wait for a slot.
+    pace = Pace(slot_lease_s=min(_LONGEST_SLOT_LEASE_S, settings.lease_s * 2 / 3))
     kept_in: list[tuple[str, SharedLimiter]] = []
     if settings.broker_url.startswith(("redis://", "rediss://")):
-        in_redis = RedisLimiter(settings.broker_url, catalog)
+        in_redis = RedisLimiter(settings.broker_url, catalog, pace=pace)
         resources.push_async_callback(in_redis.aclose)
         kept_in.append(("redis", in_redis))
-    in_postgres = PostgresLimiter(database_url, catalog)
+    in_postgres = PostgresLimiter(database_url, catalog, pace=pace)
     resources.push_async_callback(in_postgres.aclose)
     await in_postgres.open()
     kept_in.append(("postgres", in_postgres))

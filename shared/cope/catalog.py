@@ -53,7 +53,8 @@ def load_catalog(settings: Settings) -> ModelCatalog:
             raise Misconfigured(f"Model {entry.name!r} names the prompt set {entry.prompt_set!r}, which is not there.")
     check_groups(entries.values())
     scorers = load_scorers(settings.scorers_dir)
-    return ModelCatalog(entries, defaults[Tier.SMALL], defaults[Tier.LARGE], prompt_sets, scorers)
+    runs_programs = settings.sandbox_processes > 0
+    return ModelCatalog(entries, defaults[Tier.SMALL], defaults[Tier.LARGE], prompt_sets, scorers, runs_programs)
 
 
 def load_scorers(folder: Path | None) -> dict[str, Scorer]:
@@ -101,6 +102,7 @@ def _from_shorthand(settings: Settings) -> tuple[dict[str, ModelEntry], dict[Tie
         price_id=settings.small_price or None,
         api_key=settings.small_api_key.get_secret_value(),
         abort=settings.small_abort,
+        logprobs=settings.small_logprobs,
     )
     large = ModelEntry(
         name=settings.large_model,
@@ -169,6 +171,8 @@ def _entry(row: Mapping[str, Any], path: Path) -> ModelEntry:
             raise Misconfigured(f"{path}: a [[model]] lacks {key!r}.")
     if row["tier"] not in {"small", "paid"}:
         raise Misconfigured(f'{path}: tier must be "small" or "paid", not {row["tier"]!r}.')
+    if row.get("logprobs", "none") not in {"none", "original", "temperature_scaled"}:
+        raise Misconfigured(f'{path}: logprobs is "none", "original" or "temperature_scaled", not {row["logprobs"]!r}.')
     named = {"api_key_env", "default", "endpoint", "batch_tier", *_BATCH_KEYS}
     values = {key: value for key, value in row.items() if key not in named}
     served_name = row.get("served_name", row["name"])

@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     small_price: str = ""
     small_concurrency: int = Field(default=64, ge=1, le=4096)
     small_abort: Literal["none", "rid"] = "none"
+    small_logprobs: Literal["none", "original", "temperature_scaled"] = "none"
     large_base_url: str = ""
     large_model: str = ""
     large_api_key: SecretStr = SecretStr("")
@@ -78,6 +79,8 @@ class Settings(BaseSettings):
     kafka_bootstrap: str = ""
     kafka_topic: str = "cope.events"
     kafka_options: dict[str, str] = Field(default_factory=dict)
+
+    sandbox_processes: int = Field(default=2, ge=0, le=256)
 
     lease_s: float = Field(default=30.0, gt=0)
     sweep_s: float = Field(default=1.0, gt=0)

@@ -233,3 +233,21 @@ def test_no_retry_after_header_breaks_the_worker(value: str):
     told = retry_after_s({"retry-after": value}, now=datetime(2026, 11, 2, 12, 0, tzinfo=UTC))
 
     assert told is None or told >= 0
+
+
+async def test_log_probabilities_are_asked_for_and_their_mean_is_read(script: Script, request_: ChatRequest) -> None:
+    tokens = [{"token": "7", "logprob": -0.5}, {"token": "", "logprob": -1.5}]
+    choice = {"message": {"content": "7"}, "finish_reason": "stop", "logprobs": {"content": tokens}}
+    script.body = json.dumps({**GOOD, "choices": [choice]}).encode()
+    model = OpenAIModel()
+    try:
+        answer = await model.chat(replace(request_, logprobs=True))
+        assert script.asked[-1]["logprobs"] is True
+        assert answer.mean_logprob == -1.0
+        await model.chat(request_)
+        assert "logprobs" not in script.asked[-1]
+        tokens[1] = {"token": "x", "logprob": None}
+        script.body = json.dumps({**GOOD, "choices": [choice]}).encode()
+        assert (await model.chat(replace(request_, logprobs=True))).mean_logprob is None
+    finally:
+        await model.aclose()

@@ -99,6 +99,10 @@ def test_the_command_line_gives_a_policy_its_options(whole: Whole, tmp_path: Pat
         "samples_per_model=2",
         "-o",
         "agreement=0.5",
+        "--stop",
+        "off",
+        "--cache",
+        "read",
     ]
 
     done = subprocess.run(
@@ -112,11 +116,21 @@ def test_the_command_line_gives_a_policy_its_options(whole: Whole, tmp_path: Pat
         timeout=60,
         cwd=tmp_path,
     )
+    wrong_flag = subprocess.run(
+        [*command, "--policy", "abc", "--waves", "6,2"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=tmp_path,
+    )
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["request_counts"]["completed"] == 1
     assert wrong.returncode == 2
     assert "cope.tau2" in wrong.stderr
+    assert wrong_flag.returncode == 2
+    assert "--waves" in wrong_flag.stderr
 
 
 def test_options_are_json_or_text_and_amounts_stay_text():

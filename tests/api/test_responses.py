@@ -256,7 +256,8 @@ def test_another_project_sees_none_of_it(service: Whole, client: OpenAI):
         ({"previous_response_id": "resp_1"}, "previous_response_id", "previous_response_not_found"),
         ({"previous_response_id": "ä" * 9}, "previous_response_id", "previous_response_not_found"),
         ({"model": "nobody"}, "model", "model_not_found"),
-        ({"cope": {"theta": 1}}, "cope.theta", "not_available_yet"),
+        ({"cope": {"theta": 1}}, "cope.theta", "invalid_value"),
+        ({"cope": {"on_expiry": "best_vote"}}, "cope.on_expiry", "not_available_yet"),
         ({"stream": "yes"}, "stream", "invalid_value"),
     ],
 )

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from cope.adapters.answer_helper import in_process_judge
 from cope.adapters.memory import MemoryFiles, MemoryLimiter, MemoryStore, RecordingWebhookSender, ScriptedModel
+from cope.adapters.memory.model import Script
 from cope.adapters.system import SystemClock, SystemIds
 from cope.bootstrap import ApiParts
 from cope.core.ids import TaskId
@@ -105,9 +106,10 @@ class Whole:
 
 
 @contextlib.contextmanager
-def whole_service(stores: "Stores | None" = None, **settings: object) -> Iterator[Whole]:
-    """For as long as a `with` lasts. The base URL ends in /v1. `stores` opens others than the one in memory."""
-    api, worker, told = _parts(settings)
+def whole_service(stores: "Stores | None" = None, says: Script | None = None, **settings: object) -> Iterator[Whole]:
+    """For as long as a `with` lasts. The base URL ends in /v1. `stores` opens others than the one in memory, `says` are
+    other models than those of `Told`."""
+    api, worker, told = _parts(settings, says)
 
     async def opened(resources: contextlib.AsyncExitStack) -> ApiParts:
         works, serves = worker, api
@@ -131,7 +133,7 @@ def whole_service(stores: "Stores | None" = None, **settings: object) -> Iterato
         thread.join()
 
 
-def _parts(settings: dict[str, object]) -> tuple[ApiParts, WorkerParts, Told]:
+def _parts(settings: dict[str, object], says: Script | None = None) -> tuple[ApiParts, WorkerParts, Told]:
     clock, ids, told = SystemClock(), SystemIds(), Told()
     small = ModelEntry("small", "small", "http://localhost/v1", Tier.SMALL, "reference", 4096)
     large = ModelEntry("large", "large", "http://localhost/v1", Tier.LARGE, "reference", 4096, price_id="p")
@@ -141,7 +143,7 @@ def _parts(settings: dict[str, object]) -> tuple[ApiParts, WorkerParts, Told]:
         files=MemoryFiles(),
         wake=LocalWakeUp(),
         limiter=MemoryLimiter(clock, {}),
-        model=ScriptedModel(told.answer),
+        model=ScriptedModel(says or told.answer),
         judge=in_process_judge(),
         catalog=ModelCatalog({"small": small, "large": large}, "small", "large", BUILT_IN),
         prices=PriceTable([PRICE]),

@@ -9,6 +9,7 @@ from cope.adapters.answer_helper import in_process_judge
 from cope.catalog import load_catalog
 from cope.core.answers import Keyed, extract, quick_key
 from cope.core.answers.program import printed_value, printing, program_answer, program_of
+from cope.core.answers.programs import extract_program
 from cope.core.errors import AnswerHelperUnavailable, Misconfigured
 from cope.core.plans import GuidelinePlan
 from cope.core.problem import Kind, Message, Problem
@@ -63,10 +64,27 @@ def test_every_word_of_an_example_is_in_the_version_and_sets_without_examples_ke
 @pytest.mark.parametrize("prompts", [COT1, COT2])
 def test_every_example_of_a_cot_set_states_an_answer_that_can_be_read(prompts):
     for kind, shots in prompts.shots.items():
-        for shot in shots:
+        for shot in shots if kind is not Kind.CODE else ():
             stated = extract(Problem(kind, (Message("user", shot.problem),), shot.choices), shot.solution)
             assert stated is not None, shot.problem
             assert isinstance(quick_key(kind, stated), Keyed)
+
+
+@pytest.mark.parametrize("prompts", [COT1, COT2])
+def test_every_example_of_kind_code_is_a_program_that_passes_the_test_it_was_shown(prompts):
+    for shot in prompts.shots[Kind.CODE]:
+        names: dict[str, object] = {}
+        exec(str(extract_program(shot.solution, None)), names)  # our own examples, written in this repository
+        exec(shot.problem.splitlines()[-1], names)
+
+
+def test_the_tests_of_the_task_itself_are_not_shown_with_an_example():
+    asked = Problem(Kind.CODE, (Message("user", "Double it."),), tests=("assert f(2) == 4",), entry_point="f")
+
+    messages = render_executor(COT1, asked)
+
+    assert ["assert f(2) == 4" in message.content for message in messages] == [False] * 5 + [True]
+    assert not any("{tests}" in message.content or "{entry_point}" in message.content for message in messages)
 
 
 @pytest.mark.parametrize(("prompts", "values"), [(POT1, ("92", "165", "47")), (POT2, ("12", "204.0", "1/4"))])
@@ -205,6 +223,10 @@ def settings(tmp_path: Path, *, prompts: str = PROMPTS, scorers: dict[str, str] 
     )
 
 
+def test_without_sandboxes_no_programs_are_run(tmp_path: Path):
+    assert not load_catalog(settings(tmp_path).model_copy(update={"sandbox_processes": 0})).runs_programs
+
+
 def test_users_bring_few_shot_sets_and_scorers_by_file(tmp_path: Path):
     catalog = load_catalog(settings(tmp_path, scorers={"n.json": SCORER, "notes.txt": "not one"}))
 
@@ -212,7 +234,7 @@ def test_users_bring_few_shot_sets_and_scorers_by_file(tmp_path: Path):
     assert [shot.solution for shot in mine.shots[Kind.MATH]] == ["ans = 1 + 1"]
     assert mine.programs
     assert list(catalog.scorers) == ["n"]
-    assert not catalog.runs_programs
+    assert catalog.runs_programs
 
 
 @pytest.mark.parametrize(

@@ -196,11 +196,6 @@ def test_policies_stored_before_there_were_waves_are_read_and_keep_their_text():
 @pytest.mark.parametrize(
     ("change", "param"),
     [
-        ({"cope": {"theta": 1}}, "cope.theta"),
-        ({"cope": {"kind": "code"}}, "cope.kind"),
-        ({"cope": {"stop": "first_pass"}}, "cope.stop"),
-        ({"cope": {"policy": "small-multi"}}, "cope.policy"),
-        ({"model": "small-multi"}, "model"),
         ({"cope": {"on_expiry": "best_vote"}}, "cope.on_expiry"),
     ],
 )

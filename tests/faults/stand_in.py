@@ -3,20 +3,24 @@
 import json
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
 class StandIn:
-    """Answers every chat completion with `answers(number)` after `delay_s`; numbers count calls from 1.
+    """Answers every chat completion after `delay_s` with 5, or with the call's number (from 1), or as `script` says to
+    the last message. Tokens have a log-probability of -0.5 each, where they are asked for.
 
     `answered` counts replies that were written to their end, `broken` callers that had gone by then.
     """
 
-    def __init__(self, *, delay_s: float = 0.0, same_answer: bool = True) -> None:
+    def __init__(
+        self, *, delay_s: float = 0.0, same_answer: bool = True, script: Callable[[str], str] | None = None
+    ) -> None:
         self.delay_s = delay_s
         self.calls = self.answered = self.broken = self.in_flight = 0
-        self._same_answer = same_answer
+        self._same_answer, self._script = same_answer, script
         self._lock = threading.Lock()
         stand_in = self
 
@@ -58,7 +62,10 @@ class StandIn:
             number = self.calls
             self.in_flight += 1
         time.sleep(self.delay_s)
-        answer = 5 if self._same_answer else number
+        text = f"It is \\boxed{{{5 if self._same_answer else number}}}."
+        if self._script is not None:
+            text = self._script(body["messages"][-1]["content"])
+        scores = {"content": [{"token": word, "logprob": -0.5} for word in text.split()]}
         reply = {
             "id": f"chatcmpl-{number}",
             "object": "chat.completion",
@@ -67,7 +74,8 @@ class StandIn:
             "choices": [
                 {
                     "index": index,
-                    "message": {"role": "assistant", "content": f"It is \\boxed{{{answer}}}."},
+                    "message": {"role": "assistant", "content": text},
+                    "logprobs": scores if body.get("logprobs") else None,
                     "finish_reason": "stop",
                 }
                 for index in range(body.get("n") or 1)

@@ -5,7 +5,6 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from cope.adapters import shared_limits
 from cope.adapters.fallback_limiter import FallbackLimiter
 from cope.adapters.local_limiter import LocalLimiter
 from cope.adapters.postgres.limiter import PostgresLimiter
@@ -76,40 +75,37 @@ async def test_an_answer_that_comes_first_after_a_flush_does_not_spare_the_other
     assert answer.wait_s == pytest.approx(0.75, abs=0.1)
 
 
-async def test_slots_of_calls_under_way_come_back_after_a_flush(
-    redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("cope.adapters.shared_limits.RENEWED_EVERY_S", 0.05)
-    limiter = RedisLimiter(redis_server.url, catalog("kept", concurrency=1))
+async def test_slots_of_calls_under_way_come_back_after_a_flush(redis_server: EmbeddedRedis):
+    limiter = RedisLimiter(redis_server.url, catalog("kept", concurrency=1), pace=Pace(slot_lease_s=4.0))
     assert isinstance(await limiter.acquire("kept", Ask(1)), Grant)
     client = Redis.from_url(redis_server.url)
     await client.flushall()
     await client.aclose()
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(1.5)  # it is renewed each second
 
     assert isinstance(await limiter.acquire("kept", Ask(1)), Wait)
     await limiter.aclose()
 
 
 async def test_a_dead_workers_slots_expire(redis_server: EmbeddedRedis):
-    now = [1_800_000_000.0]
-    dead = RedisLimiter(redis_server.url, catalog("leaked", concurrency=1), clock=lambda: now[0])
-    other = RedisLimiter(redis_server.url, catalog("leaked", concurrency=1), clock=lambda: now[0])
+    now, pace = [1_800_000_000.0], Pace(slot_lease_s=2.0)
+    dead = RedisLimiter(redis_server.url, catalog("leaked", concurrency=1), pace=pace, clock=lambda: now[0])
+    other = RedisLimiter(redis_server.url, catalog("leaked", concurrency=1), pace=pace, clock=lambda: now[0])
     assert isinstance(await dead.acquire("leaked", Ask(1)), Grant)
     await dead.aclose()  # it renews nothing any more, as after a kill -9
+    now[0] += 1.9
     assert isinstance(await other.acquire("leaked", Ask(1)), Wait)
-    now[0] += 21
+    now[0] += 0.2
 
     assert isinstance(await other.acquire("leaked", Ask(1)), Grant)
     await other.aclose()
 
 
 async def test_a_call_that_ends_while_redis_is_left_alone_gives_its_slot_free_all_the_same(
-    redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+    redis_server: EmbeddedRedis,
 ):
-    monkeypatch.setattr(shared_limits, "RENEWED_EVERY_S", 0.01)
-    now = [1_700_000_000.0]
-    mine = RedisLimiter(redis_server.url, catalog("outlived", concurrency=1), clock=lambda: now[0])
+    now, pace = [1_700_000_000.0], Pace(slot_lease_s=0.04)
+    mine = RedisLimiter(redis_server.url, catalog("outlived", concurrency=1), pace=pace, clock=lambda: now[0])
     other = RedisLimiter(redis_server.url, catalog("outlived", concurrency=1), clock=lambda: now[0])
     limiter = FallbackLimiter([("redis", mine)], LocalLimiter(catalog("outlived", concurrency=1), share=1))
     grant = await limiter.acquire("outlived", Ask(1))

@@ -38,6 +38,8 @@ pytestmark = pytest.mark.integration
 
 T = TypeVar("T")
 TASKS = 6
+LEASE_S = 3_600.0
+"""So long that none runs out by itself on a busy machine: only `crash` ends leases."""
 AMOUNTS = st.integers(0, 1_500)
 CAPS = st.one_of(st.none(), st.integers(0, 4_000))
 
@@ -114,7 +116,7 @@ class MoneyMachine(RuleBasedStateMachine):
 
     @rule()
     def claim(self) -> None:
-        for task in self.run_now(self.world.claim("large", limit=2)):
+        for task in self.run_now(self.world.claim("large", limit=2, lease_s=LEASE_S)):
             self.leased[task.task_id] = task
 
     @precondition(lambda self: self.leased)
@@ -189,7 +191,7 @@ class MoneyMachine(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         """Every lease runs out, and the sweep finds it."""
-        self.run_now(self.world.advance(60))
+        self.run_now(self.world.advance(LEASE_S + 1))
         self.run_now(self.world.sweep())
         self.leased.clear()
         self.end_orphans()

@@ -9,7 +9,7 @@ from cryptography.fernet import Fernet
 from ops.bench.faults.proxy import Proxies
 
 from cope.adapters.postgres import PostgresWorkerStore
-from cope.adapters.postgres.database import Database, fetch
+from cope.adapters.postgres.database import Connection, Database, fetch
 from cope.core.errors import StoreUnavailable
 from cope_local.postgres import EmbeddedPostgres
 from tests.postgres.conftest import Place
@@ -70,6 +70,54 @@ async def test_what_a_silent_link_holds_in_the_middle_of_a_transaction_is_free_a
     finally:
         await cut_off.close()
         await other.close()
+
+
+async def test_what_a_silent_link_holds_in_the_middle_of_a_pipeline_is_free_again_soon(
+    place: Place, postgres_cluster: EmbeddedPostgres, link: Proxies
+) -> None:
+    """There the server is not idle in a transaction: it is active, and waits for what the pipeline brings next."""
+    port = link.links["postgres"].port
+    away = place.worker.replace(f":{postgres_cluster.port}/", f":{port}/")
+    cut_off = Database(away, min_size=0, max_size=1, name="cut-off", idle_s=0.5)
+    other = Database(place.worker, min_size=0, max_size=1, name="other")
+    await cut_off.open()
+    await other.open()
+
+    async def taken(conn: Connection) -> bool:
+        return bool(await fetch(conn, "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 77 AND granted"))
+
+    async def cut_off_in_the_middle() -> None:
+        async with cut_off.connection(limit_s=8) as conn, conn.pipeline(), conn.transaction():
+            await conn.execute("SELECT pg_advisory_xact_lock(77)")
+            async with other.connection(limit_s=5) as looking:
+                while not await taken(looking):
+                    await asyncio.sleep(0.02)
+            link.freeze("postgres")
+            async with other.transaction(limit_s=5) as free:
+                await free.execute("SELECT pg_advisory_xact_lock(77)")
+
+    try:
+        with pytest.raises(StoreUnavailable):
+            await cut_off_in_the_middle()
+        async with other.connection(limit_s=5) as looking:
+            assert not await taken(looking)
+    finally:
+        await cut_off.close()
+        await other.close()
+
+
+async def test_a_transaction_may_take_as_long_as_it_was_allowed_to(place: Place) -> None:
+    hasty = Database(place.worker, min_size=0, max_size=1, name="hasty", idle_s=0.2)
+    await hasty.open()
+    try:
+        for limit_s in (5.0, None):
+            async with hasty.transaction(limit_s=limit_s) as conn:
+                await conn.execute("SELECT pg_sleep(1.5)")
+        async with hasty.connection() as conn:
+            rows = await fetch(conn, "SHOW transaction_timeout")
+        assert rows == [{"transaction_timeout": "1200ms"}]
+    finally:
+        await hasty.close()
 
 
 async def test_nobody_waits_in_the_server_for_a_client_that_has_hung_up(place: Place) -> None:

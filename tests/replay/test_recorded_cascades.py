@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ops.bench.replay import RecordedPrograms, Recording, recording, replaying
 
 from cope.adapters.answer_helper import in_process_judge
 from cope.adapters.memory import (
@@ -33,7 +34,6 @@ from cope.ports.store import NewBatch
 from cope.usecases.drain import Drainer
 from cope.usecases.finalise import finalise_next
 from cope.usecases.ingest import ingest_next
-from tests.replay.endpoint import RecordedPrograms, Recording, replaying
 from tests.support import make_batch, make_file, make_key, make_price, make_project
 
 RECORDED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "recorded_gsm8k_200.jsonl"
@@ -173,17 +173,6 @@ def expected(row: dict[str, Any]) -> dict[str, Outcome]:
         "cascade-verify": (one, 1) if one is not None and one == other else (escalated, 3),
         "large": (told(LARGE, "cot1", "greedy")[0], 3),
     }
-
-
-def recording(row: dict[str, Any]) -> Recording:
-    answers: dict[tuple[str, str, str], list[str]] = {}
-    values: dict[str, str | None] = {}
-    for said in sorted(row["samples"], key=lambda s: s["k"]):
-        decode = "greedy" if said["decode"].startswith("greedy") else "sample"
-        answers.setdefault((said["model"], said["prompt_style"], decode), []).append(said["text"])
-        if said["prompt_style"].startswith("pot"):
-            values[said["text"]] = None if said["answer"] is None else str(said["answer"])
-    return Recording(row["problem"], answers, values)
 
 
 def right(found: list[Outcome], rows: list[dict[str, Any]]) -> int:

@@ -167,6 +167,7 @@ TASK = named(
                                 {
                                     "index": whole(low=0),
                                     "status": text(),
+                                    "tests_passed": nullable(whole("Kind code: visible tests passed.", low=0)),
                                     **{
                                         name: nullable(text())
                                         for name in (

@@ -3,6 +3,7 @@
 from cope.core.audit import AuditState
 from cope.core.key_scopes import EVERY, KeyScope
 from cope.core.problem import Kind
+from cope.core.request import SERVED_KINDS
 from cope_api.openapi.batches import PAGE
 from cope_api.openapi.money_words import MONTH, PROJECT
 from cope_api.openapi.operation import op
@@ -58,7 +59,7 @@ _COPE = closed(
     {},
     optional={
         "time_zone": text("An IANA name such as Europe/Berlin.", low=1, high=64),
-        "default_kind": one_of(["math", "choice", "exact"]),
+        "default_kind": one_of([kind.value for kind in SERVED_KINDS]),
         "paused": flag("No work of it is begun."),
         "pause_unparsable": flag("Batches wait whose first answers can't be read."),
         "keep_days": nullable(whole("Its ended batches and live calls are kept this long.", low=1, high=36_500)),

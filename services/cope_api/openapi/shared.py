@@ -1,12 +1,18 @@
 """Schemas that several areas share: the `cope` blocks and usage."""
 
+from cope.core.answers.actions import MAX_ACTION_CHARS
 from cope.core.policies.options import MAX_TIER_MODELS, MAX_TIERS, PlanKind
 from cope.core.policies.spec import MAX_SAMPLES, PolicyName, Temperatures
 from cope.core.problem import Kind
+from cope.core.programs import MAX_TESTS
 from cope.core.request import BATCH_ONLY_KEYS, MAX_CHOICES, MAX_PATTERN, MAX_PILOT, MAX_PRIORITY, SERVED_KINDS
+from cope.core.request_actions import MAX_ACTIONS
+from cope.core.request_code import CHOOSE, MAX_NAME, MAX_SETUP
+from cope.core.request_open import MAX_TURNS
 from cope.core.request_policy import COPE_POLICY_KEYS, SELECTABLE
 from cope.core.stages import StopRule, StragglerRule, Tier
 from cope.core.task import Cache, OnBudget, ProviderBatch, StoreLevel
+from cope.core.theta import MAX_CATEGORIES, MAX_CATEGORY_CHARS
 from cope_api.openapi.shapes import (
     ID,
     NANO,
@@ -31,6 +37,7 @@ BIG = 2**63 - 1
 THRESHOLD = either(text("Such as 0.75 or 3/4.", low=1, high=32), number(low=0, high=1), about="A ratio from 0 to 1.")
 COUNTS = mapping(whole(low=0))
 
+_THETA = either(text('Such as "3.2".', low=1, high=64), number(low=1))
 _LINE = {
     "kind": one_of([kind.value for kind in SERVED_KINDS], "How answers are judged. Default: the project's."),
     "policy": text(f"One of {', '.join(SELECTABLE)}; thresholds may follow: cope@0.75,0.5.", low=1, high=256),
@@ -63,6 +70,24 @@ _LINE = {
     "choices": array(text(low=1, high=10_000), "Kind choice: what to choose from.", low=2, high=MAX_CHOICES),
     "answer_pattern": nullable(text("Kind exact: a regular expression of the answer.", low=1, high=MAX_PATTERN)),
     "answer_pointer": nullable(text("Kind exact: a JSON pointer to the answer.", high=MAX_PATTERN)),
+    "tests": nullable(
+        array(text(low=1, high=10_000), "Kind code: the visible tests, statements.", low=1, high=MAX_TESTS)
+    ),
+    "setup": nullable(text("Kind code: what runs before the tests.", high=MAX_SETUP)),
+    "entry_point": nullable(text("Kind code: the function that the program must define.", low=1, high=MAX_NAME)),
+    "choose": nullable(one_of(CHOOSE, "Kind code: which of the passing programs is the answer.")),
+    "theta": either(
+        _THETA,
+        {"type": "object", "additionalProperties": _THETA, "minProperties": 1, "maxProperties": MAX_CATEGORIES},
+        about="Kind open: the perplexity that accepts, or one for each category.",
+    ),
+    "category": nullable(text("Kind open: which threshold judges it.", low=1, high=MAX_CATEGORY_CHARS)),
+    "turns": nullable(
+        array(text(low=1, high=10_000), "Kind open: the user's later turns, a cascade each.", low=1, high=MAX_TURNS)
+    ),
+    "actions": nullable(
+        array(text(low=1, high=MAX_ACTION_CHARS), "Kind action: the admissible ones.", low=1, high=MAX_ACTIONS)
+    ),
     "on_budget": nullable(one_of([way.value for way in OnBudget], "When the money runs out.")),
     "priority": whole("Lower goes first.", low=0, high=MAX_PRIORITY),
     "store": one_of([level.value for level in StoreLevel], "What of the samples' texts is kept."),
@@ -141,7 +166,11 @@ RESULT_COPE = named(
                         "started_at": text("ISO 8601."),
                         "finished_at": text("ISO 8601."),
                     },
-                    optional={"reused_from": text("The task that carried it out, where a retry took it over.")},
+                    optional={
+                        "reused_from": text("The task that carried it out, where a retry took it over."),
+                        "confidence": number("The share of the largest vote class, or the lowest perplexity."),
+                        "scoring": text("How the samples' log-probabilities were obtained and are read."),
+                    },
                 )
             ),
         },
@@ -149,6 +178,19 @@ RESULT_COPE = named(
         optional={
             "cached": const(True),
             "cached_from": text("The identical task whose stored result this is; nothing was charged for it."),
+            "category": text(),
+            "turns": array(
+                record(
+                    {
+                        "content": text(),
+                        "stage": whole(low=1, high=3),
+                        "accepted": flag(),
+                        "confidence": nullable(number()),
+                        "reason": text(),
+                    }
+                ),
+                "Kind open with later turns: every turn's answer, in order.",
+            ),
         },
     ),
 )

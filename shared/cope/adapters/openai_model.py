@@ -6,6 +6,7 @@ loop and address: it is made in the loop that uses it.
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +30,7 @@ from cope.core.errors import (
 from cope.core.limits.hints import NO_HINTS, RateHints, read_hints
 from cope.core.models import ModelEntry
 from cope.core.money import TokenUsage
+from cope.core.perplexity import mean_logprob
 from cope.core.redaction import redact
 from cope.core.stages import Tier
 from cope.ports.model import ChatAnswer, ChatRequest
@@ -144,6 +146,8 @@ def request_body(request: ChatRequest) -> dict[str, Any]:
         body["stop"] = list(request.stop)
     if request.seed is not None:
         body["seed"] = request.seed
+    if request.logprobs:
+        body["logprobs"] = True
     for name in model.unsupported:
         body.pop(name, None)
     body |= model.extra_body
@@ -161,7 +165,8 @@ def read_answer(model: ModelEntry, content: bytes, hints: RateHints = NO_HINTS) 
         if not isinstance(text, str):
             raise TypeError("content is not text")
         reason = str(choice.get("finish_reason") or "stop")
-        return ChatAnswer(text, reason, _usage(body.get("usage")), _provider_id(body.get("id")), hints)
+        usage, provider_id = _usage(body.get("usage")), _provider_id(body.get("id"))
+        return ChatAnswer(text, reason, usage, provider_id, hints, _mean_logprob(choice.get("logprobs")))
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError) as wrong:
         raise ModelMalformed(f"{model.name}: the answer can't be read: {wrong}", hints=hints) from None
 
@@ -175,6 +180,18 @@ def _usage(usage: Any) -> TokenUsage | None:
     cached = _detail(usage.get("prompt_tokens_details"), "cached_tokens", most=prompt)
     reasoning = _detail(usage.get("completion_tokens_details"), "reasoning_tokens", most=completion)
     return TokenUsage(prompt, cached, completion, reasoning, 1)
+
+
+def _mean_logprob(scores: Any) -> float | None:
+    """None where any token lacks its log-probability: a mean over the rest would be surer than the text is."""
+    content = scores.get("content") if isinstance(scores, dict) else None
+    if not isinstance(content, list):
+        return None
+    found = [token.get("logprob") if isinstance(token, dict) else None for token in content]
+    logprobs = [float(one) for one in found if isinstance(one, int | float) and not isinstance(one, bool)]
+    if len(logprobs) != len(content) or not all(math.isfinite(one) for one in logprobs):
+        return None
+    return mean_logprob(logprobs)
 
 
 def _tokens(value: Any) -> int | None:

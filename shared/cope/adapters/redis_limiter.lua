@@ -2,7 +2,8 @@
 -- core/limits/{group,book,breaker}.py; tests/limits/test_contract.py asks the same of both. Change both.
 --
 -- KEYS: for each place: group (hash), buckets (hash), slots (sorted set), account's purse (hash).
--- ARGV: operation, now ("" is this server's clock), window_s, slack_s, line_s, then the operation's own.
+-- ARGV: operation, now ("" is this server's clock), window_s, slack_s, line_s, slot_lease_s, then the
+-- operation's own.
 
 local op = ARGV[1]
 local now = tonumber(ARGV[2])
@@ -10,9 +11,9 @@ if not now then
   local t = redis.call('TIME')
   now = tonumber(t[1]) + tonumber(t[2]) / 1000000
 end
-local window, slack, line = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local window, slack, line, slot_lease = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local bucket_s, span, credit = window / 240, window + slack, window / 100
-local KEEP_MS, STATED_FOR, RECOVERS_IN, SLOT_LEASE, PROBE_LEASE, PROBE_ENDS = 7200000, 600, 600, 20, 30, 3
+local KEEP_MS, STATED_FOR, RECOVERS_IN, PROBE_LEASE, PROBE_ENDS = 7200000, 600, 600, 30, 3
 local FIELDS = {'calls_at', 'tokens_at', 'low', 'calls', 'tokens', 'line_at', 'recall_at', 'slot_at', 'blocked',
   'rpm', 'tpm', 'stated_at', 'throttle', 'throttle_at', 'ratio', 'took', 'cold_at',
   'cause', 'failures', 'opens', 'until', 'probe'}
@@ -181,14 +182,14 @@ end
 
 -- Operations ----------------------------------------------------------------------------------------------------------
 
--- ARGV[6..]: calls, tokens, parallel, ticket id, then for each place: rpm, tpm, slots (0: none), weight, and
+-- ARGV[7..]: calls, tokens, parallel, ticket id, then for each place: rpm, tpm, slots (0: none), weight, and
 -- whether these books lack calls (1), do so if they are not there (2), or nothing is known (0).
 -- Answers {place, wait_s, bucket, parallel, door probe, purse probe} or {0, wait_s, reason}.
 local function acquire()
-  local calls, tokens, parallel, id = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
+  local calls, tokens, parallel, id = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
   local offers = {}
   for place = 1, #KEYS / 4 do
-    local base = 9 + 5 * (place - 1)
+    local base = 10 + 5 * (place - 1)
     local g, purse = group(place), read(KEYS[4 * place], PURSE)
     local lacking = ARGV[base + 5] == '1' or (ARGV[base + 5] == '2' and not g.known)
     if lacking and (g.line_at == 0 or now - g.cold_at >= 10) then
@@ -234,7 +235,7 @@ local function acquire()
     end
     g.line_at = start
     if best.slots > 0 then parallel = math.min(parallel, best.slots) end
-    for number = 0, parallel - 1 do redis.call('ZADD', g.slots, text(now + SLOT_LEASE), id .. ':' .. number) end
+    for number = 0, parallel - 1 do redis.call('ZADD', g.slots, text(now + slot_lease), id .. ':' .. number) end
     local door, money = g.cause ~= '', purse.cause ~= ''
     if door then g.probe = now + PROBE_LEASE end
     if money then
@@ -289,16 +290,16 @@ local function acquire()
   return {'0', text(wait), reason}
 end
 
--- ARGV[6..]: verdict, bucket, charged calls, tokens, used calls, tokens ("" unknown, for what is learned), left calls,
+-- ARGV[7..]: verdict, bucket, charged calls, tokens, used calls, tokens ("" unknown, for what is learned), left calls,
 -- left tokens, slots, ticket id, door probe, purse probe, block_s, took_s, told_s, rpm, tpm, then the hints: limit,
 -- remaining, reset of calls, the same of tokens ("" is not said), how long "nothing left" of each is to be trusted, and how late it left.
 -- Answers the causes of door and purse before and after.
 local function give_back()
   local a = {}
-  for i = 6, #ARGV do a[i - 5] = tonumber(ARGV[i]) or false end
-  local verdict, id = ARGV[6], ARGV[15]
+  for i = 7, #ARGV do a[i - 6] = tonumber(ARGV[i]) or false end
+  local verdict, id = ARGV[7], ARGV[16]
   local bucket, calls, tokens, used_tokens, left_calls, left_tokens = a[2], a[3], a[4], a[6], a[7], a[8]
-  local door_probe, purse_probe = ARGV[16] == '1', ARGV[17] == '1'
+  local door_probe, purse_probe = ARGV[17] == '1', ARGV[18] == '1'
   local g, purse = group(1), read(KEYS[4], PURSE)
   local door_was, purse_was = g.cause, purse.cause
   if not g.known then
@@ -369,12 +370,12 @@ local function give_back()
   return {door_was, g.cause, purse_was, purse.cause}
 end
 
--- ARGV[6..]: for each place: how many slots, and then these.
+-- ARGV[7..]: for each place: how many slots, and then these.
 local function renew()
-  local at = 6
+  local at = 7
   for place = 1, #KEYS / 4 do
     local count, key = tonumber(ARGV[at]), KEYS[4 * (place - 1) + 3]
-    for i = at + 1, at + count do redis.call('ZADD', key, text(now + SLOT_LEASE), ARGV[i]) end
+    for i = at + 1, at + count do redis.call('ZADD', key, text(now + slot_lease), ARGV[i]) end
     redis.call('PEXPIRE', key, KEEP_MS)
     at = at + 1 + count
   end

@@ -49,10 +49,10 @@ class RedisLimiter:
         self._places = {name: entry.places for name, entry in catalog.entries.items()}
         self._clock = clock
         pace = pace or Pace()
-        self._times = [repr(pace.window_s), repr(pace.slack_s), repr(pace.line_s)]
+        self._times = [repr(pace.window_s), repr(pace.slack_s), repr(pace.line_s), repr(pace.slot_lease_s)]
         source = resources.files("cope.adapters").joinpath("redis_limiter.lua").read_text()
         self._script = self._redis.register_script(source)
-        self._slots = HeldSlots(self._renew)
+        self._slots = HeldSlots(self._renew, lease_s=pace.slot_lease_s)
         self._trust = Trust()
 
     def distrust(self) -> None:

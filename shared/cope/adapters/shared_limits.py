@@ -11,7 +11,8 @@ from cope.core.limits.types import Ticket, Verdict
 
 logger = logging.getLogger(__name__)
 
-RENEWED_EVERY_S = 5.0
+RENEWALS = 4
+"""In the time of a slot's lease: one or two that fail take no slot away."""
 _REMEMBERED_S = 60.0
 
 
@@ -48,8 +49,9 @@ class HeldSlots:
     """The slots of calls under way. They expire by themselves soon after their process died, because it renews them
     all every few seconds; and after the store was emptied they are back in it as soon."""
 
-    def __init__(self, renew: Callable[[Sequence[tuple[Place, Ticket]]], Awaitable[None]]) -> None:
+    def __init__(self, renew: Callable[[Sequence[tuple[Place, Ticket]]], Awaitable[None]], *, lease_s: float) -> None:
         self._renew = renew
+        self._every_s = lease_s / RENEWALS
         self._held: dict[str, tuple[Place, Ticket]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -65,7 +67,7 @@ class HeldSlots:
 
     async def _keep(self) -> None:
         while self._held:
-            await asyncio.sleep(RENEWED_EVERY_S)
+            await asyncio.sleep(self._every_s)
             if self._held:
                 with contextlib.suppress(LimiterAway):
                     await self._renew(list(self._held.values()))

@@ -13,7 +13,7 @@ from cope.core.codec import encode_policy
 from cope.core.history import FinishedStep, History, step_named
 from cope.core.ids import TaskId
 from cope.core.policies.decision import Accept
-from cope.core.problem import Problem
+from cope.core.problem import Kind, Problem
 from cope.core.reuse import PromptVersion, reusable, taken_over
 from cope.core.task import NO_OPTIONS, CallerOptions, TaskSpec
 
@@ -21,14 +21,21 @@ KEY_BYTES = 16
 
 
 def pool_key(problem: Problem, options: CallerOptions, *, policy: str, seed: int | None) -> bytes:
-    """Equal for identical tasks of a project, 16 bytes: the same kind, conversation, choices and answer form, the same
-    options of the caller's, the same policy with its models (`policy` is the encoded one), and the same `seed` where
-    the caller chose one (None: any draw will do). Labels, priorities, caps and the form of the response don't count."""
+    """Equal for identical tasks of a project, 16 bytes: the same kind, conversation and keys of that kind (choices,
+    answer form, tests, turns), the same options of the caller's, the same policy with its models (`policy` is the
+    encoded one), and the same `seed` where the caller chose one (None: any draw will do). Labels, priorities, caps and
+    the form of the response don't count."""
     parts = [_digest(policy), "" if seed is None else str(seed), problem.kind.value, str(len(problem.conversation))]
     for message in problem.conversation:
         parts += (message.role, message.content)
     if problem.choices or problem.answer_pattern is not None or problem.answer_pointer is not None:
         parts.append(_json(problem.choices, problem.answer_pattern, problem.answer_pointer))
+    if problem.kind is Kind.CODE:
+        parts.append(_json(problem.tests, problem.setup, problem.entry_point, problem.by_behaviour))
+    if problem.kind is Kind.OPEN:
+        parts.append(_json(problem.turns, problem.category))
+    if problem.actions:
+        parts.append(_json("actions", problem.actions))
     if options is not NO_OPTIONS and options != NO_OPTIONS:  # by identity first: to compare takes as long as to hash
         asked = (options.max_tokens, options.temperature, options.top_p, options.stop, options.choices_n)
         parts.append(_json("options", *asked))

@@ -13,6 +13,7 @@ from cope.core.history import FinishedStep, History, step_named
 from cope.core.ids import ProjectId, TaskId
 from cope.core.policies.decision import Accept, Decision
 from cope.core.policies.spec import PolicyName, PolicySpec
+from cope.core.problem import Kind
 from cope.core.stages import Tier
 from cope.core.task import StoreLevel, TaskSpec
 
@@ -44,6 +45,8 @@ def auditable(spec: TaskSpec, history: History, decision: Decision) -> Auditable
     """
     if not isinstance(decision, Accept) or spec.policy.name not in _CONFIDENT or spec.store is StoreLevel.NONE:
         return None
+    if spec.problem.kind is Kind.CODE:
+        return None  # programs are not compared by their text, and one that passes was already tested
     if not decision.accepted or decision.degraded or decision.vote is None or decision.vote.winner is None:
         return None
     step = step_named(history, decision.step)

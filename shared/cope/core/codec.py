@@ -51,6 +51,20 @@ def encode_payload(
         data["ap"] = problem.answer_pattern
     if problem.answer_pointer is not None:
         data["aj"] = problem.answer_pointer
+    if problem.tests:
+        data["ts"] = problem.tests
+    if problem.setup:
+        data["su"] = problem.setup
+    if problem.entry_point is not None:
+        data["ep"] = problem.entry_point
+    if problem.by_behaviour:
+        data["bb"] = True
+    if problem.turns:
+        data["ut"] = problem.turns
+    if problem.category is not None:
+        data["cg"] = problem.category
+    if problem.actions:
+        data["ac"] = problem.actions
     if store is not StoreLevel.ANSWERS:
         data["st"] = store.value
     if max_cost is not None:
@@ -114,6 +128,7 @@ def encode_policy(policy: PolicySpec) -> str:
             # Absent where there are none: policies stored before there were waves keep their text, and so their id.
             **({"waves": policy.waves} if policy.waves else {}),
             **({"baseline": baseline} if baseline else {}),
+            **({"theta": {category: str(value) for category, value in policy.theta}} if policy.theta else {}),
         },
         option=orjson.OPT_SORT_KEYS,
     ).decode()
@@ -143,6 +158,7 @@ def decode_policy(text: str) -> PolicySpec:
         passthrough_tier=Tier(data["passthrough_tier"]),
         waves=tuple(data.get("waves", ())),
         baseline=decode_options(data.get("baseline", {})),
+        theta=tuple((category, Fraction(value)) for category, value in data.get("theta", {}).items()),
     )
 
 
@@ -157,6 +173,13 @@ def decode_task(task_id: TaskId, *, payload: str, policy: PolicySpec | str, seed
             choices=tuple(data.get("c", ())),
             answer_pattern=data.get("ap"),
             answer_pointer=data.get("aj"),
+            tests=tuple(data.get("ts", ())),
+            setup=data.get("su", ""),
+            entry_point=data.get("ep"),
+            by_behaviour=data.get("bb", False),
+            turns=tuple(data.get("ut", ())),
+            category=data.get("cg"),
+            actions=tuple(data.get("ac", ())),
         ),
         policy=decode_policy(policy) if isinstance(policy, str) else policy,
         requested_model=data["r"],
@@ -210,6 +233,8 @@ def encode_step(step: FinishedStep) -> str:
         data["early"] = step.stopped_early
     if step.reused_from is not None:
         data["of"] = step.reused_from
+    if step.scoring is not None:
+        data["how"] = step.scoring
     return orjson.dumps(data).decode()
 
 
@@ -224,6 +249,10 @@ def _sample(sample: Sample) -> Json:
         "e": sample.error,
     }
     data.update({name: text for name, text in texts.items() if text is not None})
+    if sample.tests_passed is not None:
+        data["tp"] = sample.tests_passed
+    if sample.mean_logprob is not None:
+        data["lp"] = sample.mean_logprob
     if sample.solution_usage != sample.usage:
         data["xu"] = encode_usage(sample.solution_usage)
     return data
@@ -248,6 +277,7 @@ def decode_step(text: str) -> FinishedStep:
         price_version=data.get("price"),
         stopped_early=data.get("early"),
         reused_from=data.get("of"),
+        scoring=data.get("how"),
     )
 
 
@@ -263,8 +293,10 @@ def _decode_sample(data: Mapping[str, Any]) -> Sample:
         key=None if key is None else AnswerKey(key),
         finish_reason=data.get("f"),
         error=data.get("e"),
+        tests_passed=data.get("tp"),
         usage=usage,
         solution_usage=decode_usage(data["xu"]) if "xu" in data else usage,
+        mean_logprob=data.get("lp"),
     )
 
 

@@ -15,6 +15,7 @@ CopeError
 │   └── Unpriced              a paid model without a price in force: refused, never free
 ├── SinkUnavailable           what the event log is relayed to did not take it: retryable
 ├── AnswerHelperUnavailable   no process that reads answers can be started: retryable, nobody's answer is to blame
+├── SandboxUnavailable        no sandbox that holds foreign programs: the operator can mend it, no program is to blame
 └── ModelError                a model call failed
     ├── ModelUnreachable      nothing was sent, or an idempotent call broke: retryable
     ├── ModelRateLimited      429; `retry_after_s` where the provider says it: retryable, not the task's fault
@@ -146,6 +147,12 @@ class AnswerHelperUnavailable(CopeError):
 
     code = "answer_helper_unavailable"
     retryable = True
+
+
+class SandboxUnavailable(CopeError):
+    """Programs that a model wrote can't be run safely here, so none is run. The message says what is missing."""
+
+    code = "sandbox_unavailable"
 
 
 class ModelError(CopeError):

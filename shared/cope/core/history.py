@@ -22,7 +22,9 @@ class SampleStatus(StrEnum):
 class Sample:
     """One chain of a step. `index` in [0, n). `key` is None for an unparsable answer: it never wins a vote.
 
-    `plan` is the chain's own plan (None where the step draws none), `solution` the executor's text.
+    `plan` is the chain's own plan (None where the step draws none), `solution` the executor's text. `tests_passed` is
+    how many visible tests a program passed, None where none was run. `mean_logprob` ≤ 0 is that of the solution's
+    tokens, where the step asked for it and the server gave it.
     """
 
     index: int
@@ -35,6 +37,8 @@ class Sample:
     error: str | None = None
     usage: TokenUsage = TokenUsage()
     solution_usage: TokenUsage = TokenUsage()
+    tests_passed: int | None = None
+    mean_logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class FinishedStep:
     """One step as it was carried out. `samples` are ordered by index and include aborted and failed ones.
 
     `reused_from` is the task that carried it out, where a retry took it over: it cost nothing again, so `cost` and
-    `usage` are zero here.
+    `usage` are zero here. `scoring` says how the samples' log-probabilities were had and are read.
     """
 
     name: str
@@ -60,6 +64,7 @@ class FinishedStep:
     price_version: str | None = None
     stopped_early: str | None = None
     reused_from: TaskId | None = None
+    scoring: str | None = None
 
     @property
     def arrived(self) -> tuple[Sample, ...]:

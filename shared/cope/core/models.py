@@ -65,6 +65,8 @@ class ModelEntry:
     `concurrency` is calls in flight over all workers; None is no limit. `price_id` names rows of the price table;
     a model of the paid tier without a price in force is never called. `api_key` is the secret itself and is kept out
     of `repr`.
+    `logprobs` says which log-probabilities its server returns when asked: those of the model's own distribution
+    (`original`, which kind `open` needs), those after the temperature, or none.
     `endpoints` are several keys or providers of it, each with limits and possibly a price of its own; empty: the one
     of the model's own fields. `at` is the model as one of them serves it.
     """
@@ -84,6 +86,7 @@ class ModelEntry:
     unsupported: frozenset[str] = frozenset()
     extra_body: Mapping[str, JsonScalar] = field(default_factory=dict)
     supports_seed: bool = False
+    logprobs: Literal["none", "original", "temperature_scaled"] = "none"
     abort: Literal["none", "rid"] = "none"
     timeout_s: float = 600.0
     licence: str | None = None
@@ -148,7 +151,7 @@ def _place(model: str, endpoint: Endpoint) -> Place:
 class ModelCatalog:
     """All configured models by name, the default of each tier, and the prompt sets they may use.
 
-    `scorers` are FrugalGPT's by name. `runs_programs`: whether workers can run solutions that are programs.
+    `scorers` are FrugalGPT's by name. `runs_programs`: whether workers run programs that a model wrote.
     """
 
     entries: Mapping[str, ModelEntry]

@@ -7,7 +7,7 @@ for somebody to look (http contract, b16). A project can switch this off.
 
 from enum import StrEnum
 
-from cope.core.history import FinishedStep
+from cope.core.history import FinishedStep, Sample
 from cope.core.policies.cascade_vote import set_step
 from cope.core.policies.spec import CASCADES, PolicyName
 from cope.core.policies.tiers import tier_step
@@ -34,8 +34,15 @@ def line_parses(policy: PolicyName, step: FinishedStep) -> bool | None:
     several = policy not in {PolicyName.COPE, PolicyName.COPE_S2}
     if several and step.name not in {set_step(0), tier_step(0)}:
         return None  # a line counts once, however many steps its first stage has
-    readable = sum(sample.key is not None for sample in step.arrived)
+    readable = sum(_readable(sample) for sample in step.arrived)
     return readable > 0 and 2 * readable >= len(step.arrived)
+
+
+def _readable(sample: Sample) -> bool:
+    """A program that passes no test was read all the same, and a text without a vote where it came with what it is
+    judged by."""
+    ran = sample.tests_passed is not None and sample.answer is not None
+    return sample.key is not None or ran or sample.mean_logprob is not None
 
 
 def verdict(judged: int, parsed: int, *, may_pause: bool) -> ParseWatch:

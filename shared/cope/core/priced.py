@@ -21,7 +21,7 @@ def models_of(policy: PolicySpec) -> tuple[str, ...]:
             | PolicyName.SMALL_GUIDED
         ):
             return policy.small, policy.large
-        case PolicyName.SMALL | PolicyName.SMALL_MAJORITY:
+        case PolicyName.SMALL | PolicyName.SMALL_MAJORITY | PolicyName.SMALL_MULTI:
             return (policy.small,)
         case PolicyName.LARGE | PolicyName.LARGE_PLAN | PolicyName.AUDIT:
             return (policy.large,)

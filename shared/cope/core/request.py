@@ -16,17 +16,23 @@ from cope.core.models import ModelCatalog
 from cope.core.money import NanoUSD
 from cope.core.policies.spec import PolicyName, PolicySpec
 from cope.core.problem import Kind, Message, MessageRole, Problem
-from cope.core.request_baselines import check_fit
+from cope.core.request_actions import ACTION_KEYS, action_problem, refuse_action_keys, refuse_unfit_prompts
+from cope.core.request_baselines import check_fit, for_kind
+from cope.core.request_code import CODE_KEYS, code_problem, refuse_code_options
+from cope.core.request_open import OPEN_KEYS, check_open, open_problem, refuse_open_keys
 from cope.core.request_policy import COPE_POLICY_KEYS, LATER_COPE_KEYS, resolve_policy
 from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text, as_text_list, as_usd
 from cope.core.responses.form import ResponseForm
 from cope.core.task import NO_OPTIONS, Cache, CallerOptions, OnBudget, ProviderBatch, StoreLevel
 
-SERVED_KINDS = (Kind.MATH, Kind.CHOICE, Kind.EXACT)
+SERVED_KINDS = (Kind.MATH, Kind.CHOICE, Kind.EXACT, Kind.CODE, Kind.OPEN, Kind.ACTION)
 _ROLES = frozenset({"system", "developer", "user", "assistant"})
 _TASK_KEYS = frozenset(
     {"kind", "seed", "choices", "answer_pattern", "answer_pointer", "on_budget", "priority", "store", "max_cost_usd"}
     | {"provider_batch", "cache"}
+    | CODE_KEYS
+    | OPEN_KEYS
+    | ACTION_KEYS
 )
 BATCH_ONLY_KEYS = frozenset({"webhook_url", "order", "dry_run", "audit_share", "open"})
 _COPE_KEYS = _TASK_KEYS | COPE_POLICY_KEYS
@@ -178,13 +184,19 @@ class RequestParser:
         else:
             values = self._inherited
         model = as_text(body.get("model"), "model", longest=256)
-        policy = self._policy(model, own_cope)
+        policy = for_kind(self._policy(model, own_cope), values.kind, named="prompt_sets" in cope)
         if policy.prompt_set is not None or policy.baseline.prompt_sets:
             check_fit(policy, values.kind, self._catalog)
+        if policy.name is not PolicyName.PASSTHROUGH:
+            refuse_code_options(values.kind, policy, self._catalog)
+        problem = _problem(body, cope, values.kind, policy)
+        options = NO_OPTIONS if _OPTION_FIELDS.isdisjoint(body) else _options(body, policy)
+        check_open(problem, policy, own_cope, self._catalog, model=model, choices_n=options.choices_n)
+        refuse_unfit_prompts(values.kind, policy, self._catalog)
         return ParsedRequest(
-            problem=_problem(body, cope, values.kind, passthrough=policy.name is PolicyName.PASSTHROUGH),
+            problem=problem,
             policy=policy,
-            options=NO_OPTIONS if _OPTION_FIELDS.isdisjoint(body) else _options(body, policy),
+            options=options,
             requested_model=model,
             seed=_seed(body, cope),
             on_budget=values.on_budget,
@@ -246,12 +258,18 @@ def parse_cope_defaults(block: object, *, catalog: ModelCatalog, kind: Kind) -> 
     max_cost, audit_share = cope.get("max_cost_usd"), cope.get("audit_share")
     # Said of a batch, it bounds the whole batch: a line's own cap stands on the line.
     defaults = {key: value for key, value in cope.items() if key not in {*BATCH_ONLY_KEYS, "max_cost_usd"}}
-    probe_cope = {key: value for key, value in defaults.items() if key != "choices"}
+    probe_cope = {key: value for key, value in defaults.items() if key not in {"choices", "actions"}}
+    if probe_cope.get("kind", kind.value) == Kind.CODE.value:
+        probe_cope.setdefault("tests", ["assert True"])  # a line brings its own
+    if probe_cope.get("kind", kind.value) == Kind.ACTION.value:
+        probe_cope["actions"] = defaults.get("actions", ["look"])  # a line brings its own
     if probe_cope.get("kind") == Kind.CHOICE.value:
         probe_cope["choices"] = defaults.get("choices", ["a", "b"])
     name = "cope" if "policy" not in defaults else as_text(defaults["policy"], "cope.policy", longest=256)
     probe = {"model": name, "messages": [{"role": "user", "content": "?"}], "cope": probe_cope}
-    parse_request(probe, defaults=RequestDefaults(kind), catalog=catalog)
+    # Meant for the lines of kind `open` among them; those may also bring thresholds of their own.
+    theta = probe_cope.pop("theta", 1)
+    parse_request(probe, defaults=RequestDefaults(kind, {"theta": theta}), catalog=catalog)
     return BatchCope(
         webhook_url=None if url is None else as_text(url, "cope.webhook_url", longest=2000),
         by_input=order == "input",
@@ -322,14 +340,25 @@ def refuse_unsupported(body: Mapping[str, object]) -> None:
             )
 
 
-def _problem(body: Mapping[str, object], cope: Mapping[str, object], kind: Kind, *, passthrough: bool) -> Problem:
+def _problem(body: Mapping[str, object], cope: Mapping[str, object], kind: Kind, policy: PolicySpec) -> Problem:
     conversation = _conversation(body.get("messages"))
-    if passthrough:
+    if policy.name is PolicyName.PASSTHROUGH:
+        for key in CODE_KEYS & cope.keys():
+            raise BadRequest(
+                f"`cope.{key}` needs a policy, but `model` names a single model: set `cope.policy` too.",
+                param=f"cope.{key}",
+            )
+        refuse_action_keys(cope, "needs a policy, but `model` names a single model: set `cope.policy` too.")
         return Problem(Kind.EXACT, conversation)
     if conversation[-1].role != "user":
         raise BadRequest("The last message must be the user's: it is the problem to solve.", param="messages")
-    if not cope and kind is not Kind.CHOICE:
+    if not cope and kind not in {Kind.CHOICE, Kind.CODE, Kind.ACTION}:
         return Problem(kind, conversation)
+    if kind is Kind.OPEN:
+        _refuse_of_other_kinds(cope)
+        code_problem(action_problem(Problem(kind, conversation), cope), cope, policy.name)
+        return open_problem(conversation, cope)
+    refuse_open_keys(cope, kind)
     choices: tuple[str, ...] = ()
     if kind is Kind.CHOICE:
         if "choices" not in cope:
@@ -345,7 +374,14 @@ def _problem(body: Mapping[str, object], cope: Mapping[str, object], kind: Kind,
         raise BadRequest("Give `answer_pattern` or `answer_pointer`, not both.", param="cope.answer_pointer")
     if pointer is not None and pointer != "" and not pointer.startswith("/"):
         raise BadRequest("A JSON pointer is empty or starts with '/', such as '/label'.", param="cope.answer_pointer")
-    return Problem(kind, conversation, choices, pattern, pointer)
+    problem = action_problem(Problem(kind, conversation, choices, pattern, pointer), cope)
+    return code_problem(problem, cope, policy.name)
+
+
+def _refuse_of_other_kinds(cope: Mapping[str, object]) -> None:
+    for key, kind in (("choices", "choice"), ("answer_pattern", "exact"), ("answer_pointer", "exact")):
+        if cope.get(key) is not None:
+            raise BadRequest(f"`{key}` belongs to kind `{kind}`.", param=f"cope.{key}")
 
 
 def _only_for_exact(cope: Mapping[str, object], kind: Kind, key: str) -> str | None:

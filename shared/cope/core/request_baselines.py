@@ -22,7 +22,7 @@ BASELINE_KEYS = frozenset(
 _COPE = frozenset({PolicyName.COPE, PolicyName.COPE_S2})
 _FEW_SHOT = frozenset({PolicyName.CASCADE_VOTE, PolicyName.CASCADE_VERIFY})
 _TIERED = frozenset({PolicyName.ABC, PolicyName.FRUGALGPT})
-_VOTING = _COPE | _FEW_SHOT | {PolicyName.SMALL_MAJORITY, PolicyName.SMALL_GUIDED}
+_VOTING = _COPE | _FEW_SHOT | {PolicyName.SMALL_MAJORITY, PolicyName.SMALL_MULTI, PolicyName.SMALL_GUIDED}
 _PLAN_EXECUTE = frozenset({PolicyName.PLAN_EXECUTE})
 _ALL = frozenset(PolicyName) - {PolicyName.PASSTHROUGH, PolicyName.AUDIT}
 
@@ -35,6 +35,7 @@ BELONGS_TO: Mapping[str, frozenset[PolicyName]] = {
     "threshold_rule": _COPE | {PolicyName.CASCADE_VOTE, PolicyName.ABC},
     "max_stage": _COPE,
     "p1_star": _COPE,
+    "theta": _COPE,
     "stop": _VOTING | {PolicyName.ABC},
     "prompt_set": _ALL - _FEW_SHOT,
     "prompt_sets": _FEW_SHOT,
@@ -112,6 +113,16 @@ def with_baseline(policy: PolicySpec, cope: Mapping[str, object], catalog: Model
     return replace(policy, baseline=options)
 
 
+def for_kind(policy: PolicySpec, kind: Kind, *, named: bool) -> PolicySpec:
+    """The policy as it suits the kind. Prompt sets that the caller did not name: programs compute answers of kind
+    `math` only. Waves that a batch gives to all its lines: those of kind `open` take no vote."""
+    if kind is Kind.OPEN and policy.waves:
+        policy = replace(policy, waves=())
+    if named or kind is Kind.MATH or policy.baseline.prompt_sets != DEFAULT_PROMPT_SETS:
+        return policy
+    return replace(policy, baseline=replace(policy.baseline, prompt_sets=WITHOUT_PROGRAMS))
+
+
 def check_fit(policy: PolicySpec, kind: Kind, catalog: ModelCatalog) -> None:
     """Whether every prompt set that the policy names has words for this kind, and its solutions can be read.
 
@@ -129,7 +140,7 @@ def check_fit(policy: PolicySpec, kind: Kind, catalog: ModelCatalog) -> None:
         if prompts.programs and not catalog.runs_programs:
             raise BadRequest(
                 f"Policy {policy.name.value!r} with prompt set {name!r} runs programs that a model wrote, and "
-                "nothing here runs programs: name sets without programs, such as "
+                "nothing here runs programs (COPE_SANDBOX_PROCESSES is 0): name sets without programs, such as "
                 '"prompt_sets": ["cot1", "cot2"].',
                 param=param,
                 code="program_runner_not_configured",

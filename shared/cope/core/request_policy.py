@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from cope.core.confidence import ThresholdRule, parse_threshold
-from cope.core.errors import BadRequest, NotAvailableYet
+from cope.core.errors import BadRequest
 from cope.core.models import ModelCatalog
 from cope.core.policies.spec import MAX_SAMPLES, PolicyName, PolicySpec, Temperatures
 from cope.core.request_baselines import (
@@ -23,6 +23,7 @@ from cope.core.request_baselines import (
 )
 from cope.core.request_values import as_choice, as_int, as_mapping, as_number, as_text
 from cope.core.stages import StopRule, StragglerRule, Tier
+from cope.core.theta import parse_theta
 from cope.core.waves import as_waves, check_waves
 
 COPE_POLICY_KEYS = BASELINE_KEYS | frozenset(
@@ -40,15 +41,11 @@ COPE_POLICY_KEYS = BASELINE_KEYS | frozenset(
         "stop",
         "p1_star",
         "waves",
+        "theta",
     }
 )
-LATER_COPE_KEYS = frozenset(
-    {
-        "theta", "tests", "setup", "entry_point", "actions", "turns", "on_expiry",
-    }
-)  # fmt: skip
-LATER_POLICIES = frozenset({"small-multi"})
-VOTING = frozenset({PolicyName.COPE, PolicyName.COPE_S2, PolicyName.SMALL_MAJORITY})
+LATER_COPE_KEYS = frozenset({"on_expiry"})
+VOTING = frozenset({PolicyName.COPE, PolicyName.COPE_S2, PolicyName.SMALL_MAJORITY, PolicyName.SMALL_MULTI})
 """The policies whose samples vote, so that `waves` means something."""
 SELECTABLE = tuple(name.value for name in PolicyName if name not in {PolicyName.PASSTHROUGH, PolicyName.AUDIT})
 _TEMPERATURES = tuple(Temperatures.__dataclass_fields__)
@@ -62,7 +59,7 @@ def resolve_policy(
     named, at = _split(model)
     if "policy" in own:
         name = own["policy"]
-    elif named in SELECTABLE or named in LATER_POLICIES:
+    elif named in SELECTABLE:
         name = model
     else:
         name = merged.get("policy")
@@ -85,8 +82,6 @@ def _split(text: str) -> tuple[str, str | None]:
 
 
 def _blank(name: str, param: str, catalog: ModelCatalog) -> PolicySpec:
-    if name in LATER_POLICIES:
-        raise NotAvailableYet(f"Policy {name!r} is not served by this version yet.", param=param)
     policy = PolicyName(as_choice(name, param, SELECTABLE))
     return PolicySpec(
         name=policy,
@@ -161,9 +156,9 @@ def _override(policy: PolicySpec, cope: Mapping[str, object], catalog: ModelCata
             case "prompt_set":
                 changes[key] = as_choice(value, param, tuple(catalog.prompt_sets))
             case "stop":
-                if value == "first_pass":
-                    raise NotAvailableYet("`stop: first_pass` belongs to kind `code`, not served yet.", param=param)
                 changes[key] = StopRule(as_choice(value, param, tuple(StopRule)))
+            case "theta":
+                changes[key] = parse_theta(value, param)
             case "p1_star":
                 changes[key] = StragglerRule(as_choice(value, param, tuple(StragglerRule)))
             case "waves":

@@ -10,10 +10,13 @@ from cope.core.errors import ErrorInfo
 from cope.core.history import FinishedStep, History, Sample, step_named
 from cope.core.ids import TaskId
 from cope.core.money import NanoUSD, TokenUsage, format_usd
+from cope.core.perplexity import candidate, exact_perplexity
 from cope.core.policies.decision import Accept
+from cope.core.policies.registry import answered_turns
 from cope.core.responses.result import finished_response
 from cope.core.stages import Tier
 from cope.core.task import TaskSpec
+from cope.core.vote import tally
 
 Json = dict[str, Any]
 
@@ -125,6 +128,7 @@ def _cope_block(spec: TaskSpec, history: History, step: FinishedStep, accept: Ac
         if accept.vote is not None
         else []
     )
+    turns = answered_turns(spec, history)
     return {
         "task_id": spec.task_id,
         "policy": spec.policy.name.value,
@@ -143,12 +147,27 @@ def _cope_block(spec: TaskSpec, history: History, step: FinishedStep, accept: Ac
         "price_version": next((s.price_version for s in reversed(history) if s.price_version), None),
         "prompt_version": step.prompt_version,
         "usage": {tier.value: _tier_usage(history, tier) for tier in Tier},
+        **({} if spec.problem.category is None else {"category": spec.problem.category}),
+        **({"turns": [_turn_json(history, turn) for turn in turns]} if spec.problem.turns else {}),
         "steps": [_step_json(s) for s in history],
     }
 
 
 def _cached(source: TaskId | None) -> Json:
     return {} if source is None else {"cached": True, "cached_from": source}
+
+
+def _turn_json(history: History, accept: Accept) -> Json:
+    """One user turn's answer, of several."""
+    step = step_named(history, accept.step)
+    samples = () if step is None else step.samples
+    return {
+        "content": next((s.solution or "" for s in samples if s.index == accept.sample_index), ""),
+        "stage": int(accept.stage),
+        "accepted": accept.accepted,
+        "confidence": None if accept.confidence is None else float(accept.confidence),
+        "reason": accept.reason,
+    }
 
 
 def _tier_usage(history: History, tier: Tier) -> Json:
@@ -175,8 +194,20 @@ def _step_json(step: FinishedStep) -> Json:
         "cost_nanousd": int(step.cost),
         "started_at": step.started_at.isoformat(),
         "finished_at": step.finished_at.isoformat(),
+        **_confidence_of(step),
+        **({} if step.scoring is None else {"scoring": step.scoring}),
         **({} if step.reused_from is None else {"reused_from": step.reused_from}),
     }
+
+
+def _confidence_of(step: FinishedStep) -> Json:
+    """What a step of several samples, or a scored one, was judged by: what thresholds are calibrated from."""
+    best = candidate(step)
+    if best is not None:
+        return {"confidence": float(exact_perplexity(best))}
+    if step.n == 1 or not any(sample.solution is not None for sample in step.samples):
+        return {}
+    return {"confidence": float(tally(step.arrived, step.n).consensus_ratio)}
 
 
 def _roles(step: FinishedStep) -> str:

@@ -7,7 +7,7 @@ from cope.core.codec import prune_step
 from cope.core.history import FinishedStep, History
 from cope.core.policies.common import draw_p1_star, majority, vote_of
 from cope.core.policies.decision import Accept
-from cope.core.policies.registry import next_decision
+from cope.core.policies.registry import answered_turns, next_decision
 from cope.core.stages import Step, Tier
 from cope.core.task import StoreLevel, TaskSpec
 
@@ -37,6 +37,8 @@ def kept_samples(task: TaskSpec, history: History) -> dict[str, frozenset[int]]:
                     kept[step.name] |= frozenset() if planner is None else {planner}
             case _:
                 pass
+    for turn in answered_turns(task, history):
+        kept[turn.step] |= {turn.sample_index}
     if not isinstance(next_decision(task, history), Accept):
         for step in history:
             kept[step.name] |= _to_go_on(task, step)

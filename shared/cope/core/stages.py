@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
 from cope.core.plans import GoalPlan, GuidelinePlan
+from cope.core.problem import Problem
 from cope.core.prompts.model import Role
 
 
@@ -23,10 +24,12 @@ class Tier(StrEnum):
 
 
 class StopRule(StrEnum):
-    """Whether a vote may end before its last sample (cascade, section 6)."""
+    """Whether a vote may end before its last sample (cascade, section 6). `first_pass`, for code only: at the first
+    program that passes, which need not be the one that would have been drawn."""
 
     OFF = "off"
     LOSSLESS = "lossless"
+    FIRST_PASS = "first_pass"  # noqa: S105 - no password
 
 
 class StragglerRule(StrEnum):
@@ -38,11 +41,14 @@ class StragglerRule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """How one role is sampled. `temperature` ≥ 0 (0 is greedy); `max_tokens` ≥ 1 caps the output."""
+    """How one role is sampled. `temperature` ≥ 0 (0 is greedy); `max_tokens` ≥ 1 caps the output.
+
+    `logprobs` asks for the log-probabilities of what is generated."""
 
     role: Role
     temperature: float
     max_tokens: int
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,8 @@ class Step:
     `name` is unique within a task. With `planner` and `executor` both set, chain i's goal plan is given to chain i's
     executor. `goal` and `guideline` are plans handed to every executor. `votes_needed` is set where a vote may stop
     early: at that many equal answers the step's outcome is acceptance. `waves` are the samples launched together, in
-    order (empty: all at once). `verbatim` sends the caller's own messages. `reason` says why this step follows.
+    order (empty: all at once). `verbatim` sends the caller's own messages. `problem` is what is asked where that is not
+    the task's own (a later turn). `reason` says why this step follows.
     """
 
     name: str
@@ -71,3 +78,4 @@ class Step:
     prompt_set: str | None = None
     verbatim: bool = False
     reason: str = ""
+    problem: Problem | None = None

@@ -13,6 +13,8 @@ from cope.core.problem import Message
 class ChatRequest:
     """One sample of one role. `request_id` has a fixed width (servers abort by prefix); `seed` is sent where supported.
 
+    `logprobs` asks for the log-probabilities of the generated tokens.
+
     `temperature` ≥ 0, `max_tokens` ≥ 1, `top_p` in (0, 1].
     """
 
@@ -24,18 +26,21 @@ class ChatRequest:
     top_p: float | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ChatAnswer:
     """What came back. `usage` is None where the provider did not say; `provider_id` is its own id of the call,
-    `hints` what its headers say about its limits."""
+    `hints` what its headers say about its limits. `mean_logprob` is that of the generated tokens, None where it was not
+    asked for or not given."""
 
     text: str
     finish_reason: str
     usage: TokenUsage | None
     provider_id: str | None
     hints: RateHints = NO_HINTS
+    mean_logprob: float | None = None
 
 
 class ChatModel(Protocol):

@@ -10,6 +10,6 @@ class ProgramValues(Protocol):
         """`str()` of what `variable` holds once `program` has ended, at most a few thousand characters.
 
         None for a program that fails, runs out of time, ends early or never sets it: that is its author's mistake and
-        no error. Raises `AnswerHelperUnavailable` where programs can't be run at all.
+        no error. Raises `SandboxUnavailable` where programs can't be run at all.
         """
         ...

@@ -12,7 +12,9 @@ from cope.core.limits.hints import NO_HINTS, RateHints
 from cope.core.models import ModelEntry
 from cope.core.money import TokenUsage
 from cope.core.plans import GoalPlan
-from cope.core.problem import Message
+from cope.core.policies import passing
+from cope.core.policies.turns import problem_of
+from cope.core.problem import Kind, Message
 from cope.core.prompts import PromptSet, Role, render_executor, render_goal_planner, render_guideline_planner
 from cope.core.stages import Call, Step, StopRule
 from cope.core.stopping import VoteState, may_stop
@@ -52,15 +54,15 @@ class StepOutcome:
 def planner_messages(spec: TaskSpec, step: Step, prompts: PromptSet) -> tuple[Message, ...]:
     """What the step's planner is sent."""
     if step.planner is not None and step.planner.role is Role.GUIDELINE_PLANNER:
-        return render_guideline_planner(prompts, spec.problem)
-    return render_goal_planner(prompts, spec.problem)
+        return render_guideline_planner(prompts, problem_of(spec, step))
+    return render_goal_planner(prompts, problem_of(spec, step))
 
 
 def executor_messages(spec: TaskSpec, step: Step, prompts: PromptSet, own: GoalPlan | None) -> tuple[Message, ...]:
     """What the step's executor is sent; `own` is the chain's own goal plan."""
     if step.verbatim:
-        return spec.problem.conversation
-    return render_executor(prompts, spec.problem, goal=own or step.goal, guideline=step.guideline)
+        return problem_of(spec, step).conversation
+    return render_executor(prompts, problem_of(spec, step), goal=own or step.goal, guideline=step.guideline)
 
 
 def clip_plan(text: str, max_tokens: int) -> str:
@@ -87,6 +89,7 @@ def chat_request(
         top_p=options.top_p if executing else None,
         stop=options.stop if executing else (),
         seed=(spec.seed + index) & 0x7FFFFFFF if entry.supports_seed else None,
+        logprobs=call.logprobs,
     )
 
 
@@ -139,11 +142,15 @@ async def solution_sample(
         finish_reason=solved.finish_reason,
         usage=usage,
         solution_usage=usage,
+        mean_logprob=solved.mean_logprob,
     )
-    if step.verbatim:
+    if step.verbatim or spec.problem.kind is Kind.OPEN:  # nothing is read out of an open-ended text
         return sample
-    (judged,) = await judge.judge(spec.problem, [solved.text], programs=programs)
-    return replace(sample, answer=judged.answer, key=judged.key)
+    problem = spec.problem
+    if problem.kind is Kind.CODE and step.votes_needed is None:
+        problem = replace(problem, tests=())  # no gate follows, so nothing is run: a paid answer must not wait for that
+    (judged,) = await judge.judge(problem, [solved.text], programs=programs)
+    return replace(sample, answer=judged.answer, key=judged.key, tests_passed=judged.tests_passed)
 
 
 class ChainRunner:
@@ -215,6 +222,8 @@ class ChainRunner:
         step = self._step
         if step.votes_needed is None or step.stop is StopRule.OFF or len(samples) == step.n:
             return None
+        if self._spec.problem.kind is Kind.CODE:
+            return passing.decided(self._spec, tuple(samples), step.n, step.stop)
         state = may_stop(samples, step.n, step.votes_needed, step.stragglers)
         if state is VoteState.OPEN:
             return None

@@ -64,9 +64,9 @@ class Surveyor:
         self._now = now
         self._used: set[tuple[str, PriceTier]] = set()
         self._survey = Survey(seed=seed, valid_at=int(now.timestamp()))
-        self._groups: dict[tuple[str, str], int] = {}
+        self._groups: dict[tuple[str, str, int], int] = {}
         # By identity: the reader gives lines of equal policies one object, and the way holds it, so its id stays its.
-        self._ways: dict[tuple[int, CallerOptions, str], _Way] = {}
+        self._ways: dict[tuple[int, CallerOptions, str, int], _Way] = {}
         self._known_sizes: dict[tuple[object, ...], tuple[StepSize, ...]] = {}
         # The pilot: the lines of the lowest lot, the highest of these on top.
         self._drawn: list[tuple[int, int, NewTask, PilotLine]] = []
@@ -93,7 +93,8 @@ class Surveyor:
         """Prompts are put together from the problem and fixed words: lines of one form and length are of one size."""
         problem = spec.problem
         form = tuple((message.role, bool(message.content)) for message in problem.conversation)
-        key = (id(way), content_bytes(problem.conversation), form, problem.choices)
+        own = (problem.choices, problem.turns, problem.tests, problem.entry_point, problem.actions)
+        key = (id(way), content_bytes(problem.conversation), form, own)
         known = self._known_sizes.get(key)
         if known is None:
             if len(self._known_sizes) >= _MOST_SIZES:
@@ -116,7 +117,7 @@ class Surveyor:
         return self._survey, [row for _, _, row, _ in drawn]
 
     def _way(self, spec: TaskSpec, encoded: str) -> _Way:
-        key = (id(spec.policy), spec.options, spec.problem.kind.value)
+        key = (id(spec.policy), spec.options, spec.problem.kind.value, len(spec.problem.turns))
         known = self._ways.get(key)
         if known is None:
             if len(self._ways) >= _MOST_WAYS:
@@ -130,9 +131,11 @@ class Surveyor:
         priced = tuple((i, price) for i, rung in enumerate(rungs) if (price := self._price(rung)) is not None)
         escalates = any(rung.reach is not Reach.ALWAYS for rung in rungs)
         # Only where all that every line goes through is free: a dry run spends nothing.
-        pilots = escalates and all(rungs[position].reach is not Reach.ALWAYS for position, _ in priced)
+        # A pilot stops after Stage 1, which of several turns would be the first one's only.
+        free_start = all(rungs[position].reach is not Reach.ALWAYS for position, _ in priced)
+        pilots = escalates and free_start and not spec.problem.turns
         kind = spec.problem.kind.value
-        number = self._groups.setdefault((encoded, kind), len(self._survey.groups))
+        number = self._groups.setdefault((encoded, kind, len(spec.problem.turns)), len(self._survey.groups))
         if number == len(self._survey.groups):
             steps = [
                 paid_step(

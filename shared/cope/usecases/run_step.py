@@ -17,7 +17,7 @@ from cope.core.audit_sampling import auditable
 from cope.core.batch_tier import Order, batch_price, encode_order, may_wait
 from cope.core.budget import Scope, output_limit, settle, worst_case
 from cope.core.codec import decode_step, encode_step
-from cope.core.errors import ErrorInfo, ModelError, ModelMalformed, Unpriced
+from cope.core.errors import ErrorInfo, ModelError, ModelMalformed, SandboxUnavailable, Unpriced
 from cope.core.history import FinishedStep, History
 from cope.core.ids import AttemptId, TaskId
 from cope.core.lifecycle import HoldReason
@@ -26,6 +26,7 @@ from cope.core.limits.types import UNKNOWN, UNUSED, Verdict
 from cope.core.models import ModelCatalog, ModelEntry
 from cope.core.money import ZERO, NanoUSD, Price, TokenUsage, format_usd
 from cope.core.parse_watch import line_parses
+from cope.core.perplexity import scoring_text
 from cope.core.plans import GoalPlan
 from cope.core.policies.decision import Accept, Decision, Stop
 from cope.core.policies.degraded import best_vote
@@ -168,6 +169,9 @@ class StepRun:
             back = GiveBack(task.task_id, task.fence, delay_s=UNPRICED_RECHECK_S, note=missing.code)
             await self._give_back(back)
             return None
+        except SandboxUnavailable as away:
+            # Nothing was run, and waiting would not mend it. What a paid call of this step cost stays unconfirmed.
+            return await self._commit(None, Stop(ErrorInfo(away.code, away.message, status=503)))
 
     def _cached(self, source: TaskId, history: History, accept: Accept) -> ToDone:
         """The end of a task that another's stored result answers. None of its steps is this task's: they stay there."""
@@ -385,6 +389,7 @@ class StepRun:
             cost=cost,
             price_version=None if price is None else price.version,
             stopped_early=outcome.stopped_early,
+            scoring=scoring_text(step.executor.temperature) if step.executor and step.executor.logprobs else None,
         )
 
     def _next(self, finished: FinishedStep) -> Decision:

@@ -80,17 +80,20 @@ def _walk(spec: TaskSpec, *, longest: bool) -> list[Step]:
     decision = next_decision(spec, history)
     while isinstance(decision, Step):
         steps.append(decision)
-        history = (*history, _unreadable(decision, longest=longest))
+        history = (*history, _unreadable(spec, decision, longest=longest))
         decision = next_decision(spec, history)
     return steps
 
 
-def _unreadable(step: Step, *, longest: bool) -> FinishedStep:
+def _unreadable(spec: TaskSpec, step: Step, *, longest: bool) -> FinishedStep:
     """The step carried out, with answers that nobody can read: what escalates in every policy."""
     plan = None
     if step.planner is not None:
         plan = "x" * (step.planner.max_tokens * PLAN_BYTES_PER_TOKEN) if longest else ""
-    samples = tuple(Sample(index, SampleStatus.FINISHED, plan=plan, solution="") for index in range(step.n))
+    solution = ""
+    if spec.problem.turns and step.executor is not None and longest:  # a later turn is sent the earlier ones' answers
+        solution = "x" * (step.executor.max_tokens * PLAN_BYTES_PER_TOKEN)
+    samples = tuple(Sample(index, SampleStatus.FINISHED, plan=plan, solution=solution) for index in range(step.n))
     return FinishedStep(
         step.name, step.stage, step.tier, step.model, step.n, samples, step.reason, "", _NO_TIME, _NO_TIME
     )

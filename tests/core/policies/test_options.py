@@ -194,11 +194,11 @@ def test_where_nothing_runs_programs_a_cascade_has_two_cot_sets_unless_told_othe
 
 
 def test_a_prompt_set_without_words_for_the_kind_is_refused():
-    refusal = refused("cascade-vote", kind="choice")
+    refusal = refused("cascade-vote", kind="choice", prompt_sets=["cot1", "pot1"])
 
     assert refusal.param == "cope.prompt_sets"
     assert "'pot1' has no prompt for kind 'choice'" in refusal.message
-    assert policy("cascade-vote", kind="choice", prompt_sets=["cot1", "cot2"]).n == 8
+    assert policy("cascade-vote", kind="choice").baseline.prompt_sets == ("cot1", "cot2")
 
 
 def test_policies_that_end_with_one_sample_return_one_choice():

@@ -127,10 +127,13 @@ def in_process_judge(*, memory: int = 1_000, programs: ProgramValues | None = No
 
 
 def grade_all(kind: Kind, pairs: Sequence[tuple[str, str]], *, limits: HelperLimits | None = None) -> list[bool]:
-    """Grade (gold, answer) pairs from code that has no event loop, such as a command line."""
+    """Grade (gold, answer) pairs from code that has no event loop, such as a command line.
+
+    By default with more time than a vote's answers have: math-verify is slow, and nobody waits for it.
+    """
 
     async def run() -> list[bool]:
-        judge = helper_judge(limits=limits)
+        judge = helper_judge(limits=limits or HelperLimits(cpu_s=2.0))
         try:
             return [await judge.grade(kind, gold, answer) for gold, answer in pairs]
         finally:

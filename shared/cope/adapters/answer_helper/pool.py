@@ -25,15 +25,16 @@ _BLAMED = frozenset({-signal.SIGPROF, -signal.SIGSEGV, -signal.SIGABRT, -signal.
 class HelperLimits:
     """What one answer may cost.
 
-    `cpu_s`: processor seconds. `wall_s`: seconds by the clock, much longer, for a machine that stalls. `start_s`:
+    `cpu_s`: processor seconds, so that on a machine with a core to spare no answer takes a second by the clock.
+    `wall_s`: seconds by the clock, much longer, for a machine that stalls. `start_s`:
     seconds for a helper to get ready or to load sympy. `memory_bytes`: of address space. `max_uses`: requests until a
     helper is replaced (sympy's caches grow).
     """
 
-    cpu_s: float = 2.0
+    cpu_s: float = 0.7
     wall_s: float = 15.0
     start_s: float = 60.0
-    memory_bytes: int = 2**30
+    memory_bytes: int = 512 * 2**20
     max_uses: int = 5_000
 
 

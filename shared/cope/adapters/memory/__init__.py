@@ -5,6 +5,7 @@ from cope.adapters.memory.clock import FixedClock, SequentialIds
 from cope.adapters.memory.files import MemoryFiles
 from cope.adapters.memory.limiter import MemoryLimiter
 from cope.adapters.memory.model import ScriptedModel
+from cope.adapters.memory.programs import TrustedPrograms
 from cope.adapters.memory.store import MemoryStore
 from cope.adapters.memory.wakeup import MemoryWakeUp
 from cope.adapters.memory.webhooks import RecordingWebhookSender
@@ -20,4 +21,5 @@ __all__ = [
     "RecordingWebhookSender",
     "ScriptedModel",
     "SequentialIds",
+    "TrustedPrograms",
 ]

@@ -72,13 +72,21 @@ class Database:
         await self._pool.close()
 
     async def _configure(self, conn: Connection) -> None:
-        # The second: a server process that waits for a lock for somebody who has hung up goes too. Else those that come
-        # after it pile up until the server takes no more connections.
-        await conn.execute(
-            "SELECT set_config('idle_in_transaction_session_timeout', %s, false),"
-            " set_config('client_connection_check_interval', '2s', false)",
-            [f"{self._idle_s * 1000:.0f}"],
-        )
+        """How the server finds out that this process is gone or cut off, and frees what it holds."""
+        wanted = {
+            "idle_in_transaction_session_timeout": f"{self._idle_s * 1000:.0f}",
+            # A server process that waits for a lock for somebody who has hung up goes too. Else those that come after
+            # it pile up until the server takes no more connections.
+            "client_connection_check_interval": "2s",
+            "tcp_keepalives_idle": str(KEEPALIVE["keepalives_idle"]),
+            "tcp_keepalives_interval": str(KEEPALIVE["keepalives_interval"]),
+            "tcp_keepalives_count": str(KEEPALIVE["keepalives_count"]),
+        }
+        if _has_transaction_timeout(conn):
+            # In the middle of a pipeline the server does not count itself as idle, whoever it waits for.
+            wanted["transaction_timeout"] = _timeout(self._idle_s)
+        names = ", ".join("set_config(%s, %s, false)" for _ in wanted)
+        await conn.execute(f"SELECT {names}", [part for setting in wanted.items() for part in setting])
 
     async def _check(self, conn: Connection) -> None:
         """A connection that the server dropped (a restart) is replaced before anybody is given it. One that was in use
@@ -109,9 +117,26 @@ class Database:
         async with self.connection(limit_s=limit_s) as conn, conn.transaction():
             if limit_s is None:
                 await conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            if (limit_s is None or limit_s > self._idle_s) and _has_transaction_timeout(conn):
+                longer = "0" if limit_s is None else _timeout(limit_s)
+                # Off and on again: a clock that runs is not put forward.
+                await conn.execute(
+                    "SELECT set_config('transaction_timeout', '0', true), set_config('transaction_timeout', %s, true)",
+                    [longer],
+                )
             for name, value in settings.items():
                 await conn.execute("SELECT set_config(%s, %s, true)", [f"cope.{name}", value])
             yield conn
+
+
+def _has_transaction_timeout(conn: Connection) -> bool:
+    """From Postgres 17 on."""
+    return conn.info.server_version >= 170_000
+
+
+def _timeout(limit_s: float) -> str:
+    """In the server's milliseconds, a little after this side has given up."""
+    return f"{limit_s * 1000 + 1000:.0f}"
 
 
 @contextlib.asynccontextmanager

@@ -50,7 +50,7 @@ class PostgresLimiter:
         self._clock = clock
         self._wishes: list[_Wish] = []
         self._worker: asyncio.Task[None] | None = None
-        self._slots = HeldSlots(self._renew)
+        self._slots = HeldSlots(self._renew, lease_s=self._pace.slot_lease_s)
         self._trust = Trust()
 
     async def open(self) -> None:

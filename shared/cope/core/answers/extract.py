@@ -1,8 +1,10 @@
 r"""From a solution's text to the answer it states. Which statement counts is decided here, once:
 
-- **math**: the last balanced `\boxed{…}` or `\fbox{…}`; else what follows the last cue ("the answer is", "Answer:",
-  "ans =", "####") on its line; else the last line that is a number, or ends in "= a number".
+- **math**: the last balanced `\boxed{…}` or `\fbox{…}`, and those before it that only "and", "or", a comma or a name
+  (`x = `) stands between: they are one answer of several members; else what follows the last cue ("the answer is",
+  "Answer:", "ans =", "####") on its line; else the last line that is a number, or ends in "= a number".
 - **choice**: see `choices`.
+- **action**: see `actions`.
 - **exact**: the last match of `answer_pattern` (its group if it has one); or the value at `answer_pointer` in the last
   JSON value (fenced blocks first); else the last line "Answer: …"; else the whole text. Where a pattern or a pointer
   is given and finds nothing, there is no answer.
@@ -11,6 +13,7 @@ r"""From a solution's text to the answer it states. Which statement counts is de
 import re
 
 from cope.core.answers import latex
+from cope.core.answers.actions import extract_action
 from cope.core.answers.choices import extract_choice
 from cope.core.answers.json_pointer import last_json_value, resolve
 from cope.core.answers.json_text import canonical_json
@@ -21,6 +24,12 @@ from cope.core.problem import Kind, Problem
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?=[0-9A-Za-z]))")
 _MAX_BOXES = 20
+_BETWEEN_BOXES = re.compile(
+    r"(?:\$|\\[)\]])?(?:[ \t},;]|\\(?:text|mbox)\{|\band\b|\bor\b|\\q?quad)*(?:\$|\\[(\[])?"
+    r"(?:[A-Za-z](?:_\{?\w\}?)? ?= ?)?",
+    re.IGNORECASE,
+)
+_MAX_BETWEEN_BOXES = 80
 _MAX_BOX_CHARS = 4_000
 _CUE = re.compile(
     r"(?:\banswer(?:[ \t]+is)?[ \t]*:\**|\banswer[ \t]+is\b(?:[ \t]+that\b)?:?|\bans[ \t]*=|####)"
@@ -55,19 +64,43 @@ def extract(problem: Problem, text: str) -> str | None:
             return extract_choice(problem.choices, _statements(text))
         case Kind.EXACT:
             return _exact(problem, text)
+        case Kind.ACTION:
+            return extract_action(problem.actions, text)
         case _:
             raise ValueError(f"no answer is extracted for kind {problem.kind.value}")
 
 
 def last_box(text: str) -> str | None:
     r"""The inside of the last balanced `\boxed{…}`, or of `\boxed 5`; None where there is none."""
+    found = _last_boxes(text)
+    return found[-1] if found else None
+
+
+def _last_boxes(text: str) -> list[str]:
+    r"""The insides of the last box and of those just before it: `\boxed{1} and \boxed{2}` state two members."""
+    members: list[str] = []
+    begins: int | None = None
     for found in reversed(list(_BOX.finditer(text))[-_MAX_BOXES:]):
-        if not found.group().endswith("{"):
-            return re.split(r"[\s$.,]", text[found.end() :], maxsplit=1)[0]
-        end = latex.closing_brace(text[: found.end() + _MAX_BOX_CHARS], found.end() - 1)
-        if end is not None:
-            return text[found.end() : end].strip() or None
-    return None
+        if found.group().endswith("{"):
+            end = latex.closing_brace(text[: found.end() + _MAX_BOX_CHARS], found.end() - 1)
+            inside, ends = ("", 0) if end is None else (text[found.end() : end].strip(), end + 1)
+        else:
+            end = ends = found.end()
+            inside = re.split(r"[\s$.,]", text[end:], maxsplit=1)[0]
+            ends += len(inside)
+        if begins is None and end is None:
+            continue
+        if not inside or (begins is not None and not _joined(text, ends, begins)):
+            break
+        begins = found.start()
+        if inside not in members:
+            members.insert(0, inside)
+    return members
+
+
+def _joined(text: str, ends: int, begins: int) -> bool:
+    between = 0 <= begins - ends <= _MAX_BETWEEN_BOXES
+    return between and _BETWEEN_BOXES.fullmatch(text, ends, begins) is not None
 
 
 def last_cue(text: str) -> str | None:
@@ -88,7 +121,7 @@ def answer_line(text: str) -> str | None:
 
 
 def _math(text: str) -> str | None:
-    return last_box(text) or last_cue(text) or _last_number_line(text)
+    return ", ".join(_last_boxes(text)) or last_cue(text) or _last_number_line(text)
 
 
 def _last_number_line(text: str) -> str | None:

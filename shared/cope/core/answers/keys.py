@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 
+from cope.core.answers.actions import MAX_ACTION_CHARS, normalised_action
 from cope.core.answers.exact import NotRational, TooBig, Undefined, rational
 from cope.core.answers.expression import Expression, Symbol
 from cope.core.answers.json_text import canonical_json, parse_json
@@ -64,6 +65,8 @@ def canonical_key(kind: Kind, answer: str, leaves: Leaves) -> AnswerKey:
             return _bounded(answer, MAX_EXACT_CHARS, lambda: _text(answer).casefold())
         case Kind.EXACT:
             return _bounded(answer, MAX_EXACT_CHARS, lambda: _exact(answer))
+        case Kind.ACTION:
+            return _bounded(answer, MAX_ACTION_CHARS, lambda: normalised_action(answer))
         case _:
             raise ValueError(f"answers of kind {kind.value} have no key")
 

@@ -20,21 +20,32 @@ _UNICODE = str.maketrans(
 )  # fmt: skip
 
 _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
-_THOUSANDS_MARK = re.compile(r"(?<=\d)\s*(?:,\s*\\!\s*|\{,\}\s*|\\,\s*)(?=\d{3}(?!\d))")
+_THOUSANDS_MARK = re.compile(r"(?<=\d)\s*(?:,\s*\\!\s*|\{\s*,\s*\}\s*|\\,\s*)(?=\d{3}(?!\d))")
+_SPACED_THOUSANDS = re.compile(r"(?<![\d.,^_/}])(?<!\d )[1-9]\d{0,2}(?: \d{3})+(?![\d/,]| \d{3}/)")
+_DOUBLED = re.compile(
+    r"\\\\(?=(?:[dtc]?frac|sqrt|d?binom|text|mathrm|left|right|pi|cdot|times|pm|le|ge|leq|geq|neq?|infty|cup|"
+    r"sin|cos|tan|log|ln|begin|end|circ|boxed)(?![A-Za-z]))"
+)
+_OPEN_END = re.compile(r",\s*(?:\.\.\.|…)")
 _REWRITES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"\\\\", r"\\cr "),  # a row's end, before "\\ " could be taken for a space
+        (r"\\\\(?:\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm)\s*\])?", r"\\cr "),  # before "\\ " is taken for a space
         (r"\\(?:left|right)\s*\.", " "),
         (r"\\(?:left|right|bigl|bigr|Bigl|Bigr|biggl|biggr|big|Big|bigg|Bigg)(?![A-Za-z])", " "),
         (r"\\(?:displaystyle|textstyle|limits|nolimits|mathstrut|hfill)(?![A-Za-z])", " "),
         (r"\\!", ""),
+        (r"^\s*\\(?:Rightarrow|Longrightarrow|implies|therefore)(?![A-Za-z])", " "),
+        (r"\\(?:boldsymbol|bm|pmb|underline|ensuremath)\s*(?=\{)|\\(?:text)?color\s*\{[a-zA-Z]+\}", " "),
+        (r"\\mathrm\s*\{\s*([ei])\s*\}", r" \1 "),
         (r"\\(?:[,;: ~]|quad(?![A-Za-z])|qquad(?![A-Za-z]))|~", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
-        (r"\\(?:mbox|hbox|textbf|textit|textrm|textsf|texttt|mathrm|mathbf|mathit|mathsf|bold|operatorname)\s*(?=\{)",
+        (r"\\(?:mbox|hbox|textbf|textit|textrm|textsf|texttt|textnormal|textup|mathrm|mathbf|mathit|mathsf|bold|operatorname)\s*(?=\{)",
          r"\\text"),
         (r"\\text\s+(?=\{)", r"\\text"),
+        (r"(?<=\d)\s*(?:\^\s*(?:\{\s*)?(?:\\text\{\s*)?)?(?:st|nd|rd|th)(?![A-Za-z])\s*\}{0,2}", ""),
+        (r"\\text\{\s*([A-Za-z]+)\s*\}\s*/\s*\\text\{\s*([A-Za-z]+)\s*\}", r"\\text{\1/\2}"),
         (r"\^\s*\{\s*\\(?:circ|degree)\s*\}|\^\s*\\(?:circ|degree)(?![A-Za-z])", r"\\degree "),
         (r"\\(?:lvert|rvert|vert|mid)(?![A-Za-z])", "|"),
         (r"\\lbrace(?![A-Za-z])", r"\\{"),
@@ -72,8 +83,11 @@ _TEXT = re.compile(r"\\text\{")
 
 def clean(answer: str) -> str:
     """One spelling for many. Linear in the length, which the caller bounds; the result may be empty."""
-    text = unwrap(answer.translate(_UNICODE))
+    text = unwrap(_OPEN_END.sub(r", \\ldots ", answer).translate(_UNICODE))
+    if r"\begin" not in text or r"\\begin" in text:  # outside a matrix a doubled backslash is an escape's
+        text = _DOUBLED.sub(r"\\", text)
     text = _THOUSANDS_MARK.sub("", text)
+    text = _SPACED_THOUSANDS.sub(lambda found: found.group().replace(" ", ""), text)
     text = _BASE_WORD.sub(lambda found: f"_{{{_BASES.get(found[1].lower(), found[1])}}}", text)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)

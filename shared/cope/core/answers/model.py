@@ -12,10 +12,14 @@ AnswerKey = NewType("AnswerKey", str)
 
 @dataclass(frozen=True, slots=True)
 class JudgedAnswer:
-    """`answer` as the solution words it, None where there is none; `key` None where it can't be read."""
+    """`answer` as the solution words it, None where there is none; `key` None where it can't be read.
+
+    Kind `code`: the program, a key only where it passes every visible test, and how many it passes (None: not run).
+    """
 
     answer: str | None
     key: AnswerKey | None
+    tests_passed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

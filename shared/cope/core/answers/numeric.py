@@ -185,6 +185,8 @@ def evaluate_at(node: Expression, at: Mapping[str, Any]) -> Any:
                     return exact.checked(exact.apply(name, values, bits=HELPER_BITS), HELPER_BITS)
                 except exact.NotRational:
                     pass
+            if name == "pow" and isinstance(values[1], Fraction) and values[1].denominator % 2:
+                return _sized(_odd_root_power(_number(values[0]), values[1]))
             return _sized(_apply(name, tuple(map(_number, values))))
 
 
@@ -257,6 +259,14 @@ def _power(base: Any, exponent: Any) -> Any:
     if mp.mag(exponent) > 40 or abs(mp.log(base)) * abs(exponent) > _MAX_MAGNITUDE:
         raise exact.TooBig
     return mp.power(base, exponent)
+
+
+def _odd_root_power(base: Any, exponent: Fraction) -> Any:
+    """Real for a real base, as the root is: (-8)^{1/3} is -2 and x^{2/3} the cube root of x squared."""
+    if exponent.denominator == 1 or mp.im(base) or mp.re(base) >= 0:
+        return _power(base, _number(exponent))
+    magnitude = _power(-mp.re(base), _number(exponent))
+    return -magnitude if exponent.numerator % 2 else magnitude
 
 
 def _root(value: Any, index: Any) -> Any:

@@ -27,12 +27,13 @@ def program_of(text: str) -> str | None:
     return program if program.strip() else None
 
 
-def printing(program: str) -> str:
-    """A script that runs the program and prints the value of `ans` behind a mark, for runners that give back output.
+def printing(program: str, variable: str = PROGRAM_ANSWER) -> str:
+    """A script that runs the program and prints the value of `variable` behind a mark, for runners that give back what
+    was printed.
 
     A program that ends early, or prints the mark itself, only misstates its own answer.
     """
-    return f'{program}\nprint("\\n{_MARK}" + str({PROGRAM_ANSWER}))\n'
+    return f'{program}\nprint("\\n{_MARK}" + str({variable}))\n'
 
 
 def printed_value(output: str) -> str | None:

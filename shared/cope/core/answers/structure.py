@@ -15,8 +15,17 @@ import re
 from fractions import Fraction
 from typing import Protocol
 
-from cope.core.answers import latex, split, words
-from cope.core.answers.expression import Expression, NotAnExpression, Number, Op, Symbol, free_symbols, parse_expression
+from cope.core.answers import bounds, latex, matrices, split, words
+from cope.core.answers.expression import (
+    FUNCTIONS,
+    Expression,
+    NotAnExpression,
+    Number,
+    Op,
+    Symbol,
+    free_symbols,
+    parse_expression,
+)
 from cope.core.answers.limits import MAX_DEPTH, MAX_MEMBERS
 from cope.core.answers.model import Unreadable
 
@@ -27,9 +36,12 @@ _NAMES_TUPLE = re.compile(rf"\(\s*{_NAME}(?:\s*,\s*{_NAME})+\s*\)")
 _LABEL = re.compile(r"\\text\{[^{}]*\}|[A-Z]{2,4}|[A-Za-z]{3,}(?: [A-Za-z]+)*|(?:m\s*)?\\angle\s*[A-Z]{1,3}")
 _LETTER = re.compile(r"\(?([A-Z])[).:]?|\(([a-z])\)")
 _INFINITY = re.compile(r"([+-]?)\s*(?:\\infty|[Ii]nfinity)")
-_MATRIX = re.compile(r"\\begin\{([pbB]?matrix|array)\}(?:\s*\{[clr|\s]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_CASES = re.compile(r"\\begin\{d?cases\}(.*)\\end\{d?cases\}", re.DOTALL)
+_ALL_REALS = frozenset({"all real numbers", "all reals", "the real numbers", "real numbers"})
 _MEMBERSHIP = re.compile(rf"{_NAME}\s*\\in(?![A-Za-z])\s*(.+)", re.DOTALL)
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
+_HALF_OF_DAY = re.compile(r"\b([ap])\.\s*m\b", re.IGNORECASE)
+_COMMA = frozenset({","})
 _EQUALS = frozenset({"=", r"\approx"})
 _ORDER = {"<": (False, True), r"\le": (False, False), ">": (True, True), r"\ge": (True, False)}
 _RELATIONS = _EQUALS | _ORDER.keys() | {r"\ne"}
@@ -60,7 +72,7 @@ def structural_key(answer: str, leaves: Leaves) -> str:
 def text_key(text: str) -> str:
     """A key for words: a JSON string, so that it can't be taken for a number or a list."""
     plain = re.sub(r"\\text\{([^{}]*)\}", r"\1", split.unmark_conjunctions(text))
-    plain = " ".join(plain.split()).strip(" .\"'")
+    plain = _HALF_OF_DAY.sub(r"\1m", " ".join(plain.split())).strip(" .\"'")
     if "\\" in plain or re.search(r"\d", plain):
         plain = plain.replace(" ", "")
     return json.dumps(plain if "\\" in plain else plain.casefold(), ensure_ascii=False)
@@ -98,6 +110,10 @@ class _Reader:
             return [letter[1] or letter[2]]
         if infinity := _INFINITY.fullmatch(text):
             return ["-oo" if infinity[1] == "-" else "oo"]
+        if text.casefold() in _ALL_REALS:
+            return ["(-oo; oo)"]
+        if system := _CASES.fullmatch(text):  # x = 1 over y = 2: one list
+            text = ", ".join(row for row in split.outermost(system[1].replace("&", ""), frozenset({r"\cr"}))[0] if row)
         text = split.mark_conjunctions(text)
         parts, separators = split.list_parts(text)
         if len(parts) > 1:
@@ -108,7 +124,9 @@ class _Reader:
         if text == r"\emptyset":
             return []
         around = split.enclosed(text)
-        if around and around[0] == r"\{" and around[2] == r"\}":
+        braces = around and (around[0], around[2])
+        # A set's backslash is easily lost: braces around a list are a set, around anything else a group.
+        if around and (braces == (r"\{", r"\}") or (braces == ("{", "}") and split.outermost(around[1], _COMMA)[1])):
             return self._set(around[1])
         if _PLUS_MINUS.search(text):
             return [key for variant in _signs(text) for key in self._members(variant)]
@@ -121,6 +139,8 @@ class _Reader:
         if any(not _EQUALS.issuperset(ops) for _, ops in sides):
             if separators == {"or"}:
                 return [_union([self.key(part) for part in parts])]
+            if separators == {"and"} and (both := self._both(parts, sides)):
+                return [both]
             return [text_key(" , ".join(parts))]
         names = [pieces[0] for pieces, ops in sides if len(ops) == 1 and _SYMBOL.fullmatch(pieces[0])]
         if len(names) == len(parts) and len(set(names)) == len(names):
@@ -129,6 +149,11 @@ class _Reader:
                 "[" + "; ".join(sorted(f"{pieces[0]}={self.key(pieces[1])}" for pieces, _ in sides)) + "]",
             ]
         return [key for part in parts for key in self._members(part)]
+
+    def _both(self, parts: list[str], sides: list[tuple[list[str], list[str]]]) -> str | None:
+        """The interval of two inequalities in one variable."""
+        names = frozenset[str]().union(*(bounds.variables(side) for pieces, _ in sides for side in pieces))
+        return bounds.meet(self.key(parts[0]), self.key(parts[1])) if len(parts) == 2 and len(names) == 1 else None
 
     def _set(self, inside: str) -> list[str]:
         if not inside:
@@ -146,11 +171,13 @@ class _Reader:
         if cups:
             return [_union([self.key(piece) for piece in pieces])]
         inside = around[1] if around and around[0] in {"(", "["} else text
-        if matrix := _MATRIX.fullmatch(inside):
-            return [self._matrix(matrix[2])]
+        if (rows := matrices.rows_of(inside)) is not None:
+            return [_matrix_key([[self.key(cell) for cell in row] for row in rows])]
         sides, ops = split.outermost(text, _RELATIONS)
         if ops:
             return self._relation(text, sides, ops)
+        if (cells := matrices.computed(text)) is not None:
+            return [_matrix_key([[self._leaves.value(cell) for cell in row] for row in cells])]
         if around and around[0] in {"(", "[", r"\langle"}:
             parts, commas = split.outermost(around[1], frozenset({",", ";"}))
             if commas:
@@ -161,13 +188,6 @@ class _Reader:
         if text in {r"\mathbb{R}", r"\mathbf{R}", r"\R"}:
             return ["(-oo; oo)"]
         return [self._leaf(text)]
-
-    def _matrix(self, body: str) -> str:
-        rows = [row for row in split.outermost(body, frozenset({r"\cr"}))[0] if row]
-        cells = [split.outermost(row, frozenset({"&"}))[0] for row in rows]
-        if not cells or sum(map(len, cells)) > MAX_MEMBERS or len({len(row) for row in cells}) > 1:
-            raise Unreadable("a matrix of uneven rows")
-        return "matrix[" + " | ".join("; ".join(self.key(cell) for cell in row) for row in cells) + "]"
 
     def _leaf(self, text: str) -> str:
         bare, scale = words.strip_units(text)
@@ -184,11 +204,16 @@ class _Reader:
             raise Unreadable("a relation with an empty side")
         if not _EQUALS.issuperset(ops):
             return [self._inequality(sides, ops) or text_key(text)]
+        sides = _exact_sides(sides, ops)
+        if len(sides) == 1:
+            return self._members(sides[0])
         left, right = sides[0], sides[-1]
         if len(sides) == 2 and _NAMES_TUPLE.fullmatch(left):
             return self._members(right)
-        if not left or _is_name(left, right) or _constant(left):
+        if not left or _is_name(left, right):
             return self._members(right)
+        if _constant(left) and (len(sides) > 2 or _SYMBOL.fullmatch(right) or not bounds.variables(right)):
+            return self._members(left if _SYMBOL.fullmatch(right) else right)  # 5 = x is x = 5; 7 = 11a + c is neither
         if len(sides) > 2:
             return [text_key(text)]
         try:
@@ -201,7 +226,7 @@ class _Reader:
         """The interval of `a < x \\le b`, `x > a` or `x \\ne a`; None where it is anything else."""
         at = next((place for place, side in enumerate(sides) if _SYMBOL.fullmatch(side)), None)
         if at is None or any(not self._is_bound(side) for place, side in enumerate(sides) if place != at):
-            return None
+            return _solved(sides, ops)
         if ops == [r"\ne"]:
             bound = self.key(sides[1 - at])
             return _union([f"(-oo; {bound})", f"({bound}; oo)"])
@@ -223,6 +248,34 @@ class _Reader:
         return bool(_INFINITY.fullmatch(side)) or _constant(words.strip_units(side)[0])
 
 
+def _solved(sides: list[str], ops: list[str]) -> str | None:
+    """The interval of an inequality, or a chain of two, that is linear in its one variable."""
+    if len(sides) == 3 and ops[0] in _ORDER and ops[1] in _ORDER:
+        if _ORDER[ops[0]][0] != _ORDER[ops[1]][0] or len(frozenset[str]().union(*map(bounds.variables, sides))) != 1:
+            return None
+        rays = _solved(sides[:2], ops[:1]), _solved(sides[1:], ops[1:])
+        return bounds.meet(rays[0], rays[1]) if rays[0] and rays[1] else None
+    if len(sides) != 2 or ops[0] not in _ORDER or (found := bounds.linear_bound(*sides)) is None:
+        return None
+    (bound, falls), (greater, strict) = found, _ORDER[ops[0]]
+    if greater != falls:
+        return f"{'(' if strict else '['}{number_key(bound)}; oo)"
+    return f"(-oo; {number_key(bound)}{')' if strict else ']'}"
+
+
+def _matrix_key(cells: list[list[str]]) -> str:
+    return "matrix[" + " | ".join("; ".join(row) for row in cells) + "]"
+
+
+def _exact_sides(sides: list[str], ops: list[str]) -> list[str]:
+    """What stands before the first approximation, if that is more than a name: `x = 1/3 \\approx 0.33` says 1/3."""
+    if r"\approx" not in ops:
+        return sides
+    before = sides[: ops.index(r"\approx") + 1]
+    named = len(before) == 1 and (not before[0] or _is_name(before[0], sides[-1]))
+    return sides if named else before
+
+
 def _union(keys: list[str]) -> str:
     members: set[str] = set()
     for key in keys:
@@ -241,7 +294,7 @@ def _is_name(left: str, right: str) -> bool:
         except NotAnExpression:
             return True
         return isinstance(node, Symbol) and node.name not in free_symbols(value)
-    return bool(_CALL.fullmatch(left) or _LABEL.fullmatch(left))
+    return bool(_CALL.fullmatch(left) or (_LABEL.fullmatch(left) and left not in FUNCTIONS))
 
 
 def _constant(text: str) -> bool:

@@ -12,6 +12,8 @@ from cope.core.answers.expression import FUNCTIONS
 
 _SCALES = {
     "percent": Fraction(1, 100),
+    "percentage": Fraction(1, 100),
+    "pct": Fraction(1, 100),
     "dozen": Fraction(12),
     "hundred": Fraction(10**2),
     "thousand": Fraction(10**3),

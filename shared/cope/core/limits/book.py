@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from cope.core.limits import group as groups
 from cope.core.limits.breaker import Breaker, Cause, probing, purse_after
-from cope.core.limits.group import SLOT_LEASE_S, Group, new_group
+from cope.core.limits.group import Group, new_group
 from cope.core.limits.types import Ask, Grant, Headroom, Limits, Pace, Report, Ticket, Verdict, Wait, WaitReason
 
 HELD_EVERY_S = 2.0
@@ -88,11 +88,12 @@ class Book:
         now: float,
         ticket_id: str,
         keeper: str,
-        slot_lease_s: float = SLOT_LEASE_S,
+        slot_lease_s: float | None = None,
         cold: Mapping[str, bool] | None = None,
     ) -> Grant | Wait:
         """A place in some endpoint's line at most `line_s` ahead, charged; or how long to wait. `places` are one
-        model's, at least one. `cold` names groups whose books may lack calls."""
+        model's, at least one. `cold` names groups whose books may lack calls; `slot_lease_s` takes the place of
+        the pace's."""
         offers = [self._offer(place, ask, now, bool(cold and cold.get(place.group))) for place in places]
         latest = now + self.pace.line_s
         open_ = [(o.rank(i), o) for i, o in enumerate(offers) if not o.shut_until and not o.full and o.start <= latest]
@@ -109,7 +110,7 @@ class Book:
         if purse_probe:
             offer.purse.breaker = probing(offer.purse.breaker, now)
         for slot in groups.slot_ids(ticket):
-            group.slots[slot] = now + slot_lease_s
+            group.slots[slot] = now + (self.pace.slot_lease_s if slot_lease_s is None else slot_lease_s)
         return Grant(place.model, place.endpoint, offer.start - now, ticket)
 
     def settle(self, place: Place, ticket: Ticket, report: Report, *, now: float) -> None:
@@ -132,7 +133,7 @@ class Book:
         group = self._group(place.group, now)
         for ticket in tickets:
             for slot in groups.slot_ids(ticket):
-                group.slots[slot] = now + SLOT_LEASE_S
+                group.slots[slot] = now + self.pace.slot_lease_s
 
     def headroom(self, place: Place, *, now: float) -> Headroom:
         """How the endpoint stands."""

@@ -16,7 +16,6 @@ STATED_FOR_S = 600.0
 RECOVERS_IN_S = 600.0
 LEAST_THROTTLE = 0.1
 COLD_AGAIN_S = 10.0
-SLOT_LEASE_S = 20.0
 # Our own share of a window above which "nothing is left" is what our own books say too, and no reason to stop.
 OWN_SHARE = 0.9
 CATCH_UP_PARTS = 12

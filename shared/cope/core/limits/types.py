@@ -13,11 +13,14 @@ class Pace:
     `window_s` is the provider's sliding window. A charge counts for `slack_s` longer: calls granted together may reach
     the provider that much apart, and still it never sees more than its limit in any window. `line_s` is how far ahead
     places are given away. The rest follows: 240 buckets to a window, a burst of 1 %.
+
+    `slot_lease_s`: a call's slot of a limited concurrency is free again so long after its process last renewed it.
     """
 
     window_s: float = 60.0
     slack_s: float = 1.0
     line_s: float = 0.75
+    slot_lease_s: float = 20.0
 
     @property
     def bucket_s(self) -> float:

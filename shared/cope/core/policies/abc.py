@@ -1,16 +1,18 @@
 """Kolawole et al. 2024, "Agreement-Based Cascading": tiers of one or more models that must agree among themselves.
 
 A tier's models answer, each `samples_per_model` times; if the largest class has at least `agreement` of their votes it
-is the answer, else the next tier is asked. The last tier is one model, whose greedy answer ends it. (Cascade, section
-4.)
+is the answer, else the next tier is asked. Of programs one that passes the visible tests is enough. The last tier is
+one model, whose greedy answer ends it. (Cascade, section 4.)
 """
 
 from cope.core.confidence import votes_needed
 from cope.core.history import History, step_named
 from cope.core.policies.common import greedy_executor, sampled_executor, single
 from cope.core.policies.decision import Decision
+from cope.core.policies.passing import first_passing
 from cope.core.policies.pooled import Pool, leading, pool_of
 from cope.core.policies.tiers import SOLVE, stage_of, tier_step
+from cope.core.problem import Kind
 from cope.core.stages import Step, StopRule, StragglerRule
 from cope.core.task import TaskSpec
 
@@ -24,6 +26,10 @@ def next_decision(task: TaskSpec, history: History) -> Decision:
         size = task.policy.baseline.samples_per_model
         pool = pool_of([step_named(history, tier_step(place, i)) for i in range(len(models))], size)
         needed = _needed(task, pool)
+        if task.problem.kind is Kind.CODE:
+            passing = first_passing(task, pool.steps)
+            if passing is not None and (pool.complete or task.policy.stop is not StopRule.OFF):
+                return passing
         hopeless = task.policy.stop is StopRule.LOSSLESS and pool.hopeless(needed)
         if not pool.complete and not hopeless:
             return _step(task, place, len(pool.steps), needed, why)
@@ -41,6 +47,8 @@ def next_decision(task: TaskSpec, history: History) -> Decision:
 
 
 def _needed(task: TaskSpec, pool: Pool) -> int:
+    if task.problem.kind is Kind.CODE:
+        return 1
     return votes_needed(task.policy.baseline.agreement, pool.n, task.policy.threshold_rule)
 
 
@@ -48,7 +56,8 @@ def _step(task: TaskSpec, place: int, seat: int, needed: int | None, why: str) -
     policy = task.policy
     tiers = policy.baseline.tiers
     model, last = tiers[place][seat], place == len(tiers) - 1
-    alone = needed is not None and len(tiers[place]) == 1
+    # Programs are no vote: each model's own are run, and one that passes ends its step.
+    alone = needed is not None and (len(tiers[place]) == 1 or task.problem.kind is Kind.CODE)
     return Step(
         name=SOLVE if last else tier_step(place, seat),
         stage=stage_of(place, len(tiers)),

@@ -9,7 +9,9 @@ from cope.core.confidence import votes_needed
 from cope.core.history import History, step_named
 from cope.core.policies.common import greedy_executor, sampled_executor, single
 from cope.core.policies.decision import Decision
+from cope.core.policies.passing import first_passing
 from cope.core.policies.pooled import Pool, leading, pool_of
+from cope.core.problem import Kind
 from cope.core.stages import Stage, Step, StopRule, Tier
 from cope.core.task import TaskSpec
 
@@ -25,9 +27,14 @@ def next_decision(task: TaskSpec, history: History) -> Decision:
     """Each prompt set's samples in turn, then the pooled vote, then the large model.
 
     With `stop` lossless the sets that are left are not sampled once the vote can't accept any more. With `max_stage` 1
-    (a dry run's pilot) the small model's majority is the end.
+    (a dry run's pilot) the small model's majority is the end. Of programs one that passes is enough, and the sets
+    after its own are not sampled either.
     """
     pool, needed = small_pool(task, history), _needed(task)
+    if task.problem.kind is Kind.CODE:
+        passing = first_passing(task, pool.steps)
+        if passing is not None and (pool.complete or task.policy.stop is not StopRule.OFF):
+            return passing
     hopeless = task.policy.stop is StopRule.LOSSLESS and pool.hopeless(needed)
     if not pool.complete and not hopeless:
         return small_step(task, len(pool.steps))
@@ -46,7 +53,7 @@ def small_pool(task: TaskSpec, history: History) -> Pool:
 
 def small_step(task: TaskSpec, place: int) -> Step:
     """The small model's samples with prompt set number `place`."""
-    policy = task.policy
+    policy, programs = task.policy, task.problem.kind is Kind.CODE
     sets = policy.baseline.prompt_sets
     return Step(
         name=set_step(place),
@@ -56,6 +63,8 @@ def small_step(task: TaskSpec, place: int) -> Step:
         n=policy.n // len(sets),
         planner=None,
         executor=sampled_executor(task, policy.temperatures.executor1),
+        votes_needed=1 if programs else None,
+        stop=policy.stop if programs else StopRule.OFF,
         prompt_set=sets[place],
         reason=f"the small model answers with the examples of {sets[place]}",
     )
@@ -84,4 +93,6 @@ def after_the_small_model(task: TaskSpec, history: History, pool: Pool, why: str
 
 
 def _needed(task: TaskSpec) -> int:
+    if task.problem.kind is Kind.CODE:
+        return 1
     return votes_needed(task.policy.tau1, task.policy.n, task.policy.threshold_rule)

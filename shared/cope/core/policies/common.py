@@ -1,13 +1,16 @@
 """What several policies share: drawing p1*, taking a majority, and calls built from a task's options."""
 
 import hashlib
+from fractions import Fraction
 
 from cope.core.confidence import votes_needed
 from cope.core.errors import ErrorInfo
 from cope.core.history import FinishedStep, Sample, SampleStatus
+from cope.core.perplexity import candidate, exact_perplexity
 from cope.core.plans import GoalPlan
 from cope.core.policies.decision import Accept, Stop
 from cope.core.policies.spec import GOAL_PLAN_TOKENS, GUIDELINE_PLAN_TOKENS, SOLUTION_TOKENS
+from cope.core.problem import Kind
 from cope.core.prompts.model import Role
 from cope.core.stages import Call, Stage
 from cope.core.task import TaskSpec
@@ -40,8 +43,10 @@ def _solution_tokens(task: TaskSpec) -> int:
 
 
 def needed(task: TaskSpec, stage: Stage) -> int:
-    """Votes that accept in this stage."""
+    """Votes that accept in this stage; of programs, one that passes is enough."""
     policy = task.policy
+    if task.problem.kind is Kind.CODE:
+        return 1
     tau = policy.tau1 if stage is Stage.SMALL_PLANS_AND_EXECUTES else policy.tau2
     return votes_needed(tau, policy.n, policy.threshold_rule)
 
@@ -62,6 +67,10 @@ def draw_p1_star(task: TaskSpec, step: FinishedStep) -> tuple[GoalPlan | None, s
     Every answer unparsable: drawn over all plans. No plan at all (every chain failed): None.
     """
     planned = [sample for sample in step.samples if sample.plan]
+    best = candidate(step)
+    if best is not None and best.plan:
+        # No majority where texts are open-ended: the plan that led to the surest of them stands in its place.
+        return GoalPlan(best.plan), f"p1* is plan {best.index}, whose text has the lowest perplexity"
     winner = vote_of(step).winner
     among = "the plans of the majority class"
     pool = [s for s in planned if winner is not None and s.index in winner.indices]
@@ -74,7 +83,10 @@ def draw_p1_star(task: TaskSpec, step: FinishedStep) -> tuple[GoalPlan | None, s
 
 
 def majority(step: FinishedStep, *, accepted: bool) -> Accept | Stop:
-    """The majority answer whatever its share; unparsable throughout: the first solution that arrived, unaccepted.
+    """The majority answer whatever its share; unparsable throughout: the first solution that arrived, unaccepted (of
+    programs, the first of those that pass most tests).
+
+    Texts without a vote (kind `open`): the one of lowest perplexity.
 
     A step in which no chain arrived is a `Stop` with that chain's error.
     """
@@ -89,10 +101,13 @@ def majority(step: FinishedStep, *, accepted: bool) -> Accept | Stop:
             confidence=vote.consensus_ratio,
             vote=vote,
         )
+    best = candidate(step)
+    if best is not None:
+        return of_perplexity(step, best, accepted=accepted, reason=f"sample {best.index} has the lowest perplexity")
     if step.arrived:
         return Accept(
             step=step.name,
-            sample_index=step.arrived[0].index,
+            sample_index=max(step.arrived, key=lambda s: (s.tests_passed or 0, -s.index)).index,
             stage=step.stage,
             accepted=False,
             reason=f"none of {step.n} answers could be read",
@@ -100,6 +115,21 @@ def majority(step: FinishedStep, *, accepted: bool) -> Accept | Stop:
             vote=vote,
         )
     return no_sample(step)
+
+
+def of_perplexity(
+    step: FinishedStep, best: Sample, *, accepted: bool, reason: str, theta: Fraction | None = None
+) -> Accept:
+    """A step's candidate by perplexity, which is its confidence."""
+    return Accept(
+        step=step.name,
+        sample_index=best.index,
+        stage=step.stage,
+        accepted=accepted,
+        reason=reason,
+        confidence=exact_perplexity(best),
+        threshold=theta,
+    )
 
 
 def single(step: FinishedStep, reason: str) -> Accept | Stop:

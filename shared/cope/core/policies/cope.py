@@ -1,6 +1,9 @@
 """COPE: small plans and executes; large plans, small executes; large executes (paper, section 4; A.1: `cope-s2`)."""
 
+from dataclasses import replace
+
 from cope.core.history import FinishedStep, History, step_named
+from cope.core.perplexity import candidate, exact_perplexity
 from cope.core.plans import GuidelinePlan
 from cope.core.policies.common import (
     draw_p1_star,
@@ -10,13 +13,17 @@ from cope.core.policies.common import (
     majority,
     needed,
     no_sample,
+    of_perplexity,
     sampled_executor,
     single,
     vote_of,
 )
 from cope.core.policies.decision import Accept, Decision
-from cope.core.stages import Stage, Step, StragglerRule, Tier
+from cope.core.policies.passing import accept_passing, best_program, draw_partial_plan
+from cope.core.problem import Kind
+from cope.core.stages import Call, Stage, Step, StragglerRule, Tier
 from cope.core.task import OnBudget, TaskSpec
+from cope.core.theta import theta_of
 
 STAGE1, STAGE2_PLAN, STAGE2_EXECUTE, STAGE3 = "stage1", "stage2-plan", "stage2-execute", "stage3"
 
@@ -34,7 +41,7 @@ def next_decision(task: TaskSpec, history: History) -> Decision:
     if accepted is not None:
         return accepted
     if task.policy.max_stage == 1:
-        return majority(stage1, accepted=False)
+        return _best(task, stage1)
     plan = step_named(history, STAGE2_PLAN)
     if plan is None:
         return _stage2_plan(task, stage1)
@@ -48,14 +55,24 @@ def next_decision(task: TaskSpec, history: History) -> Decision:
     if accepted is not None:
         return accepted
     if task.policy.max_stage == 2:
-        return majority(stage2, accepted=False)
+        return _best(task, stage2)
     stage3 = step_named(history, STAGE3)
     if stage3 is None:
         return _stage3(task, stage2, guideline)
     return single(stage3, "the large model solved it itself")
 
 
+def _best(task: TaskSpec, step: FinishedStep) -> Decision:
+    if task.problem.kind is Kind.CODE:
+        return best_program(task, step, accepted=False)
+    return majority(step, accepted=False)
+
+
 def _accept(task: TaskSpec, step: FinishedStep) -> Accept | None:
+    if task.problem.kind is Kind.CODE:
+        return accept_passing(task, step)
+    if task.problem.kind is Kind.OPEN:
+        return _accept_open(task, step)
     vote = vote_of(step)
     k = needed(task, step.stage)
     if vote.winner is None or vote.winner.count < k:
@@ -73,8 +90,38 @@ def _accept(task: TaskSpec, step: FinishedStep) -> Accept | None:
     )
 
 
+def _accept_open(task: TaskSpec, step: FinishedStep) -> Accept | None:
+    """The candidate of lowest perplexity where that is at most θ."""
+    best, theta = candidate(step), theta_of(task.policy.theta, task.problem.category)
+    if best is None or theta is None or exact_perplexity(best) > theta:
+        return None
+    reason = f"{_perplexity_of(step)}, at most {float(theta):.4g} accepts"
+    return of_perplexity(step, best, accepted=True, reason=reason, theta=theta)
+
+
+def _perplexity_of(step: FinishedStep) -> str:
+    best = candidate(step)
+    if best is None:
+        return "no log-probabilities arrived"
+    return f"the lowest perplexity is {float(exact_perplexity(best)):.4g} (sample {best.index})"
+
+
+def _executor(task: TaskSpec, temperature: float) -> Call:
+    call = sampled_executor(task, temperature)
+    return replace(call, logprobs=True) if task.problem.kind is Kind.OPEN else call
+
+
+def _votes(task: TaskSpec, stage: Stage) -> int | None:
+    return None if task.problem.kind is Kind.OPEN else needed(task, stage)
+
+
 def _shortfall(task: TaskSpec, step: FinishedStep) -> str:
+    if task.problem.kind is Kind.OPEN:
+        theta = theta_of(task.policy.theta, task.problem.category)
+        return f"{_perplexity_of(step)}, at most {'?' if theta is None else format(float(theta), '.4g')} accepts"
     winner = vote_of(step).winner
+    if task.problem.kind is Kind.CODE:
+        return f"none of {step.n} programs passes every visible test"
     return f"{winner.count if winner else 0} of {step.n} agree, {needed(task, step.stage)} needed"
 
 
@@ -87,8 +134,8 @@ def _stage1(task: TaskSpec) -> Step:
         model=policy.small,
         n=policy.n,
         planner=goal_planner(policy.temperatures.planner1),
-        executor=sampled_executor(task, policy.temperatures.executor1),
-        votes_needed=needed(task, Stage.SMALL_PLANS_AND_EXECUTES),
+        executor=_executor(task, policy.temperatures.executor1),
+        votes_needed=_votes(task, Stage.SMALL_PLANS_AND_EXECUTES),
         stop=policy.stop,
         stragglers=policy.p1_star,
         waves=policy.waves,
@@ -113,7 +160,8 @@ def _stage2_plan(task: TaskSpec, stage1: FinishedStep) -> Step:
 
 def _stage2_execute(task: TaskSpec, stage1: FinishedStep, guideline: GuidelinePlan) -> Step:
     policy = task.policy
-    goal, drawn = draw_p1_star(task, stage1)
+    draw = draw_partial_plan if task.problem.kind is Kind.CODE else draw_p1_star
+    goal, drawn = draw(task, stage1)
     return Step(
         name=STAGE2_EXECUTE,
         stage=Stage.LARGE_PLANS_SMALL_EXECUTES,
@@ -121,10 +169,10 @@ def _stage2_execute(task: TaskSpec, stage1: FinishedStep, guideline: GuidelinePl
         model=policy.small,
         n=policy.n,
         planner=None,
-        executor=sampled_executor(task, policy.temperatures.executor2),
+        executor=_executor(task, policy.temperatures.executor2),
         goal=goal,
         guideline=guideline,
-        votes_needed=needed(task, Stage.LARGE_PLANS_SMALL_EXECUTES),
+        votes_needed=_votes(task, Stage.LARGE_PLANS_SMALL_EXECUTES),
         stop=policy.stop,
         stragglers=_stage2_stragglers(task),
         waves=policy.waves,

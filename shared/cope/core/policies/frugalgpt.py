@@ -10,6 +10,7 @@ from cope.core.history import FinishedStep, History, Sample, step_named
 from cope.core.policies.common import greedy_executor, single
 from cope.core.policies.decision import Accept, Decision
 from cope.core.policies.tiers import SOLVE, stage_of, tier_step
+from cope.core.problem import Kind
 from cope.core.scorer import TierScorer, score
 from cope.core.stages import Step
 from cope.core.task import TaskSpec
@@ -48,11 +49,22 @@ def next_decision(task: TaskSpec, history: History) -> Decision:
 def _judged(task: TaskSpec, step: FinishedStep, judged_by: TierScorer) -> tuple[Fraction | None, str]:
     """The score that accepts, or None, and how it came about."""
     sample: Sample | None = step.arrived[0] if step.arrived else None
-    if sample is None or sample.key is None:
+    if sample is None or not _readable(task, sample):
         return None, f"{step.model}'s answer could not be read"
     found, limit = score(judged_by, task.problem, sample), 1 - judged_by.threshold
     told = f"{step.model}'s answer scores {float(found):.3f}, over {float(limit):.3f} needed"
     return (found if found > limit else None), told
+
+
+def _readable(task: TaskSpec, sample: Sample) -> bool:
+    """Nothing is run or voted on here: a program or an open-ended text has no key, and is scored as it is written."""
+    match task.problem.kind:
+        case Kind.CODE:
+            return sample.answer is not None
+        case Kind.OPEN:
+            return bool(sample.solution)
+        case _:
+            return sample.key is not None
 
 
 def _step(task: TaskSpec, place: int, why: str) -> Step:

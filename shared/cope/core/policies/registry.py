@@ -16,18 +16,30 @@ from cope.core.policies import (
     plan_execute,
     small,
     small_guided,
+    turns,
 )
-from cope.core.policies.decision import Decision
+from cope.core.policies.decision import Accept, Decision
 from cope.core.policies.spec import PolicyName
 from cope.core.task import TaskSpec
 
 
 def next_decision(task: TaskSpec, history: History) -> Decision:
     """What to do next for `task`, given its finished steps. Pure: equal arguments give equal decisions."""
+    if task.problem.turns:
+        return turns.next_decision(task, history, _decide)
+    return _decide(task, history)
+
+
+def answered_turns(task: TaskSpec, history: History) -> tuple[Accept, ...]:
+    """The answers of a task of several turns so far; empty for any other task."""
+    return turns.answered(task, history, _decide) if task.problem.turns else ()
+
+
+def _decide(task: TaskSpec, history: History) -> Decision:
     match task.policy.name:
         case PolicyName.COPE | PolicyName.COPE_S2:
             return cope.next_decision(task, history)
-        case PolicyName.SMALL | PolicyName.SMALL_MAJORITY:
+        case PolicyName.SMALL | PolicyName.SMALL_MAJORITY | PolicyName.SMALL_MULTI:
             return small.next_decision(task, history)
         case PolicyName.LARGE:
             return large.next_decision(task, history)

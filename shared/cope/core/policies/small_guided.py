@@ -8,6 +8,8 @@ from cope.core.history import History, step_named
 from cope.core.plans import GuidelinePlan
 from cope.core.policies.common import guideline_planner, majority, no_sample, sampled_executor
 from cope.core.policies.decision import Decision
+from cope.core.policies.passing import best_program
+from cope.core.problem import Kind
 from cope.core.stages import Stage, Step, StragglerRule, Tier
 from cope.core.task import TaskSpec
 
@@ -18,8 +20,9 @@ def next_decision(task: TaskSpec, history: History) -> Decision:
     """The large model's guideline, then the small model's majority with it."""
     policy = task.policy
     executed = step_named(history, EXECUTE)
+    programs = task.problem.kind is Kind.CODE
     if executed is not None:
-        return majority(executed, accepted=True)
+        return best_program(task, executed, accepted=True) if programs else majority(executed, accepted=True)
     planned = step_named(history, PLAN)
     if planned is None:
         return Step(
@@ -45,7 +48,7 @@ def next_decision(task: TaskSpec, history: History) -> Decision:
         executor=sampled_executor(task, policy.temperatures.executor2),
         guideline=GuidelinePlan(planned.arrived[0].plan),
         # As in `small-majority`: only a winner that can't change any more may end the vote early.
-        votes_needed=policy.n // 2 + 1,
+        votes_needed=1 if programs else policy.n // 2 + 1,
         stop=policy.stop,
         stragglers=StragglerRule.FULL,
         prompt_set=policy.prompt_set,

@@ -7,6 +7,7 @@ from fractions import Fraction
 from cope.core.confidence import ThresholdRule
 from cope.core.policies.options import NO_OPTIONS, BaselineOptions
 from cope.core.stages import StopRule, StragglerRule, Tier
+from cope.core.theta import Theta
 
 GOAL_PLAN_TOKENS = 96
 GUIDELINE_PLAN_TOKENS = 256
@@ -22,6 +23,7 @@ class PolicyName(StrEnum):
     COPE_S2 = "cope-s2"
     SMALL = "small"
     SMALL_MAJORITY = "small-majority"
+    SMALL_MULTI = "small-multi"
     LARGE = "large"
     CASCADE_VOTE = "cascade-vote"
     CASCADE_VERIFY = "cascade-verify"
@@ -65,7 +67,8 @@ class PolicySpec:
 
     `waves` are the samples of a vote launched together, in order (empty: all at once); their sum is `n`.
     `small` and `large` are configured model names; `passthrough` calls the one that `passthrough_tier` says, and the
-    policies with `baseline` options of tiers, a planner or an executor call those instead.
+    policies with `baseline` options of tiers, a planner or an executor call those instead. `theta` accepts in kind
+    `open`, by category; it is empty where none was given.
     """
 
     name: PolicyName
@@ -83,3 +86,4 @@ class PolicySpec:
     waves: tuple[int, ...] = ()
     passthrough_tier: Tier = Tier.LARGE
     baseline: BaselineOptions = NO_OPTIONS
+    theta: Theta = ()

@@ -23,11 +23,17 @@ _KINDS = {
         "Work this out step by step, as in the examples. End with a last line of the form 'Answer: ' followed by the "
         "answer and nothing else.",
     ),
+    Kind.CODE: RolePrompts(
+        INSTRUCT.kinds[Kind.CODE].goal_planner,
+        INSTRUCT.kinds[Kind.CODE].guideline_planner,
+        "Think it through in a sentence or two, as in the examples. Then write the whole program{entry_point}, using "
+        "the standard library only, in one block fenced by ```python and ```, without tests in it.{tests}",
+    ),
 }
 
 COT1 = PromptSet(
     name="cot1",
-    revision="1",
+    revision="2",
     system=INSTRUCT.system,
     goal_label=INSTRUCT.goal_label,
     guideline_label=INSTRUCT.guideline_label,
@@ -72,12 +78,27 @@ COT1 = PromptSet(
                 "Saturday, Sunday, Monday, Tuesday: the fourth day is Tuesday.\nAnswer: Tuesday",
             ),
         ),
+        Kind.CODE: (
+            Shot(
+                "Write a function `second_largest(values)` that gives the second largest of the distinct values in a "
+                "list, or None where there is none.\nassert second_largest([4, 9, 9, 7]) == 7",
+                "Equal values count once, so a set comes first. With fewer than two distinct values there is no second."
+                "\n```python\ndef second_largest(values):\n    distinct = sorted(set(values))\n"
+                "    return distinct[-2] if len(distinct) > 1 else None\n```",
+            ),
+            Shot(
+                "Write a function `digits_only(text)` that gives the digits of a text in their order, as a text."
+                "\nassert digits_only('a1b22') == '122'",
+                "Each character is looked at once and kept if it is one of 0 to 9.\n```python\ndef digits_only(text):\n"
+                "    return ''.join(c for c in text if c in '0123456789')\n```",
+            ),
+        ),
     },
 )
 
 COT2 = PromptSet(
     name="cot2",
-    revision="1",
+    revision="2",
     system=INSTRUCT.system,
     goal_label=INSTRUCT.goal_label,
     guideline_label=INSTRUCT.guideline_label,
@@ -121,6 +142,21 @@ COT2 = PromptSet(
             Shot(
                 "Write 14 in binary.",
                 "14 is 8 + 4 + 2, so its digits are 1, 1, 1 and 0.\nAnswer: 1110",
+            ),
+        ),
+        Kind.CODE: (
+            Shot(
+                "Write a function `running_total(numbers)` that gives the list of sums of the first 1, 2, 3, … numbers."
+                "\nassert running_total([2, 5, 1]) == [2, 7, 8]",
+                "One pass with the sum so far, which is kept after each number. An empty list gives an empty list."
+                "\n```python\ndef running_total(numbers):\n    totals, so_far = [], 0\n    for number in numbers:\n"
+                "        so_far += number\n        totals.append(so_far)\n    return totals\n```",
+            ),
+            Shot(
+                "Write a function `same_letters(first, second)` that says whether two words are made of the same "
+                "letters, each as often, whatever their case.\nassert same_letters('Tea', 'eat') is True",
+                "Two words are so if their letters, in lower case and sorted, are equal.\n```python\n"
+                "def same_letters(first, second):\n    return sorted(first.lower()) == sorted(second.lower())\n```",
             ),
         ),
     },

@@ -22,7 +22,9 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RolePrompts:
-    """The role instructions of one kind. `{choices}` stands for the listed options of kind `choice`."""
+    """The role instructions of one kind. `{choices}` stands for the listed options of kind `choice`, `{entry_point}`
+    and `{tests}` for what a program of kind `code` must define and pass, `{actions}` for the admissible ones of kind
+    `action`."""
 
     goal_planner: str
     guideline_planner: str
@@ -31,7 +33,8 @@ class RolePrompts:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A solved example that an executor is shown. `choices` are its own options, of kind `choice`."""
+    """A solved example that an executor is shown. `choices` are its own options of kind `choice`, or its own
+    actions of kind `action`."""
 
     problem: str
     solution: str

@@ -16,5 +16,5 @@ REFERENCE = PromptSet(
     goal_label="Goal: ",
     guideline_label="Guideline: ",
     separator="\n",
-    kinds={Kind.MATH: _SHORT, Kind.CHOICE: _SHORT, Kind.EXACT: _SHORT},
+    kinds={Kind.MATH: _SHORT, Kind.CHOICE: _SHORT, Kind.EXACT: _SHORT, Kind.OPEN: _SHORT},
 )

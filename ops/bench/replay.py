@@ -39,6 +39,19 @@ class RecordedPrograms:
         return self._values[program]
 
 
+def recording(row: Mapping[str, Any]) -> Recording:
+    """One line of a file of recorded answers: `problem`, and `samples` of `model`, `prompt_style`, `decode`, `k`,
+    `text` and `answer`."""
+    answers: dict[tuple[str, str, str], list[str]] = {}
+    values: dict[str, str | None] = {}
+    for said in sorted(row["samples"], key=lambda s: s["k"]):
+        decode = "greedy" if said["decode"].startswith("greedy") else "sample"
+        answers.setdefault((said["model"], said["prompt_style"], decode), []).append(said["text"])
+        if said["prompt_style"].startswith("pot"):
+            values[said["text"]] = None if said["answer"] is None else str(said["answer"])
+    return Recording(row["problem"], answers, values)
+
+
 class Replay:
     """Answers from recordings, and counts calls by model."""
 
