@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import pytest_asyncio
 from cryptography.fernet import Fernet
 from ops.bench.faults.proxy import Proxies
 
@@ -47,15 +48,26 @@ async def test_a_frozen_connection_is_given_up_after_a_lease_and_the_next_one_wo
         await store.aclose()
 
 
-async def test_what_a_silent_link_holds_in_the_middle_of_a_transaction_is_free_again_soon(
+@pytest_asyncio.fixture
+async def two_ways(
     place: Place, postgres_cluster: EmbeddedPostgres, link: Proxies
-) -> None:
+) -> AsyncIterator[tuple[Database, Database]]:
+    """To one database: by the link, which frees what it holds after half a second, and straight."""
     port = link.links["postgres"].port
     away = place.worker.replace(f":{postgres_cluster.port}/", f":{port}/")
     cut_off = Database(away, min_size=0, max_size=1, name="cut-off", idle_s=0.5)
     other = Database(place.worker, min_size=0, max_size=1, name="other")
     await cut_off.open()
     await other.open()
+    yield cut_off, other
+    await cut_off.close()
+    await other.close()
+
+
+async def test_what_a_silent_link_holds_in_the_middle_of_a_transaction_is_free_again_soon(
+    link: Proxies, two_ways: tuple[Database, Database]
+) -> None:
+    cut_off, other = two_ways
 
     async def cut_off_in_the_middle() -> None:
         async with cut_off.transaction(limit_s=6) as conn:
@@ -64,24 +76,15 @@ async def test_what_a_silent_link_holds_in_the_middle_of_a_transaction_is_free_a
             async with other.transaction(limit_s=5) as free:
                 await free.execute("SELECT pg_advisory_xact_lock(77)")
 
-    try:
-        with pytest.raises(StoreUnavailable):
-            await cut_off_in_the_middle()
-    finally:
-        await cut_off.close()
-        await other.close()
+    with pytest.raises(StoreUnavailable):
+        await cut_off_in_the_middle()
 
 
 async def test_what_a_silent_link_holds_in_the_middle_of_a_pipeline_is_free_again_soon(
-    place: Place, postgres_cluster: EmbeddedPostgres, link: Proxies
+    link: Proxies, two_ways: tuple[Database, Database]
 ) -> None:
-    """There the server is not idle in a transaction: it is active, and waits for what the pipeline brings next."""
-    port = link.links["postgres"].port
-    away = place.worker.replace(f":{postgres_cluster.port}/", f":{port}/")
-    cut_off = Database(away, min_size=0, max_size=1, name="cut-off", idle_s=0.5)
-    other = Database(place.worker, min_size=0, max_size=1, name="other")
-    await cut_off.open()
-    await other.open()
+    """There the server does not count itself as idle, whatever it waits for."""
+    cut_off, other = two_ways
 
     async def taken(conn: Connection) -> bool:
         return bool(await fetch(conn, "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 77 AND granted"))
@@ -96,14 +99,10 @@ async def test_what_a_silent_link_holds_in_the_middle_of_a_pipeline_is_free_agai
             async with other.transaction(limit_s=5) as free:
                 await free.execute("SELECT pg_advisory_xact_lock(77)")
 
-    try:
-        with pytest.raises(StoreUnavailable):
-            await cut_off_in_the_middle()
-        async with other.connection(limit_s=5) as looking:
-            assert not await taken(looking)
-    finally:
-        await cut_off.close()
-        await other.close()
+    with pytest.raises(StoreUnavailable):
+        await cut_off_in_the_middle()
+    async with other.connection(limit_s=5) as looking:
+        assert not await taken(looking)
 
 
 async def test_a_transaction_may_take_as_long_as_it_was_allowed_to(place: Place) -> None:

@@ -16,8 +16,8 @@ from cope.core.models import ModelCatalog
 from cope.core.money import NanoUSD
 from cope.core.policies.spec import PolicyName, PolicySpec
 from cope.core.problem import Kind, Message, MessageRole, Problem
-from cope.core.request_actions import ACTION_KEYS, action_problem, refuse_action_keys, refuse_unfit_prompts
-from cope.core.request_baselines import check_fit, for_kind
+from cope.core.request_actions import ACTION_KEYS, action_problem, refuse_action_keys
+from cope.core.request_baselines import check_fit, check_models_fit, for_kind
 from cope.core.request_code import CODE_KEYS, code_problem, refuse_code_options
 from cope.core.request_open import OPEN_KEYS, check_open, open_problem, refuse_open_keys
 from cope.core.request_policy import COPE_POLICY_KEYS, LATER_COPE_KEYS, resolve_policy
@@ -192,7 +192,7 @@ class RequestParser:
         problem = _problem(body, cope, values.kind, policy)
         options = NO_OPTIONS if _OPTION_FIELDS.isdisjoint(body) else _options(body, policy)
         check_open(problem, policy, own_cope, self._catalog, model=model, choices_n=options.choices_n)
-        refuse_unfit_prompts(values.kind, policy, self._catalog)
+        check_models_fit(policy, values.kind, self._catalog)
         return ParsedRequest(
             problem=problem,
             policy=policy,

@@ -5,9 +5,6 @@ from dataclasses import replace
 
 from cope.core.answers.actions import MAX_ACTION_CHARS, first_twins
 from cope.core.errors import BadRequest
-from cope.core.models import ModelCatalog
-from cope.core.policies.spec import PolicyName, PolicySpec
-from cope.core.priced import models_of
 from cope.core.problem import Kind, Problem
 from cope.core.request_values import as_text_list
 
@@ -49,20 +46,3 @@ def refuse_action_keys(cope: Mapping[str, object], why: str) -> None:
     """Raises `BadRequest` where actions are given and can't be honoured."""
     if cope.get("actions") is not None:
         raise BadRequest(f"`actions` {why}", param=_PARAM)
-
-
-def refuse_unfit_prompts(kind: Kind, policy: PolicySpec, catalog: ModelCatalog) -> None:
-    """Raises `BadRequest` where a model's own prompt set has no words for kind `action`: not every set does.
-
-    Sets that the policy names are looked at in `request_baselines.check_fit`.
-    """
-    if kind is not Kind.ACTION or policy.name is PolicyName.PASSTHROUGH or policy.baseline.prompt_sets:
-        return
-    for model in models_of(policy):
-        prompts = catalog.prompts(model, policy.prompt_set)
-        if Kind.ACTION not in prompts.kinds:
-            raise BadRequest(
-                f"Prompt set {prompts.name!r} of model {model!r} has no prompts for kind `action`: name another in "
-                "`cope.prompt_set`, such as `instruct`, or another model.",
-                param="cope.prompt_set",
-            )

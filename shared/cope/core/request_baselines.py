@@ -12,6 +12,7 @@ from cope.core.errors import BadRequest
 from cope.core.models import ModelCatalog
 from cope.core.policies.options import MAX_PROMPT_SETS, MAX_TIER_MODELS, MAX_TIERS, BaselineOptions, PlanKind, Seat
 from cope.core.policies.spec import MAX_SAMPLES, PolicyName, PolicySpec
+from cope.core.priced import models_of
 from cope.core.problem import Kind
 from cope.core.request_values import as_choice, as_int, as_text, as_text_list
 from cope.core.scorer import Scorer
@@ -51,6 +52,7 @@ BELONGS_TO: Mapping[str, frozenset[PolicyName]] = {
 
 DEFAULT_PROMPT_SETS, WITHOUT_PROGRAMS = ("cot1", "pot1"), ("cot1", "cot2")
 DEFAULT_SAMPLES_OF_ONE = 8
+_NOT_IN_EVERY_SET = frozenset({Kind.CODE, Kind.OPEN, Kind.ACTION})
 
 Tau = Callable[[object, str], Fraction]
 
@@ -144,6 +146,23 @@ def check_fit(policy: PolicySpec, kind: Kind, catalog: ModelCatalog) -> None:
                 '"prompt_sets": ["cot1", "cot2"].',
                 param=param,
                 code="program_runner_not_configured",
+            )
+
+
+def check_models_fit(policy: PolicySpec, kind: Kind, catalog: ModelCatalog) -> None:
+    """Whether the prompt sets that the policy's models bring along have words for a kind that not every set knows.
+
+    Raises `BadRequest`. What the policy itself names is `check_fit`'s.
+    """
+    if kind not in _NOT_IN_EVERY_SET or policy.name is PolicyName.PASSTHROUGH or policy.baseline.prompt_sets:
+        return
+    for model in models_of(policy):
+        prompts = catalog.prompts(model, policy.prompt_set)
+        if kind not in prompts.kinds:
+            raise BadRequest(
+                f"Prompt set {prompts.name!r} of model {model!r} has no prompts for kind `{kind.value}`: name another "
+                "in `cope.prompt_set`, such as `instruct`, or another model.",
+                param="cope.prompt_set",
             )
 
 

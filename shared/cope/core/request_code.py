@@ -7,7 +7,6 @@ from keyword import iskeyword
 from cope.core.errors import BadRequest
 from cope.core.models import ModelCatalog
 from cope.core.policies.spec import PolicyName, PolicySpec
-from cope.core.priced import models_of
 from cope.core.problem import Kind, Problem
 from cope.core.programs import MAX_TESTS
 from cope.core.request_values import as_choice, as_text, as_text_list
@@ -56,7 +55,7 @@ def code_problem(problem: Problem, cope: Mapping[str, object], policy: PolicyNam
 
 
 def refuse_code_options(kind: Kind, policy: PolicySpec, catalog: ModelCatalog) -> None:
-    """Refuse what contradicts the kind: code's own options elsewhere, and models whose prompts know no programs."""
+    """Refuse what contradicts the kind: code's own options elsewhere, and policies that programs mean nothing to."""
     if kind is not Kind.CODE:
         if policy.stop is StopRule.FIRST_PASS:
             raise BadRequest(
@@ -86,16 +85,6 @@ def refuse_code_options(kind: Kind, policy: PolicySpec, catalog: ModelCatalog) -
             "of either prompt set that passes.",
             param="cope.policy",
         )
-    if policy.baseline.prompt_sets:
-        return  # `check_fit` has looked at these
-    for model in models_of(policy):
-        prompts = catalog.prompts(model, policy.prompt_set)
-        if Kind.CODE not in prompts.kinds:
-            raise BadRequest(
-                f"Prompt set {prompts.name!r} of model {model!r} has no prompts for kind `code`: name another in "
-                "`cope.prompt_set`, such as `instruct`, or another model.",
-                param="cope.prompt_set",
-            )
 
 
 def _name(value: object) -> str:
