@@ -13,7 +13,17 @@ from cope.core.answers.programs import extract_program
 from cope.core.errors import AnswerHelperUnavailable, Misconfigured
 from cope.core.plans import GuidelinePlan
 from cope.core.problem import Kind, Message, Problem
-from cope.core.prompts import BUILT_IN, COT1, COT2, INSTRUCT, POT1, POT2, render_executor, render_guideline_planner
+from cope.core.prompts import (
+    BUILT_IN,
+    COT1,
+    COT2,
+    INSTRUCT,
+    POT1,
+    POT2,
+    REFERENCE,
+    render_executor,
+    render_guideline_planner,
+)
 from cope.settings import Settings
 from tests.support import make_problem
 
@@ -55,10 +65,18 @@ def test_every_word_of_an_example_is_in_the_version_and_sets_without_examples_ke
     (first, *rest) = COT1.shots[Kind.MATH]
     changed = replace(COT1, shots={**COT1.shots, Kind.MATH: (replace(first, solution="?"), *rest)})
 
-    assert changed.version != COT1.version
-    assert len({prompts.version for prompts in BUILT_IN.values()}) == len(BUILT_IN) == 6
-    assert replace(INSTRUCT, shots={}).version == INSTRUCT.version
-    assert replace(POT1, programs=False).version != POT1.version
+    assert changed.version(Kind.MATH) != COT1.version(Kind.MATH)
+    assert len({prompts.version(Kind.MATH) for prompts in BUILT_IN.values()}) == len(BUILT_IN) == 6
+    assert replace(INSTRUCT, shots={}).version(Kind.MATH) == INSTRUCT.version(Kind.MATH)
+    assert replace(POT1, programs=False).version(Kind.MATH) != POT1.version(Kind.MATH)
+
+
+def test_a_set_that_learns_a_kind_keeps_its_versions_for_those_it_knew():
+    before = replace(INSTRUCT, kinds={kind: INSTRUCT.kinds[kind] for kind in (Kind.MATH, Kind.CHOICE, Kind.EXACT)})
+
+    assert INSTRUCT.version(Kind.MATH) == before.version(Kind.MATH) == before.version(Kind.EXACT)
+    assert len({INSTRUCT.version(kind) for kind in INSTRUCT.kinds}) == 4
+    assert REFERENCE.version(Kind.MATH) == "reference-1-f7b19990413e"  # as it was before kind `open`
 
 
 @pytest.mark.parametrize("prompts", [COT1, COT2])

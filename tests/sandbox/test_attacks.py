@@ -21,7 +21,7 @@ HURRIED = RunLimits(cpu_s=1, wall_s=10.0)
 
 @pytest.fixture(scope="module")
 def targets(scratch: Path) -> Iterator[Targets]:
-    folder = scratch / "attacked"
+    folder = scratch / "sandbox-attacks"
     folder.mkdir()
     folder.chmod(0o777)
     secret = folder / "secret"

@@ -7,6 +7,7 @@ from cope.core.history import History
 from cope.core.ids import TaskId
 from cope.core.models import ModelCatalog
 from cope.core.policies.decision import Accept
+from cope.core.problem import Kind
 from cope.core.stages import Step
 from cope.core.task import Cache
 from cope.ports.answer_pool import Pooled, PoolQuestion
@@ -26,15 +27,19 @@ async def from_pool(
     tasks that ask for it, and of which no step has been carried out, read the pool."""
     if task.spec.cache is Cache.OFF or task.history:
         return None
+
+    def version(step: Step) -> str | None:
+        return prompt_version(catalog, step, task.spec.problem.kind)
+
     for found in await ledger.pooled(PoolQuestion(task.project_id, pool_key_of(task.spec))):
-        answer = answered_by(task.spec, found.task_id, found.steps, version=lambda step: prompt_version(catalog, step))
+        answer = answered_by(task.spec, found.task_id, found.steps, version=version)
         if answer is not None:
             return found.task_id, *answer
     return None
 
 
-def prompt_version(catalog: ModelCatalog, step: Step) -> str | None:
+def prompt_version(catalog: ModelCatalog, step: Step, kind: Kind) -> str | None:
     """The version of the prompts that the step would be sent with today; None where its model or prompts are gone."""
     if step.model not in catalog.entries or (step.prompt_set or "") not in {"", *catalog.prompt_sets}:
         return None
-    return catalog.prompts(step.model, step.prompt_set).version
+    return catalog.prompts(step.model, step.prompt_set).version(kind)

@@ -84,7 +84,12 @@ class Retried:
         spec = decode_task(task_id, payload=line.payload, policy=policy, seed=line.seed, on_budget=on_budget)
         if not spec.problem.conversation:
             raise BadRequest("Its text was not kept (`store: none`): submit it again.", code="text_not_kept")
-        steps, decision = reusable(spec, (*line.history, *line.late), version=self._version, whole=line.whole)
+        kind = spec.problem.kind
+
+        def version(step: Step) -> str | None:
+            return prompt_version(self._parts.catalog, step, kind)
+
+        steps, decision = reusable(spec, (*line.history, *line.late), version=version, whole=line.whole)
         history = tuple(taken_over(step, line.task_id) for step in steps)
         queue = (decision.tier if isinstance(decision, Step) else Tier.SMALL).value
         self.queues.add(queue)
@@ -101,6 +106,3 @@ class Retried:
             refuse_unpriced(known, self._parts.catalog, self._parts.prices, self._now, param="cope.policy")
             self._policies[text] = known
         return known
-
-    def _version(self, step: Step) -> str | None:
-        return prompt_version(self._parts.catalog, step)

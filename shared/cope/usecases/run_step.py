@@ -267,7 +267,7 @@ class StepRun:
         bound = self._parts.prices.bound(price.price_id, self._parts.clock.now(), within_s=within_s, tier=price.tier)
         amount = step_worst_case(spec, plan.step, plan.entry, plan.prompts, bound)
         request = single_request(spec, plan.step, plan.entry, plan.prompts, request_id=self._request_id())
-        order = Order(self._parts.batches.body(request), price, plan.prompts.version)
+        order = Order(self._parts.batches.body(request), price, plan.prompts.version(spec.problem.kind))
         wanted = GatherRequest(self._reserve_request(plan, price, amount), encode_order(order))
         reserved = await self._ledger.gather(wanted)
         return None if isinstance(reserved, Granted) else await self._not_granted(reserved)
@@ -382,7 +382,7 @@ class StepRun:
             n=step.n,
             samples=outcome.samples,
             reason=step.reason,
-            prompt_version=plan.prompt_version or plan.prompts.version,
+            prompt_version=plan.prompt_version or plan.prompts.version(self._task.spec.problem.kind),
             started_at=started,
             finished_at=self._parts.clock.now(),
             usage=outcome.usage if outcome.usage is not None else TokenUsage(),

@@ -33,7 +33,7 @@ _KINDS = {
 
 COT1 = PromptSet(
     name="cot1",
-    revision="2",
+    revision="1",
     system=INSTRUCT.system,
     goal_label=INSTRUCT.goal_label,
     guideline_label=INSTRUCT.guideline_label,
@@ -98,7 +98,7 @@ COT1 = PromptSet(
 
 COT2 = PromptSet(
     name="cot2",
-    revision="2",
+    revision="1",
     system=INSTRUCT.system,
     goal_label=INSTRUCT.goal_label,
     guideline_label=INSTRUCT.guideline_label,

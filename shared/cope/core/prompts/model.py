@@ -12,6 +12,9 @@ PROGRAM_ANSWER = "ans"
 """The variable that a program leaves its answer in."""
 
 
+_FIRST_KINDS = frozenset({Kind.MATH, Kind.CHOICE, Kind.EXACT})
+
+
 class Role(StrEnum):
     """Who speaks (cascade vocabulary): planners write plans, the executor solves."""
 
@@ -62,16 +65,21 @@ class PromptSet:
     shots: Mapping[Kind, tuple[Shot, ...]] = field(default_factory=dict)
     programs: bool = False
 
-    @property
-    def version(self) -> str:
-        """Name, revision and a hash of every word: stored with each step, so a changed prompt is never unseen."""
+    def version(self, kind: Kind) -> str:
+        """Name, revision and a hash of every word that a task of this kind may be sent: stored with each step, so a
+        changed prompt is never unseen. The first three kinds are hashed together and each later one alone, so that a
+        set which learns a kind keeps its versions for those it knew: a batch under way through an upgrade."""
+        together = _FIRST_KINDS if kind in _FIRST_KINDS else {kind}
         words: list[object] = [self.system, self.goal_label, self.guideline_label, self.separator]
         words += [
-            [kind.value, p.goal_planner, p.guideline_planner, p.executor] for kind, p in sorted(self.kinds.items())
+            [kind.value, p.goal_planner, p.guideline_planner, p.executor]
+            for kind, p in sorted(self.kinds.items())
+            if kind in together
         ]
         words += [
             [kind.value, [[shot.problem, shot.solution, *shot.choices] for shot in shots]]
             for kind, shots in sorted(self.shots.items())
+            if kind in together
         ]
         if self.programs:
             words.append("programs")
