@@ -10,7 +10,8 @@ from cope.core.models import ModelCatalog, ModelEntry
 from cope.core.policies.spec import PolicyName
 from cope.core.problem import Kind
 from cope.core.prompts import BUILT_IN
-from cope.core.request import ParsedRequest, RequestDefaults, parse_cope_defaults, parse_request
+from cope.core.request import ParsedRequest, RequestDefaults, RequestParser, parse_cope_defaults, parse_request
+from cope.core.scorer import Scorer, TierScorer
 from cope.core.stages import Tier
 
 SMALL = ModelEntry("s", "s", "http://localhost/v1", Tier.SMALL, "instruct", 4096, logprobs="original")
@@ -107,3 +108,25 @@ def test_a_mixed_batch_may_bring_a_theta_for_its_open_lines():
 
 def test_a_batch_of_kind_open_may_leave_theta_to_its_lines():
     parse_cope_defaults({"kind": "open"}, catalog=CATALOG, kind=Kind.MATH)
+
+
+def test_a_scorer_judges_one_answer_and_no_later_turns():
+    scorer = Scorer("sure", "1", (TierScorer("s", 3.0, (), Fraction(1, 2)),), "l")
+    catalog = replace(CATALOG, scorers={"sure": scorer})
+    asked = {"kind": "open", "scorer": "sure"}
+
+    assert parse(asked, model="frugalgpt", catalog=catalog).policy.name is PolicyName.FRUGALGPT
+    with pytest.raises(BadRequest) as refusal:
+        parse({**asked, "turns": ["Shorter."]}, model="frugalgpt", catalog=catalog)
+    assert refusal.value.param == "cope.turns"
+
+
+def test_lines_of_a_kind_that_ask_for_the_same_share_one_policy():
+    parser = RequestParser(RequestDefaults(Kind.MATH, {"waves": [6, 2], "theta": 2}), CATALOG)
+    ask = {**ASK, "cope": {"kind": "open"}}
+
+    first, again = parser.parse(ask).policy, parser.parse(ask).policy
+
+    assert first is again
+    assert first.waves == ()
+    assert parser.parse(ASK).policy.waves == (6, 2)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from cope.adapters.answer_helper import in_process_judge
 from cope.adapters.memory import TrustedPrograms
-from cope.adapters.sandbox_runner import CodeJudge
+from cope.adapters.sandbox_runner import CodeJudge, SandboxValues
 from cope.core.errors import SandboxUnavailable
 from cope.core.models import ModelCatalog
 from cope.core.prompts import BUILT_IN
@@ -92,6 +92,20 @@ async def test_without_a_sound_sandbox_the_line_fails_by_name_and_no_program_is_
     response = errors[0]["response"]
     assert (response["status_code"], response["body"]["error"]["code"]) == (503, "sandbox_unavailable")
     assert runner.runs == []
+
+
+async def test_a_paid_program_that_no_sandbox_can_run_is_given_back_as_it_was_written() -> None:
+    runner = TrustedPrograms(refuses=SandboxUnavailable("No sound sandbox here: TCP."))
+    judge = CodeJudge(in_process_judge(programs=SandboxValues(runner)), runner)
+    parts = replace(make_parts(lambda request: says("ans = 6 * 7")), judge=judge, catalog=INSTRUCTED)
+
+    output, errors = await answered(parts, line("a", policy="large", prompt_set="pot1"))
+
+    assert errors == []
+    body = output[0]["response"]["body"]
+    assert body["choices"][0]["message"]["content"] == "ans = 6 * 7"
+    assert body["cope"]["answer"] is None
+    assert body["cope"]["cost_nanousd"] > 0
 
 
 async def test_kinds_mix_in_one_batch() -> None:

@@ -143,7 +143,7 @@ class RequestParser:
     def __init__(self, defaults: RequestDefaults, catalog: ModelCatalog) -> None:
         self._defaults = defaults
         self._catalog = catalog
-        self._policies: dict[tuple[str, bytes], PolicySpec] = {}
+        self._policies: dict[tuple[str, Kind, bytes], PolicySpec] = {}
         self._inherited: _TaskValues | None = None
         # By model, the first request that was no more than that model and messages: the next differ in these alone.
         self._plain: dict[str, ParsedRequest] = {}
@@ -184,7 +184,7 @@ class RequestParser:
         else:
             values = self._inherited
         model = as_text(body.get("model"), "model", longest=256)
-        policy = for_kind(self._policy(model, own_cope), values.kind, named="prompt_sets" in cope)
+        policy = self._policy(model, own_cope, values.kind)
         if policy.prompt_set is not None or policy.baseline.prompt_sets:
             check_fit(policy, values.kind, self._catalog)
         if policy.name is not PolicyName.PASSTHROUGH:
@@ -222,12 +222,15 @@ class RequestParser:
             cache=Cache(as_choice(cope.get("cache", Cache.OFF.value), "cope.cache", tuple(Cache))),
         )
 
-    def _policy(self, model: str, own_cope: Mapping[str, object]) -> PolicySpec:
+    def _policy(self, model: str, own_cope: Mapping[str, object], kind: Kind) -> PolicySpec:
+        """One object for all lines that ask for the same: who reads many tells policies apart by identity."""
         chosen = {key: value for key, value in own_cope.items() if key in COPE_POLICY_KEYS}
-        key = (model, orjson.dumps(chosen, option=orjson.OPT_SORT_KEYS) if chosen else b"")
+        key = (model, kind, orjson.dumps(chosen, option=orjson.OPT_SORT_KEYS) if chosen else b"")
         known = self._policies.get(key)
         if known is None:
+            named = "prompt_sets" in chosen or "prompt_sets" in self._defaults.cope
             known = resolve_policy(model, chosen, self._defaults.cope, self._catalog)
+            known = for_kind(known, kind, named=named)
             if len(self._policies) < MAX_REMEMBERED:
                 self._policies[key] = known
         return known

@@ -67,6 +67,9 @@ def check_open(
             raise BadRequest(f"`{key}` belongs to votes; kind `open` accepts by `theta`.", param=f"cope.{key}")
     if "@" in model:
         raise BadRequest("Thresholds after `@` belong to votes; kind `open` accepts by `cope.theta`.", param="model")
+    if problem.turns and policy.name is PolicyName.FRUGALGPT:
+        # What a later turn may cost is quoted from answers that nobody accepts, and a scorer accepts by the text.
+        raise BadRequest("Policy `frugalgpt` scores one answer: `cope.turns` needs another policy.", param="cope.turns")
     if problem.turns and choices_n > 1:
         raise BadRequest("`n` above 1 can't be combined with `cope.turns`: each turn has one answer.", param="n")
     if policy.name in _CASCADES:

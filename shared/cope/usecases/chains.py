@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cope.core.budget import output_limit
-from cope.core.errors import ContextTooLong, ModelError
+from cope.core.errors import ContextTooLong, ModelError, SandboxUnavailable
 from cope.core.history import Sample, SampleStatus
 from cope.core.limits.hints import NO_HINTS, RateHints
 from cope.core.models import ModelEntry
@@ -16,7 +16,7 @@ from cope.core.policies import passing
 from cope.core.policies.turns import problem_of
 from cope.core.problem import Kind, Message
 from cope.core.prompts import PromptSet, Role, render_executor, render_goal_planner, render_guideline_planner
-from cope.core.stages import Call, Step, StopRule
+from cope.core.stages import Call, Step, StopRule, Tier
 from cope.core.stopping import VoteState, may_stop
 from cope.core.task import TaskSpec
 from cope.core.waves import launched
@@ -149,7 +149,12 @@ async def solution_sample(
     problem = spec.problem
     if problem.kind is Kind.CODE and step.votes_needed is None:
         problem = replace(problem, tests=())  # no gate follows, so nothing is run: a paid answer must not wait for that
-    (judged,) = await judge.judge(problem, [solved.text], programs=programs)
+    try:
+        (judged,) = await judge.judge(problem, [solved.text], programs=programs)
+    except SandboxUnavailable:
+        if step.tier is Tier.SMALL or step.votes_needed is not None:
+            raise
+        return sample  # it is paid for, and no gate waits for its value: the caller has its text
     return replace(sample, answer=judged.answer, key=judged.key, tests_passed=judged.tests_passed)
 
 
